@@ -1,0 +1,28 @@
+//! The nouns of mail, shared by every other box: what an address, an envelope, a reply and a verdict are.
+//!
+//! Everything that a peer or an operator wrote is parsed here once, at the border, into a type that can no
+//! longer be wrong. Nothing here does I/O or reads a clock.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod content;
+pub mod dsn;
+pub mod envelope;
+pub mod header;
+pub mod id;
+pub mod path;
+pub mod received;
+pub mod reply;
+pub mod time;
+pub mod verdict;
+pub mod verp;
+
+pub use address::{AddressError, Domain, Mailbox, MailboxRef};
+pub use content::ContentFacts;
+pub use envelope::{BodyKind, Envelope, RecipientIndex, Recipients};
+pub use id::MessageId;
+pub use path::{ForwardPath, ReversePath};
+pub use reply::{EnhancedCode, Reply};
+pub use time::UnixMillis;
+pub use verdict::{Scope, Verdict};
+pub use verp::{Verp, VerpKey};

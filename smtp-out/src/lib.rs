@@ -1,0 +1,1 @@
+//! Sends mail: the SMTP client side as a machine without I/O.

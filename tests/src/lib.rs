@@ -1,0 +1,1 @@
+//! What is true of the whole: simulator, transcripts, real clients and servers, tidiness.
