@@ -1,0 +1,169 @@
+//! Turns ranges into deliveries: reads names in windows, hands out one recipient at a time.
+//!
+//! A list of a million stays on disk; a range at work holds one window of its names. A window may end inside a name
+//! or before the range does: then the next one is asked for. Bound: [`WINDOW_LEN`] bytes of names per open range.
+
+use crate::log::record::next_name;
+use crate::range::Range;
+use bytes::Bytes;
+use message::{ContentFacts, MessageId, ReversePath, UnixMillis, Verp};
+use std::sync::{Arc, OnceLock};
+
+/// Bytes of names that are read at a time: some three thousand recipients.
+pub const WINDOW_LEN: u32 = 64 * 1024;
+
+/// A message ready to be sent: what its deliveries share, on whatever core.
+#[derive(Debug)]
+pub struct Letter {
+    pub id: MessageId,
+    pub reverse_path: ReversePath,
+    pub verp: Option<Verp>,
+    pub smtputf8: bool,
+    pub facts: ContentFacts,
+    pub arrived: UnixMillis,
+    pub content: Bytes,
+    stuffed: OnceLock<Bytes>,
+}
+
+impl Letter {
+    pub fn new(
+        (id, arrived): (MessageId, UnixMillis),
+        (reverse_path, verp): (ReversePath, Option<Verp>),
+        (content, facts): (Bytes, ContentFacts),
+        smtputf8: bool,
+    ) -> Letter {
+        Letter { id, reverse_path, verp, smtputf8, facts, arrived, content, stuffed: OnceLock::new() }
+    }
+
+    /// The content as DATA needs it. Made once, and only if it differs.
+    pub fn stuffed(&self) -> &Bytes {
+        self.stuffed.get_or_init(|| Bytes::from(message::content::dot_stuff(&self.content)))
+    }
+
+    /// Bytes of memory held.
+    pub fn len(&self) -> usize {
+        self.content.len() + self.stuffed.get().map_or(0, Bytes::len) + size_of::<Letter>()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty()
+    }
+}
+
+/// One recipient, about to be delivered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Name {
+    pub index: u32,
+    pub offset: u32,
+    /// Range of the name inside the window's bytes.
+    start: u32,
+    len: u8,
+}
+
+/// A range whose names are at hand.
+#[derive(Clone, Debug)]
+pub struct OpenRange {
+    range: Range,
+    letter: Arc<Letter>,
+    /// Names from some offset of the meta part on.
+    window: Bytes,
+    window_offset: u32,
+}
+
+impl OpenRange {
+    /// `window` holds the meta part's bytes from `window_offset` on, at or before the range's first name.
+    pub fn new(range: Range, letter: Arc<Letter>, window: Bytes, window_offset: u32) -> OpenRange {
+        OpenRange { range, letter, window, window_offset }
+    }
+
+    pub fn letter(&self) -> &Arc<Letter> {
+        &self.letter
+    }
+
+    /// What is left of it.
+    pub fn range(&self) -> Range {
+        self.range
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.range.count == 0
+    }
+
+    /// The next recipient. `None`: the range is done, or its next name is beyond the window ([`Self::is_done`]
+    /// tells which). No allocation.
+    pub fn next_name(&mut self) -> Option<Name> {
+        if self.range.count == 0 {
+            return None;
+        }
+        let start = self.range.name_offset.checked_sub(self.window_offset)?;
+        let (name, _) = next_name(self.window.get(start as usize..)?)?;
+        let len = u8::try_from(name.len()).expect("its length is one octet on disk");
+        let found = Name { index: self.range.first, offset: self.range.name_offset, start: start + 1, len };
+        self.range.first += 1;
+        self.range.count -= 1;
+        self.range.name_offset += 1 + u32::from(len);
+        Some(found)
+    }
+
+    /// The local part of a name that this range handed out.
+    pub fn local_part(&self, name: Name) -> &str {
+        let start = name.start as usize;
+        std::str::from_utf8(&self.window[start..start + usize::from(name.len)]).expect("next_name() checked it")
+    }
+
+    /// Gives away up to `count` recipients from the front as a range of their own, if their names are at hand.
+    pub fn split(&mut self, count: u32) -> Option<OpenRange> {
+        let mut part = self.clone();
+        let before = self.range.count;
+        while before - self.range.count < count && self.next_name().is_some() {}
+        part.range.count = before - self.range.count;
+        (part.range.count > 0).then_some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::range::DomainKey;
+    use crate::store::MessageKey;
+
+    fn open(names: &[&str], count: u32, cut: usize) -> OpenRange {
+        let mut window = vec![0; 10];
+        for name in names {
+            window.push(name.len() as u8);
+            window.extend_from_slice(name.as_bytes());
+        }
+        window.truncate(window.len() - cut);
+        let letter = Letter::new((MessageId(1), UnixMillis(0)), (ReversePath::Null, None), (Bytes::new(), ContentFacts::default()), false);
+        let range = Range { message: MessageKey(0), domain: DomainKey(0), first: 7, count, name_offset: 110, attempts: 0 };
+        OpenRange::new(range, Arc::new(letter), Bytes::from(window), 100)
+    }
+
+    fn drain(open: &mut OpenRange) -> Vec<(u32, String)> {
+        std::iter::from_fn(|| open.next_name().map(|name| (name.index, open.local_part(name).to_owned()))).collect()
+    }
+
+    #[test]
+    fn names_come_in_order_with_their_indexes() {
+        let mut open = open(&["ann", "bob", "cy"], 3, 0);
+        assert_eq!(drain(&mut open), [(7, "ann".into()), (8, "bob".into()), (9, "cy".into())]);
+        assert!(open.is_done());
+    }
+
+    #[test]
+    fn name_cut_by_the_window_waits_for_the_next_window() {
+        let mut open = open(&["ann", "bob", "cyril"], 5, 2);
+        assert_eq!(drain(&mut open).len(), 2);
+        assert!(!open.is_done());
+        assert_eq!((open.range().first, open.range().count, open.range().name_offset), (9, 3, 118));
+    }
+
+    #[test]
+    fn split_gives_away_the_front() {
+        let mut rest = open(&["ann", "bob", "cy"], 3, 0);
+        let mut part = rest.split(2).unwrap();
+        assert_eq!(drain(&mut part).len(), 2);
+        assert_eq!(drain(&mut rest), [(9, "cy".into())]);
+        assert!(rest.split(1).is_none());
+    }
+}

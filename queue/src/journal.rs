@@ -1,0 +1,695 @@
+//! What became of recipients since their messages were written: an append-only file of marks.
+//!
+//! Marks are put into the page cache in the same turn in which the verdict came, and synced within some
+//! milliseconds: the death of the process repeats at most the transactions in flight, the death of the machine
+//! those and the last few milliseconds. When a journal has grown, the next one begins with the whole state (every
+//! range that is owed); once that is durable the older ones are removed.
+//!
+//! Marks may be read in any order and more than once: settled beats deferred, more attempts beat fewer. That is
+//! what lets another core record its share of a fan-out in its own journal.
+//! Bound: a frame is at most [`FRAME_MAX`] bytes; a journal is turned over at `turn_len`.
+
+use message::{MessageId, UnixMillis};
+use std::collections::HashMap;
+
+/// A journal file's number: its name. They only rise.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct JournalNumber(pub u32);
+
+/// Longest frame, its head included.
+pub const FRAME_MAX: usize = 1 << 20;
+
+/// Bytes before the first frame.
+pub const HEAD_LEN: usize = 32;
+
+const MAGIC: &[u8; 8] = b"RPJRN\x00\x01\n";
+const FRAME_HEAD_LEN: usize = 12;
+const KIND_SETTLED: u8 = 1;
+const KIND_DEFERRED: u8 = 2;
+const KIND_STATE_BEGINS: u8 = 3;
+const KIND_OWED: u8 = 4;
+const KIND_STATE_ENDS: u8 = 5;
+
+/// Recipients of a message, by index.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Span {
+    pub id: MessageId,
+    pub first: u32,
+    pub count: u32,
+}
+
+/// Recipients that wait for another attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Waiting {
+    pub span: Span,
+    pub name_offset: u32,
+    pub attempts: u16,
+    /// 0: at once.
+    pub due: UnixMillis,
+}
+
+/// One mark.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mark {
+    /// Delivered, or failed with its bounce durable.
+    Settled(Span),
+    Deferred(Waiting),
+    /// What follows, up to `StateEnds`, is everything that is owed of this partition's messages up to this id;
+    /// marks that this partition made before are void.
+    StateBegins { covers: MessageId },
+    Owed(Waiting),
+    StateEnds,
+}
+
+/// Collects marks and says where they go. One per core.
+#[derive(Debug)]
+pub struct Journal {
+    writer: Writer,
+    number: JournalNumber,
+    /// Where the next frame goes in the current file.
+    offset: u64,
+    frame: Vec<u8>,
+    /// The last mark in the frame, if a settled neighbour can join it: where it stands.
+    joinable: Option<(usize, Span)>,
+    /// Bytes put and bytes synced since the start, over all files.
+    put: u64,
+    synced: u64,
+}
+
+/// Who writes: a core, by its own partition, in one life of the daemon. Each start takes a higher epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer {
+    pub partition: u8,
+    pub epoch: u32,
+}
+
+/// A place in the journal's life: durable once [`Journal::is_durable`] says so.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Position(u64);
+
+impl Journal {
+    /// Starts on an empty file, whose head is the first thing to be put.
+    pub fn new(writer: Writer, number: JournalNumber, next_generation: u32) -> Journal {
+        let mut journal = Journal {
+            writer,
+            number,
+            offset: 0,
+            frame: Vec::new(),
+            joinable: None,
+            put: 0,
+            synced: 0,
+        };
+        journal.begin_file(number, next_generation);
+        journal
+    }
+
+    fn begin_file(&mut self, number: JournalNumber, next_generation: u32) {
+        (self.number, self.offset, self.joinable) = (number, 0, None);
+        self.frame.clear();
+        self.frame.extend_from_slice(&file_head(self.writer, number, next_generation));
+        self.begin_frame();
+    }
+
+    fn begin_frame(&mut self) {
+        let end = self.frame.len() + FRAME_HEAD_LEN;
+        self.frame.resize(end, 0);
+        self.joinable = None;
+    }
+
+    /// Where the payload of the frame under way begins: behind the file's head if that is still to be put.
+    fn frame_start(&self) -> usize {
+        if self.offset == 0 { HEAD_LEN } else { 0 }
+    }
+
+    pub fn number(&self) -> JournalNumber {
+        self.number
+    }
+
+    /// Bytes of the current file.
+    pub fn len(&self) -> u64 {
+        self.offset
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.offset == 0
+    }
+
+    /// One recipient is settled. A few nanoseconds; neighbours share a mark.
+    pub fn settled(&mut self, id: MessageId, index: u32) {
+        if let Some((at, span)) = &mut self.joinable
+            && span.id == id
+            && span.first + span.count == index
+        {
+            span.count += 1;
+            self.frame[*at + 13..*at + 17].copy_from_slice(&span.count.to_le_bytes());
+            return;
+        }
+        let at = self.frame.len();
+        let span = Span { id, first: index, count: 1 };
+        self.mark(&Mark::Settled(span));
+        self.joinable = Some((at, span));
+    }
+
+    pub fn mark(&mut self, mark: &Mark) {
+        self.joinable = None;
+        encode(mark, &mut self.frame);
+    }
+
+    /// True if the frame under way should be put before more is added.
+    pub fn frame_is_full(&self) -> bool {
+        self.frame.len() > FRAME_MAX - 64
+    }
+
+    /// The bytes to put now, and where, if there are any; [`Journal::frame_put`] afterwards.
+    pub fn frame(&mut self) -> Option<(u64, &[u8])> {
+        let start = self.frame_start();
+        let payload = start + FRAME_HEAD_LEN;
+        if self.frame.len() == payload && start == 0 {
+            return None;
+        }
+        let len = u32::try_from(self.frame.len() - payload).expect("a frame is at most 1 MiB");
+        let crc = frame_crc(self.number, self.offset + start as u64, &self.frame[payload..]);
+        self.frame[start..start + 4].copy_from_slice(&len.to_le_bytes());
+        self.frame[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        self.frame[start + 8..payload].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+        Some((self.offset, &self.frame))
+    }
+
+    /// What [`Journal::frame`] gave is in the page cache.
+    pub fn frame_put(&mut self) {
+        self.offset += self.frame.len() as u64;
+        self.put += self.frame.len() as u64;
+        self.frame.clear();
+        self.begin_frame();
+    }
+
+    /// Where the marks made so far will be.
+    pub fn position(&self) -> Position {
+        Position(self.put + self.frame.len() as u64)
+    }
+
+    /// Put but not yet synced.
+    pub fn has_unsynced(&self) -> bool {
+        self.put > self.synced
+    }
+
+    /// What a sync that starts now will have made durable.
+    pub fn put_position(&self) -> Position {
+        Position(self.put)
+    }
+
+    pub fn handle_synced(&mut self, up_to: Position) {
+        self.synced = self.synced.max(up_to.0);
+    }
+
+    pub fn is_durable(&self, position: Position) -> bool {
+        position.0 <= self.synced
+    }
+
+    /// Goes over to a new file. The caller then marks the whole state, from `StateBegins` to `StateEnds`, in this
+    /// same turn, and removes the older files once [`Journal::position`] after it is durable.
+    pub fn turn_over(&mut self, number: JournalNumber, next_generation: u32) {
+        debug_assert_eq!(self.frame.len(), FRAME_HEAD_LEN, "the last frame was put");
+        self.begin_file(number, next_generation);
+    }
+}
+
+const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"RPJF");
+
+/// Binds a frame to its file and place, so that no other file's frame can be taken for it.
+fn frame_crc(number: JournalNumber, offset: u64, payload: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&number.0.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
+    crc32c::crc32c_append(crc, payload)
+}
+
+fn file_head(writer: Writer, number: JournalNumber, next_generation: u32) -> [u8; HEAD_LEN] {
+    let mut head = [0; HEAD_LEN];
+    head[..8].copy_from_slice(MAGIC);
+    head[12..16].copy_from_slice(&number.0.to_le_bytes());
+    head[16..20].copy_from_slice(&next_generation.to_le_bytes());
+    head[20] = writer.partition;
+    head[24..28].copy_from_slice(&writer.epoch.to_le_bytes());
+    let crc = crc32c::crc32c(&head[12..]);
+    head[8..12].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+fn encode(mark: &Mark, out: &mut Vec<u8>) {
+    let span = |kind: u8, span: &Span, out: &mut Vec<u8>| {
+        out.push(kind);
+        out.extend_from_slice(&span.id.0.to_le_bytes());
+        out.extend_from_slice(&span.first.to_le_bytes());
+        out.extend_from_slice(&span.count.to_le_bytes());
+    };
+    match mark {
+        Mark::Settled(settled) => span(KIND_SETTLED, settled, out),
+        Mark::Deferred(waiting) | Mark::Owed(waiting) => {
+            let kind = if matches!(mark, Mark::Owed(_)) { KIND_OWED } else { KIND_DEFERRED };
+            span(kind, &waiting.span, out);
+            out.extend_from_slice(&waiting.name_offset.to_le_bytes());
+            out.extend_from_slice(&waiting.attempts.to_le_bytes());
+            out.extend_from_slice(&waiting.due.0.to_le_bytes());
+        }
+        Mark::StateBegins { covers } => {
+            out.push(KIND_STATE_BEGINS);
+            out.extend_from_slice(&covers.0.to_le_bytes());
+        }
+        Mark::StateEnds => out.push(KIND_STATE_ENDS),
+    }
+}
+
+/// Takes one mark off the front of `bytes`.
+fn decode(bytes: &mut &[u8]) -> Option<Mark> {
+    let kind = *bytes.first()?;
+    let len = match kind {
+        KIND_SETTLED => 17,
+        KIND_DEFERRED | KIND_OWED => 31,
+        KIND_STATE_BEGINS => 9,
+        KIND_STATE_ENDS => 1,
+        _ => return None,
+    };
+    let (mark, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    let word = |at: usize| u32::from_le_bytes([mark[at], mark[at + 1], mark[at + 2], mark[at + 3]]);
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    let span = || Span { id: MessageId(long(1)), first: word(9), count: word(13) };
+    let waiting = || Waiting {
+        span: span(),
+        name_offset: word(17),
+        attempts: u16::from_le_bytes([mark[21], mark[22]]),
+        due: UnixMillis(long(23)),
+    };
+    Some(match kind {
+        KIND_SETTLED => Mark::Settled(span()),
+        KIND_DEFERRED => Mark::Deferred(waiting()),
+        KIND_OWED => Mark::Owed(waiting()),
+        KIND_STATE_BEGINS => Mark::StateBegins { covers: MessageId(long(1)) },
+        _ => Mark::StateEnds,
+    })
+}
+
+/// Why a journal could not be read at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum JournalError {
+    #[error("written by a newer format than this program reads; run the version that wrote it")]
+    TooNew,
+}
+
+/// What a journal file held.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// 0 in an empty file.
+    pub next_generation: u32,
+    pub epoch: u32,
+    pub number: u32,
+    pub marks: u64,
+    /// A frame failed its check although bytes follow it. Marks behind it are lost, which repeats deliveries.
+    pub damaged_at: Option<u64>,
+}
+
+/// Hands the marks of a journal file to `on_mark`, in order.
+pub fn read(bytes: &[u8], on_mark: &mut dyn FnMut(Mark)) -> Result<Read, JournalError> {
+    let mut read = Read::default();
+    let Some(head) = bytes.get(..HEAD_LEN) else { return Ok(read) };
+    if head.starts_with(b"RPJRN\x00") && !head.starts_with(MAGIC) {
+        return Err(JournalError::TooNew);
+    }
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    if !head.starts_with(MAGIC) || word(8) != crc32c::crc32c(&head[12..]) {
+        read.damaged_at = bytes.iter().any(|byte| *byte != 0).then_some(0);
+        return Ok(read);
+    }
+    (read.next_generation, read.epoch, read.number) = (word(16), word(24), word(12));
+    let number = JournalNumber(read.number);
+    let mut at = HEAD_LEN;
+    while let Some(mut payload) = frame_at(bytes, at, number) {
+        at += FRAME_HEAD_LEN + payload.len();
+        while let Some(mark) = decode(&mut payload) {
+            read.marks += 1;
+            on_mark(mark);
+        }
+    }
+    // Behind the last frame of a torn write there may be later frames of the same turn; behind that, zeros.
+    let tail = bytes.get(at + FRAME_MAX..).unwrap_or(&[]);
+    read.damaged_at = tail.iter().any(|byte| *byte != 0).then_some(at as u64);
+    Ok(read)
+}
+
+fn frame_at(bytes: &[u8], at: usize, number: JournalNumber) -> Option<&[u8]> {
+    let head = bytes.get(at..at + FRAME_HEAD_LEN)?;
+    let word = |from: usize| u32::from_le_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]);
+    let payload_at = at + FRAME_HEAD_LEN;
+    let payload = bytes.get(payload_at..payload_at.checked_add(word(0) as usize)?)?;
+    (word(8) == FRAME_MAGIC && word(4) == frame_crc(number, at as u64, payload)).then_some(payload)
+}
+
+/// A journal file, read.
+#[derive(Clone, Debug, Default)]
+pub struct JournalFile {
+    /// The core that wrote it, by its own partition.
+    pub writer: u8,
+    /// Which start of the daemon wrote it.
+    pub epoch: u32,
+    pub number: u32,
+    pub marks: Vec<Mark>,
+}
+
+/// Everything that the journals of all cores say, folded; asked once per message at start-up.
+#[derive(Debug, Default)]
+pub struct Fold {
+    marks: HashMap<MessageId, Marks>,
+    /// Per partition: the newest whole state.
+    states: HashMap<u8, State>,
+    /// The highest generation that any mark speaks of.
+    pub generation_max: HashMap<u8, u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    settled: Vec<(u32, u32)>,
+    deferred: Vec<Waiting>,
+    owed: Vec<Waiting>,
+}
+
+/// Where a partition's newest whole state stands.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    covers: MessageId,
+    writer: u8,
+    /// Epoch and number of the file, place of its first and last mark.
+    file: (u32, u32),
+    begins: usize,
+    ends: usize,
+}
+
+/// What is left of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// No recipient was tried.
+    All,
+    /// These ranges; none means that the message has ended.
+    Some(Vec<Waiting>),
+}
+
+impl Fold {
+    pub fn new(mut files: Vec<JournalFile>) -> Fold {
+        files.sort_by_key(|file| (file.epoch, file.number));
+        let mut fold = Fold::default();
+        for file in &files {
+            fold.find_states(file);
+        }
+        for file in files {
+            for (at, mark) in file.marks.iter().enumerate() {
+                fold.take(&file, at, mark);
+            }
+        }
+        fold
+    }
+
+    /// A state that a crash cut short is no state.
+    fn find_states(&mut self, file: &JournalFile) {
+        let mut open = None;
+        for (at, mark) in file.marks.iter().enumerate() {
+            match mark {
+                Mark::StateBegins { covers } => open = Some((at, *covers)),
+                Mark::StateEnds => {
+                    let Some((begins, covers)) = open.take() else { continue };
+                    let state = State { covers, writer: file.writer, file: (file.epoch, file.number), begins, ends: at };
+                    self.states.insert(covers.partition(), state);
+                }
+                Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, file: &JournalFile, at: usize, mark: &Mark) {
+        let (Mark::Settled(Span { id, .. })
+        | Mark::Deferred(Waiting { span: Span { id, .. }, .. })
+        | Mark::Owed(Waiting { span: Span { id, .. }, .. })
+        | Mark::StateBegins { covers: id }) = *mark
+        else {
+            return;
+        };
+        let max = self.generation_max.entry(id.partition()).or_default();
+        *max = id.generation().max(*max);
+        let state = self.states.get(&id.partition()).copied();
+        match mark {
+            Mark::Settled(span) if counts(state, file, at) => self.of(id).settled.push((span.first, span.count)),
+            Mark::Deferred(waiting) if counts(state, file, at) => self.of(id).deferred.push(*waiting),
+            Mark::Owed(waiting) if state.is_some_and(|state| state.holds(file, at)) => self.of(id).owed.push(*waiting),
+            Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) | Mark::StateBegins { .. } | Mark::StateEnds => {}
+        }
+    }
+
+    fn of(&mut self, id: MessageId) -> &mut Marks {
+        self.marks.entry(id).or_default()
+    }
+
+    /// What is left of a message whose groups are `groups`: (first index, count, offset of the first name).
+    /// `next_offset` walks from a name to the next: it is given an offset and returns the following one.
+    pub fn left(&self, id: MessageId, groups: &[Waiting], next_offset: &dyn Fn(u32) -> Option<u32>) -> Left {
+        let marks = self.marks.get(&id);
+        let covered = self.states.get(&id.partition()).is_some_and(|state| id <= state.covers);
+        if !covered && marks.is_none() {
+            return Left::All;
+        }
+        let none = Marks::default();
+        let marks = marks.unwrap_or(&none);
+        let base = if covered { &marks.owed } else { groups };
+        Left::Some(subtract(base, marks, next_offset))
+    }
+}
+
+impl State {
+    fn holds(&self, file: &JournalFile, at: usize) -> bool {
+        self.writer == file.writer && self.file == (file.epoch, file.number) && (self.begins..=self.ends).contains(&at)
+    }
+}
+
+/// True if a mark adds to the partition's state: it was made after it, or by another core while the state's own
+/// core lived (a share of a fan-out is marked where it is delivered, and that repeats nothing if the state has it).
+fn counts(state: Option<State>, file: &JournalFile, at: usize) -> bool {
+    let Some(state) = state else { return true };
+    if file.writer != state.writer {
+        return file.epoch >= state.file.0;
+    }
+    (file.epoch, file.number, at) > (state.file.0, state.file.1, state.ends)
+}
+
+/// A recipient's fate, as the marks have it. Settled beats all, then more attempts beat fewer.
+#[derive(Clone, Copy)]
+enum Fate {
+    Unmarked,
+    Settled,
+    /// Index into `deferred`.
+    Deferred(u32),
+}
+
+fn subtract(base: &[Waiting], marks: &Marks, next_offset: &dyn Fn(u32) -> Option<u32>) -> Vec<Waiting> {
+    let end = base.iter().map(|waiting| waiting.span.first + waiting.span.count).max().unwrap_or(0) as usize;
+    let mut fates = vec![Fate::Unmarked; end];
+    for (at, waiting) in marks.deferred.iter().enumerate() {
+        for fate in slots(&mut fates, waiting.span.first, waiting.span.count) {
+            let beaten = match fate {
+                Fate::Deferred(other) => marks.deferred[*other as usize].attempts <= waiting.attempts,
+                Fate::Unmarked => true,
+                Fate::Settled => false,
+            };
+            if beaten {
+                *fate = Fate::Deferred(u32::try_from(at).unwrap_or(u32::MAX));
+            }
+        }
+    }
+    for (first, count) in &marks.settled {
+        slots(&mut fates, *first, *count).fill_with(|| Fate::Settled);
+    }
+    let mut left = Vec::new();
+    for waiting in base {
+        cut(waiting, &fates, &marks.deferred, next_offset, &mut left);
+    }
+    left
+}
+
+fn slots(fates: &mut [Fate], first: u32, count: u32) -> &mut [Fate] {
+    let end = (first.saturating_add(count) as usize).min(fates.len());
+    fates.get_mut(first as usize..end).unwrap_or_default()
+}
+
+/// Cuts one base range into what is left of it, neighbours of one fate together.
+fn cut(base: &Waiting, fates: &[Fate], deferred: &[Waiting], next_offset: &dyn Fn(u32) -> Option<u32>, left: &mut Vec<Waiting>) {
+    let mut offset = base.name_offset;
+    let from = left.len();
+    for index in base.span.first..base.span.first + base.span.count {
+        let (attempts, due) = match fates[index as usize] {
+            Fate::Settled => {
+                (offset, _) = (next_offset(offset).unwrap_or(offset), ());
+                continue;
+            }
+            Fate::Unmarked => (base.attempts, base.due),
+            Fate::Deferred(at) if deferred[at as usize].attempts < base.attempts => (base.attempts, base.due),
+            Fate::Deferred(at) => (deferred[at as usize].attempts, deferred[at as usize].due),
+        };
+        match left[from..].last_mut() {
+            Some(last)
+                if last.span.first + last.span.count == index && (last.attempts, last.due) == (attempts, due) =>
+            {
+                last.span.count += 1;
+            }
+            _ => left.push(Waiting { span: Span { id: base.span.id, first: index, count: 1 }, name_offset: offset, attempts, due }),
+        }
+        offset = next_offset(offset).unwrap_or(offset);
+    }
+}
+
+/// For the fuzzer: any octets as a journal file.
+pub fn fuzz_journal(bytes: &[u8]) {
+    let _ = read(bytes, &mut |_| {});
+    let mut rest = bytes;
+    while decode(&mut rest).is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: MessageId = MessageId(1 << 24);
+
+    fn span(first: u32, count: u32) -> Span {
+        Span { id: ID, first, count }
+    }
+
+    fn waiting(first: u32, count: u32, attempts: u16) -> Waiting {
+        // In these tests each name takes 10 bytes.
+        Waiting { span: span(first, count), name_offset: first * 10, attempts, due: UnixMillis(u64::from(attempts) * 1000) }
+    }
+
+    const WRITER: Writer = Writer { partition: 0, epoch: 1 };
+
+    fn file(writer: u8, epoch: u32, number: u32, marks: &[Mark]) -> JournalFile {
+        JournalFile { writer, epoch, number, marks: marks.to_vec() }
+    }
+
+    fn left(journals: &[Vec<Mark>]) -> Left {
+        let files = journals.iter().enumerate().map(|(number, marks)| file(0, 1, number as u32, marks));
+        let fold = Fold::new(files.collect());
+        fold.left(ID, &[waiting(0, 6, 0), waiting(6, 4, 0)], &|offset| Some(offset + 10))
+    }
+
+    /// Runs a journal as the engine does: every frame is put into `file`.
+    fn put(journal: &mut Journal, file: &mut Vec<u8>) {
+        if let Some((offset, bytes)) = journal.frame() {
+            file.resize(file.len().max(offset as usize + bytes.len()), 0);
+            file[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+            journal.frame_put();
+        }
+    }
+
+    fn marks(file: &[u8]) -> Vec<Mark> {
+        let mut marks = Vec::new();
+        read(file, &mut |mark| marks.push(mark)).unwrap();
+        marks
+    }
+
+    #[test]
+    fn neighbours_share_a_mark_and_frames_read_back() {
+        let (mut journal, mut file) = (Journal::new(WRITER, JournalNumber(3), 8), Vec::new());
+        for index in [4, 5, 6, 9] {
+            journal.settled(ID, index);
+        }
+        put(&mut journal, &mut file);
+        journal.mark(&Mark::Deferred(waiting(7, 1, 2)));
+        put(&mut journal, &mut file);
+        put(&mut journal, &mut file);
+        assert_eq!(marks(&file), [Mark::Settled(span(4, 3)), Mark::Settled(span(9, 1)), Mark::Deferred(waiting(7, 1, 2))]);
+        assert_eq!(read(&file, &mut |_| {}).unwrap().next_generation, 8);
+    }
+
+    #[test]
+    fn torn_frame_ends_the_journal() {
+        let (mut journal, mut file) = (Journal::new(WRITER, JournalNumber(3), 8), Vec::new());
+        journal.settled(ID, 1);
+        put(&mut journal, &mut file);
+        let whole = file.len();
+        journal.settled(ID, 2);
+        put(&mut journal, &mut file);
+        for cut in whole..file.len() {
+            assert_eq!(marks(&file[..cut]), [Mark::Settled(span(1, 1))], "{cut}");
+        }
+        file[whole + 20] ^= 1;
+        assert_eq!(marks(&file).len(), 1);
+    }
+
+    #[test]
+    fn position_is_durable_only_after_its_sync() {
+        let mut journal = Journal::new(WRITER, JournalNumber(0), 1);
+        journal.settled(ID, 1);
+        let position = journal.position();
+        journal.frame();
+        journal.frame_put();
+        assert!(!journal.is_durable(position) && journal.has_unsynced());
+        journal.handle_synced(journal.put_position());
+        assert!(journal.is_durable(position) && !journal.has_unsynced());
+    }
+
+    #[test]
+    fn unmarked_message_is_owed_to_all() {
+        assert_eq!(left(&[]), Left::All);
+    }
+
+    #[test]
+    fn settled_and_deferred_are_cut_out_of_the_groups() {
+        let marks = vec![Mark::Settled(span(0, 2)), Mark::Deferred(waiting(3, 1, 1)), Mark::Settled(span(6, 4))];
+        assert_eq!(left(&[marks]), Left::Some(vec![waiting(2, 1, 0), waiting(3, 1, 1), waiting(4, 2, 0)]));
+    }
+
+    #[test]
+    fn order_of_marks_does_not_matter() {
+        let mut marks = vec![Mark::Deferred(waiting(3, 1, 1)), Mark::Deferred(waiting(3, 1, 2)), Mark::Settled(span(4, 1)), Mark::Deferred(waiting(4, 1, 5))];
+        let forward = left(&[marks.clone()]);
+        marks.reverse();
+        assert_eq!(forward, left(&[marks]));
+        assert_eq!(forward, Left::Some(vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)]));
+    }
+
+    #[test]
+    fn whole_state_replaces_what_came_before() {
+        let old = vec![Mark::Settled(span(9, 1))];
+        let new = vec![Mark::StateBegins { covers: ID }, Mark::Owed(waiting(9, 1, 3)), Mark::StateEnds, Mark::Deferred(waiting(9, 1, 4))];
+        assert_eq!(left(&[old.clone(), new.clone()]), Left::Some(vec![waiting(9, 1, 4)]));
+        // Cut short by a crash, it is no state.
+        assert_eq!(left(&[old, new[..2].to_vec()]), Left::Some(vec![waiting(0, 6, 0), waiting(6, 3, 0)]));
+    }
+
+    #[test]
+    fn message_that_a_state_does_not_name_has_ended() {
+        assert_eq!(left(&[vec![Mark::StateBegins { covers: ID }, Mark::StateEnds]]), Left::Some(vec![]));
+    }
+
+    #[test]
+    fn marks_of_another_core_count() {
+        let fold = Fold::new(vec![file(1, 1, 0, &[Mark::Settled(span(0, 6))])]);
+        let groups = [waiting(0, 6, 0), waiting(6, 4, 0)];
+        assert_eq!(fold.left(ID, &groups, &|offset| Some(offset + 10)), Left::Some(vec![waiting(6, 4, 0)]));
+    }
+
+    #[test]
+    fn state_of_a_later_start_voids_older_marks_of_all_cores() {
+        let state = [Mark::StateBegins { covers: ID }, Mark::Owed(waiting(0, 3, 0)), Mark::StateEnds];
+        let files = vec![
+            file(1, 1, 0, &[Mark::Deferred(waiting(0, 1, 4))]),
+            file(0, 2, 1, &state),
+            file(1, 2, 1, &[Mark::Settled(span(1, 1))]),
+        ];
+        let left = Fold::new(files).left(ID, &[], &|offset| Some(offset + 10));
+        assert_eq!(left, Left::Some(vec![waiting(0, 1, 0), waiting(2, 1, 0)]));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_journal(&bytes);
+        }
+    }
+}

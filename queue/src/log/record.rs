@@ -1,0 +1,319 @@
+//! One message as it lies in a segment: a fixed head, the meta part (envelope), the content.
+//!
+//! Recipients are grouped by domain, so that a domain is stored once, and each group can be walked or skipped
+//! without the others. Trusts nothing that it reads: every length is checked, every part has its CRC32C.
+//! Bound: a record is at most [`RECORD_MAX`] bytes.
+
+use message::{BodyKind, ContentFacts, Envelope, MailboxRef, MessageId, ReversePath, UnixMillis, Verp};
+
+/// Bytes of a record's head.
+pub const HEAD_LEN: usize = 64;
+
+/// Longest record. Its place in a segment and its lengths are 32-bit.
+pub const RECORD_MAX: u64 = 1 << 30;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
+const FLAG_SMTPUTF8: u8 = 1;
+const FLAG_VERP: u8 = 2;
+
+/// A message about to be written.
+#[derive(Debug)]
+pub struct NewMessage<'a> {
+    /// The envelope as [`meta_of`] makes it.
+    pub meta: &'a [u8],
+    pub recipients: u32,
+    pub verp: bool,
+    pub body: BodyKind,
+    pub smtputf8: bool,
+    /// As it goes out: our `Received` field, then what came in.
+    pub content: &'a [u8],
+    pub facts: ContentFacts,
+    pub arrived: UnixMillis,
+}
+
+/// A record's head, decoded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Head {
+    pub id: MessageId,
+    pub generation: u32,
+    pub arrived: UnixMillis,
+    pub facts: ContentFacts,
+    pub body: BodyKind,
+    pub smtputf8: bool,
+    pub verp: bool,
+    pub meta_len: u32,
+    pub meta_crc: u32,
+    pub content_len: u32,
+    pub content_crc: u32,
+    pub recipients: u32,
+}
+
+impl Head {
+    /// Bytes from the head's start to the next record's, padding included.
+    pub fn record_len(&self) -> u64 {
+        padded(HEAD_LEN as u64 + u64::from(self.meta_len) + u64::from(self.content_len))
+    }
+
+    /// Where the meta part begins in its segment, given that the record begins at its id's place.
+    pub fn meta_offset(&self) -> u64 {
+        self.id.place() + HEAD_LEN as u64
+    }
+
+    pub fn content_offset(&self) -> u64 {
+        self.meta_offset() + u64::from(self.meta_len)
+    }
+
+    fn encode(&self) -> [u8; HEAD_LEN] {
+        let mut out = [0; HEAD_LEN];
+        let body = match self.body {
+            BodyKind::SevenBit => 0,
+            BodyKind::EightBitMime => 1,
+            BodyKind::BinaryMime => 2,
+        };
+        let flags = u8::from(self.smtputf8) * FLAG_SMTPUTF8 | u8::from(self.verp) * FLAG_VERP;
+        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[8..12].copy_from_slice(&self.generation.to_le_bytes());
+        out[12..16].copy_from_slice(&[1, self.facts.bits(), flags, body]);
+        out[16..24].copy_from_slice(&self.id.0.to_le_bytes());
+        out[24..32].copy_from_slice(&self.arrived.0.to_le_bytes());
+        out[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
+        out[36..40].copy_from_slice(&self.meta_crc.to_le_bytes());
+        out[40..44].copy_from_slice(&self.content_len.to_le_bytes());
+        out[44..48].copy_from_slice(&self.content_crc.to_le_bytes());
+        out[48..52].copy_from_slice(&self.recipients.to_le_bytes());
+        let crc = crc32c::crc32c(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// `None` if these bytes are not the head of a record that was written whole.
+    pub fn decode(bytes: &[u8]) -> Option<Head> {
+        let bytes: &[u8; HEAD_LEN] = bytes.get(..HEAD_LEN)?.try_into().ok()?;
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if u32_at(0) != MAGIC || u32_at(4) != crc32c::crc32c(&bytes[8..]) || bytes[12] != 1 {
+            return None;
+        }
+        Some(Head {
+            id: MessageId(u64_at(16)),
+            generation: u32_at(8),
+            arrived: UnixMillis(u64_at(24)),
+            facts: ContentFacts::from_bits(bytes[13]),
+            body: match bytes[15] {
+                0 => BodyKind::SevenBit,
+                1 => BodyKind::EightBitMime,
+                _ => BodyKind::BinaryMime,
+            },
+            smtputf8: bytes[14] & FLAG_SMTPUTF8 != 0,
+            verp: bytes[14] & FLAG_VERP != 0,
+            meta_len: u32_at(32),
+            meta_crc: u32_at(36),
+            content_len: u32_at(40),
+            content_crc: u32_at(44),
+            recipients: u32_at(48),
+        })
+    }
+}
+
+fn padded(len: u64) -> u64 {
+    len.next_multiple_of(MessageId::PLACE_UNIT)
+}
+
+/// Bytes that the record will take, padding included.
+pub fn record_len(message: &NewMessage<'_>) -> u64 {
+    padded(HEAD_LEN as u64 + message.meta.len() as u64 + message.content.len() as u64)
+}
+
+/// Appends the record to `out`, padding included. Cost: one copy and one CRC of meta part and content.
+pub fn encode(message: &NewMessage<'_>, id: MessageId, generation: u32, out: &mut Vec<u8>) -> Head {
+    let fits = "record_len() was checked against RECORD_MAX";
+    let head = Head {
+        id,
+        generation,
+        arrived: message.arrived,
+        facts: message.facts,
+        body: message.body,
+        smtputf8: message.smtputf8,
+        verp: message.verp,
+        meta_len: u32::try_from(message.meta.len()).expect(fits),
+        meta_crc: crc32c::crc32c(message.meta),
+        content_len: u32::try_from(message.content.len()).expect(fits),
+        content_crc: crc32c::crc32c(message.content),
+        recipients: message.recipients,
+    };
+    let end = out.len() + usize::try_from(head.record_len()).expect(fits);
+    out.reserve(end - out.len());
+    out.extend_from_slice(&head.encode());
+    out.extend_from_slice(message.meta);
+    out.extend_from_slice(message.content);
+    out.resize(end, 0);
+    head
+}
+
+/// The envelope as the meta part has it: `reverse-path length u16, reverse-path, VERP 2 octets, groups`.
+/// Cost: a sort of the recipients by domain when there is more than one.
+pub fn meta_of(envelope: &Envelope) -> Vec<u8> {
+    let reverse_path = envelope.reverse_path.as_str();
+    // Each recipient's domain is replaced by one octet, except the first of its group.
+    let mut out = Vec::with_capacity(reverse_path.len() + 16 + envelope.recipients.len_bytes().min(1 << 16));
+    let len = u16::try_from(reverse_path.len()).expect("local part and domain have at most 255 octets each");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(reverse_path.as_bytes());
+    out.extend_from_slice(&envelope.verp.map_or([0, 0], Verp::to_bytes));
+    let mut sorted: Vec<MailboxRef<'_>> = envelope.recipients.iter().collect();
+    // Stable: within a domain the sender's order is kept.
+    sorted.sort_by(|a, b| a.domain.cmp(b.domain));
+    for group in sorted.chunk_by(|a, b| a.domain == b.domain) {
+        encode_group(group, &mut out);
+    }
+    out
+}
+
+/// `domain length u8, domain, count u32, names' length u32, names (length u8, octets each)`.
+fn encode_group(group: &[MailboxRef<'_>], out: &mut Vec<u8>) {
+    let octets = "an address has parts of at most 255 octets";
+    let domain = group[0].domain;
+    out.push(u8::try_from(domain.len()).expect(octets));
+    out.extend_from_slice(domain.as_bytes());
+    out.extend_from_slice(&u32::try_from(group.len()).expect("recipients are counted in u32").to_le_bytes());
+    let len: usize = group.iter().map(|mailbox| mailbox.local_part.len() + 1).sum();
+    out.extend_from_slice(&u32::try_from(len).expect("a record is at most 1 GiB").to_le_bytes());
+    for mailbox in group {
+        out.push(u8::try_from(mailbox.local_part.len()).expect(octets));
+        out.extend_from_slice(mailbox.local_part.as_bytes());
+    }
+}
+
+/// The meta part, read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta<'a> {
+    bytes: &'a [u8],
+    groups_at: usize,
+    pub reverse_path: &'a str,
+    pub verp: Option<Verp>,
+}
+
+/// Recipients at one domain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Group<'a> {
+    pub domain: &'a str,
+    pub first: u32,
+    pub count: u32,
+    /// Where the first name stands in the meta part.
+    pub name_offset: u32,
+}
+
+impl<'a> Meta<'a> {
+    /// `bytes` may be only the beginning of the meta part if the groups are not walked.
+    pub fn parse(bytes: &'a [u8], has_verp: bool) -> Option<Meta<'a>> {
+        let (len, rest) = bytes.split_first_chunk::<2>()?;
+        let len = usize::from(u16::from_le_bytes(*len));
+        let reverse_path = std::str::from_utf8(rest.get(..len)?).ok()?;
+        let verp: [u8; 2] = rest.get(len..len + 2)?.try_into().ok()?;
+        let verp = has_verp.then(|| Verp::from_bytes(verp));
+        Some(Meta { bytes, groups_at: len + 4, reverse_path, verp })
+    }
+
+    pub fn reverse_path(&self) -> Option<ReversePath> {
+        if self.reverse_path.is_empty() {
+            return Some(ReversePath::Null);
+        }
+        message::Mailbox::parse(self.reverse_path).ok().map(ReversePath::Mailbox)
+    }
+
+    /// The groups in order; stops early where the bytes make no sense, so count what you got.
+    pub fn groups(&self) -> impl Iterator<Item = Group<'a>> + use<'a> {
+        let bytes = self.bytes;
+        let (mut at, mut first) = (self.groups_at, 0u32);
+        std::iter::from_fn(move || {
+            let (group, next) = parse_group(bytes, at, first)?;
+            (at, first) = (next, first.checked_add(group.count)?);
+            Some(group)
+        })
+    }
+}
+
+fn parse_group(bytes: &[u8], at: usize, first: u32) -> Option<(Group<'_>, usize)> {
+    let domain_end = at + 1 + usize::from(*bytes.get(at)?);
+    let domain = std::str::from_utf8(bytes.get(at + 1..domain_end)?).ok()?;
+    let count = u32::from_le_bytes(bytes.get(domain_end..domain_end + 4)?.try_into().ok()?);
+    let len = u32::from_le_bytes(bytes.get(domain_end + 4..domain_end + 8)?.try_into().ok()?);
+    let names = domain_end + 8;
+    let end = names.checked_add(usize::try_from(len).ok()?).filter(|end| *end <= bytes.len())?;
+    Some((Group { domain, first, count, name_offset: u32::try_from(names).ok()? }, end))
+}
+
+/// The name at the start of `names`, and what follows it.
+pub fn next_name(names: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, rest) = names.split_first()?;
+    let name = rest.get(..usize::from(*len))?;
+    Some((std::str::from_utf8(name).ok()?, &rest[name.len()..]))
+}
+
+/// For the fuzzer: any octets as head and as meta part.
+pub fn fuzz_record(bytes: &[u8]) {
+    let _ = Head::decode(bytes);
+    if let Some(meta) = Meta::parse(bytes, true) {
+        let _ = meta.reverse_path();
+        for group in meta.groups() {
+            let at = usize::try_from(group.name_offset).unwrap_or(usize::MAX);
+            let _ = bytes.get(at..).and_then(next_name);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use message::{Mailbox, Recipients};
+    use proptest::prelude::*;
+
+    pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
+        let mut list = Recipients::new();
+        for recipient in recipients {
+            list.push(MailboxRef::parse(recipient).unwrap());
+        }
+        let reverse_path = ReversePath::Mailbox(Mailbox::parse("list@example.org").unwrap());
+        Envelope { reverse_path, verp: Some(Verp::DEFAULT), body: BodyKind::EightBitMime, smtputf8: false, recipients: list }
+    }
+
+    pub(crate) fn message<'a>(meta: &'a [u8], content: &'a [u8]) -> NewMessage<'a> {
+        let (facts, arrived) = (ContentFacts::of(content), UnixMillis(77));
+        NewMessage { meta, recipients: 3, verp: true, body: BodyKind::EightBitMime, smtputf8: false, content, facts, arrived }
+    }
+
+    #[test]
+    fn head_comes_back_and_a_flipped_bit_is_found() {
+        let (mut out, id) = (Vec::new(), MessageId::new(0, 9, 4096).unwrap());
+        let meta = meta_of(&envelope(&["a@x.test", "b@y.test", "c@x.test"]));
+        let message = message(&meta, b"hello\r\n");
+        let head = encode(&message, id, 9, &mut out);
+        assert_eq!(Head::decode(&out), Some(head));
+        assert_eq!(out.len() as u64, head.record_len());
+        assert_eq!(head.record_len(), record_len(&message));
+        for bit in 0..HEAD_LEN * 8 {
+            let mut bad = out.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Head::decode(&bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn recipients_are_grouped_by_domain_in_their_order() {
+        let out = meta_of(&envelope(&["a@x.test", "b@y.test", "c@x.test"]));
+        let meta = Meta::parse(&out, true).unwrap();
+        let groups: Vec<_> = meta.groups().map(|group| (group.domain, group.first, group.count)).collect();
+        assert_eq!(groups, [("x.test", 0, 2), ("y.test", 2, 1)]);
+        let at = meta.groups().next().unwrap().name_offset as usize;
+        let (name, rest) = next_name(&out[at..]).unwrap();
+        assert_eq!((name, next_name(rest).unwrap().0), ("a", "c"));
+        assert_eq!((meta.reverse_path, meta.verp), ("list@example.org", Some(Verp::DEFAULT)));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_record(&bytes);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The messages that are owed to somebody: the queue's state in memory, a fold over log and journal.
+//!
+//! Knows of each message how many recipients are neither delivered nor failed; which ones they are is known by the
+//! ranges that wait in a site's queue, in the schedule or in a session. Bound: 64 bytes a message here.
+
+use crate::log::record::Head;
+use message::{ContentFacts, MessageId, UnixMillis};
+use slab::Slab;
+
+/// A message's number in its core's [`Store`]; used again after the message ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MessageKey(pub u32);
+
+/// What is known of a queued message without reading it.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    pub id: MessageId,
+    pub arrived: UnixMillis,
+    pub meta_len: u32,
+    pub content_len: u32,
+    pub facts: ContentFacts,
+    pub smtputf8: bool,
+    pub verp: bool,
+    /// Recipients neither delivered nor failed.
+    pub owed: u32,
+}
+
+const _: () = assert!(size_of::<Queued>() <= 40);
+
+impl Queued {
+    pub fn meta_offset(&self) -> u64 {
+        self.id.place() + crate::log::record::HEAD_LEN as u64
+    }
+
+    pub fn content_offset(&self) -> u64 {
+        self.meta_offset() + u64::from(self.meta_len)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Store {
+    messages: Slab<Queued>,
+    owed: u64,
+}
+
+impl Store {
+    /// Takes up a durable message of which `owed` recipients are left.
+    pub fn admit(&mut self, head: &Head, owed: u32) -> MessageKey {
+        self.owed += u64::from(owed);
+        let key = self.messages.insert(Queued {
+            id: head.id,
+            arrived: head.arrived,
+            meta_len: head.meta_len,
+            content_len: head.content_len,
+            facts: head.facts,
+            smtputf8: head.smtputf8,
+            verp: head.verp,
+            owed,
+        });
+        MessageKey(u32::try_from(key).expect("a partition has fewer than 2^32 messages: its places are 64 bytes apart"))
+    }
+
+    pub fn get(&self, key: MessageKey) -> Option<&Queued> {
+        self.messages.get(key.0 as usize)
+    }
+
+    /// `count` more recipients are delivered or failed. Returns the message's id if they were the last.
+    pub fn settle(&mut self, key: MessageKey, count: u32) -> Option<MessageId> {
+        let message = self.messages.get_mut(key.0 as usize)?;
+        message.owed = message.owed.checked_sub(count).expect("a recipient is settled once");
+        self.owed -= u64::from(count);
+        if message.owed > 0 {
+            return None;
+        }
+        Some(self.messages.remove(key.0 as usize).id)
+    }
+
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Recipients owed.
+    pub fn owed(&self) -> u64 {
+        self.owed
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (MessageKey, &Queued)> {
+        self.messages.iter().map(|(key, queued)| (MessageKey(u32::try_from(key).unwrap_or(u32::MAX)), queued))
+    }
+}
