@@ -1,1 +1,21 @@
-//! The program ringpost: owns the cores, the rings and the clock; carries bytes and events between the boxes.
+//! The program `ringpost`: owns the cores, the rings and the clock; carries bytes and events between the boxes.
+//!
+//! [`core::Core`] is one thread's life. Everything else serves it: [`config`] before it starts, [`supervise`] to
+//! start and stop it, [`control`] for what would make it wait, [`observe`] for those who look on.
+#![forbid(unsafe_code)]
+
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod crossing;
+mod domains;
+mod drive;
+pub mod observe;
+pub mod recovery;
+pub mod routes;
+pub mod settings;
+pub mod supervise;
+mod timers;

@@ -60,6 +60,20 @@ pub struct Name {
     len: u8,
 }
 
+impl Name {
+    /// The local part; `window` is that of the [`OpenRange`] that handed the name out.
+    pub fn text(self, window: &Bytes) -> &str {
+        let start = self.start as usize;
+        std::str::from_utf8(&window[start..start + usize::from(self.len)]).expect("next_name() checked it")
+    }
+
+    /// As [`Name::text`], sharing the window's memory.
+    pub fn slice(self, window: &Bytes) -> Bytes {
+        let start = self.start as usize;
+        window.slice(start..start + usize::from(self.len))
+    }
+}
+
 /// A range whose names are at hand.
 #[derive(Clone, Debug)]
 pub struct OpenRange {
@@ -105,10 +119,14 @@ impl OpenRange {
         Some(found)
     }
 
-    /// The local part of a name that this range handed out.
-    pub fn local_part(&self, name: Name) -> &str {
-        let start = name.start as usize;
-        std::str::from_utf8(&self.window[start..start + usize::from(name.len)]).expect("next_name() checked it")
+    /// The names at hand.
+    pub fn window(&self) -> &Bytes {
+        &self.window
+    }
+
+    /// The names at hand, and the place in the meta part where they begin.
+    pub fn window_from(&self) -> (&Bytes, u32) {
+        (&self.window, self.window_offset)
     }
 
     /// Gives away up to `count` recipients from the front as a range of their own, if their names are at hand.
@@ -140,7 +158,7 @@ mod tests {
     }
 
     fn drain(open: &mut OpenRange) -> Vec<(u32, String)> {
-        std::iter::from_fn(|| open.next_name().map(|name| (name.index, open.local_part(name).to_owned()))).collect()
+        std::iter::from_fn(|| open.next_name().map(|name| (name.index, name.text(open.window()).to_owned()))).collect()
     }
 
     #[test]

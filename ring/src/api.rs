@@ -84,6 +84,8 @@ pub enum Access {
     /// Read and written past the page cache where the filesystem can (`O_DIRECT`), else through it. Created if
     /// it is missing. Offsets and lengths of writes are multiples of [`BLOCK`].
     Direct,
+    /// Read and written through the page cache, created if missing: for [`Ring::put`].
+    Cached,
     /// Written through the page cache at the end, created if missing: the delivery log.
     Append,
 }
@@ -92,28 +94,64 @@ pub enum Access {
 pub const BLOCK: usize = 4096;
 
 /// The answer to an operation, under the token that asked for it.
+// Moving an `Outgoing` costs less than a box for each send.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Event {
     /// One connection of a multishot accept.
-    Accepted { token: Token, socket: Socket, peer: SocketAddr },
+    Accepted {
+        token: Token,
+        socket: Socket,
+        peer: SocketAddr,
+    },
     /// The accept ended (out of descriptors, cancelled); ask again when it makes sense.
-    AcceptEnded { token: Token, error: io::Error },
-    Connected { token: Token, result: io::Result<()> },
+    AcceptEnded {
+        token: Token,
+        error: io::Error,
+    },
+    Connected {
+        token: Token,
+        result: io::Result<()>,
+    },
     /// Bytes of a multishot receive.
-    Received { token: Token, data: Received },
+    Received {
+        token: Token,
+        data: Received,
+    },
     /// The receive ended: `Ok` is the peer's end of stream, an error is the connection's.
     /// (When the ring runs out of receive buffers it re-arms by itself and says nothing.)
-    ReceiveEnded { token: Token, result: io::Result<()> },
+    ReceiveEnded {
+        token: Token,
+        result: io::Result<()>,
+    },
     /// All of it was handed to the kernel, or the connection is broken. `outgoing` comes back for reuse, its
     /// buffers no longer used by the kernel. `copied`: the kernel's answer to a wish for zero copy, if there was one.
-    Sent { token: Token, result: io::Result<()>, outgoing: Outgoing, copied: Option<bool> },
+    Sent {
+        token: Token,
+        result: io::Result<()>,
+        outgoing: Outgoing,
+        copied: Option<bool>,
+    },
     /// `bytes` comes back for reuse.
-    Written { token: Token, result: io::Result<()>, bytes: Vec<u8> },
+    Written {
+        token: Token,
+        result: io::Result<()>,
+        bytes: Vec<u8>,
+    },
     /// The bytes that were there: fewer than asked at the end of the file.
-    ReadDone { token: Token, result: io::Result<Vec<u8>> },
-    Opened { token: Token, result: io::Result<File> },
+    ReadDone {
+        token: Token,
+        result: io::Result<Vec<u8>>,
+    },
+    Opened {
+        token: Token,
+        result: io::Result<File>,
+    },
     /// Of [`Ring::sync`], [`Ring::allocate`] and [`Ring::remove`].
-    Done { token: Token, result: io::Result<()> },
+    Done {
+        token: Token,
+        result: io::Result<()>,
+    },
     /// Somebody used this ring's [`Waker`]. Several wake-ups may come as one.
     Woken,
 }
@@ -164,6 +202,10 @@ pub trait Ring {
     /// Writes `bytes` at `offset`; with `durable`, `Written` comes only after a data sync that followed it.
     fn write(&mut self, token: Token, file: File, offset: u64, bytes: Vec<u8>, durable: bool);
 
+    /// Puts bytes into the page cache of a file opened [`Access::Cached`], at once: they survive the process from
+    /// here on, and the machine after the next [`Ring::sync`]. One system call, no waiting for the disk.
+    fn put(&mut self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
     /// Appends to a file opened [`Access::Append`].
     fn append(&mut self, token: Token, file: File, bytes: Vec<u8>);
 
@@ -205,7 +247,8 @@ pub trait Ring {
     // ---- time ----
 
     /// Submits what was asked for and waits until something happened or `timeout` is over (`None`: for ever;
-    /// zero: only looks). Appends what happened to `events`. One system call.
+    /// zero: only looks). Appends what happened to `events`, which may be nothing (a part of a write, a cancel).
+    /// One system call.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
 
     fn waker(&self) -> Waker;

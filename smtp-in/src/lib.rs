@@ -1,1 +1,26 @@
 //! Takes mail in: the SMTP server side as a machine without I/O.
+//!
+//! A [`Session`] is one connection. The engine gives it bytes, the time and what became of a store; it gives back
+//! replies, messages to store and the wish to close. It answers `250` to a message only after
+//! [`Session::handle_stored`] said that it is safe: the promise of durability is the caller's to keep, and this
+//! crate's not to make early.
+//!
+//! Trusts nothing that a peer sent. Bounds: see [`Limits`]; what happens at each stands there.
+#![forbid(unsafe_code)]
+
+mod command;
+mod data;
+mod fuzz;
+mod limits;
+mod line;
+mod output;
+mod replies;
+mod reply_queue;
+mod session;
+mod transaction;
+
+pub use fuzz::fuzz_session;
+pub use limits::{Client, Gate, Limits, Policy, Timeouts};
+pub use output::{Output, Stored, Submission, TransactionKey};
+pub use replies::refusal_too_busy;
+pub use session::Session;

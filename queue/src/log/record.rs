@@ -243,6 +243,11 @@ fn parse_group(bytes: &[u8], at: usize, first: u32) -> Option<(Group<'_>, usize)
     Some((Group { domain, first, count, name_offset: u32::try_from(names).ok()? }, end))
 }
 
+/// The checksum that heads carry of their parts.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 /// The name at the start of `names`, and what follows it.
 pub fn next_name(names: &[u8]) -> Option<(&str, &[u8])> {
     let (len, rest) = names.split_first()?;

@@ -106,6 +106,8 @@ pub struct Log {
     outputs: VecDeque<LogOutput>,
     poisoned: bool,
     no_space: bool,
+    /// The last message that is durable; everything that recovery found counts as before it.
+    committed: MessageId,
     /// Buffers that came back, for the next batches.
     buffers: Vec<Vec<u8>>,
 }
@@ -139,6 +141,7 @@ impl Log {
             outputs: VecDeque::new(),
             poisoned: false,
             no_space: false,
+            committed: MessageId(u64::from(config.partition) << 56 | (u64::from(next_generation) << 24).saturating_sub(1)),
             buffers: Vec::new(),
         };
         for FoundSegment { number, generation, len, live } in found {
@@ -204,6 +207,11 @@ impl Log {
         self.segments.iter().find(|(_, segment)| segment.generation == generation).map(|(number, _)| *number)
     }
 
+    /// No message with a higher id is durable yet.
+    pub fn committed(&self) -> MessageId {
+        self.committed
+    }
+
     pub fn next_generation(&self) -> u32 {
         self.next_generation
     }
@@ -244,6 +252,7 @@ impl Log {
     pub fn handle_written(&mut self, ok: bool, bytes: Vec<u8>) {
         let Some(messages) = self.in_flight.take() else { return };
         if ok {
+            self.committed = messages.last().map_or(self.committed, |(_, head)| head.id);
             self.outputs.push_back(LogOutput::Committed(messages));
         } else {
             self.poison(messages);

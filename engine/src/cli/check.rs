@@ -1,0 +1,18 @@
+//! `ringpost check`: is the configuration right, and what does it come to?
+
+use super::{ConfigFile, complain};
+use std::process::ExitCode;
+
+pub(super) fn run(file: &ConfigFile) -> ExitCode {
+    let config = match file.load() {
+        Ok(config) => config,
+        Err(error) => return complain(78, &error),
+    };
+    match toml::to_string(&config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(75, &error),
+    }
+}

@@ -1,0 +1,81 @@
+//! The command line: one file per command. Data goes to standard output, talk to standard error.
+//!
+//! Exit codes as in `sysexits(3)`: 0 done, 1 the demo lost something, 75 try again, 78 the configuration is wrong.
+
+mod check;
+mod demo;
+mod queue;
+mod serve;
+
+use crate::config::{Config, ConfigError};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A bulk-delivery mail engine: a list or newsletter goes in, every recipient gets it, nothing accepted is lost.
+#[derive(Debug, Parser)]
+#[command(name = "ringpost", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take mail in and send it out until SIGTERM; SIGHUP rereads limits and routes.
+    Serve(ConfigFile),
+    /// Check a configuration and print what is in force.
+    Check(ConfigFile),
+    /// Look at the queue, whether the daemon runs or not.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
+    Demo(demo::Demo),
+    /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
+    #[command(hide = true)]
+    DemoSink(loadgen::cli::SinkArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/ringpost/ringpost.toml")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ConfigError> {
+        crate::config::load(&self.config)
+    }
+}
+
+impl Cli {
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Serve(file) => serve::run(file),
+            Command::Check(file) => check::run(&file),
+            Command::Queue(command) => queue::run(&command),
+            Command::Demo(demo) => demo::run(&demo),
+            Command::DemoSink(args) => demo::run_sink(&args),
+        }
+    }
+}
+
+/// One sentence on standard error.
+fn complain(code: u8, what: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("ringpost: {what}");
+    ExitCode::from(code)
+}
+
+/// Large numbers as people write them: `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,336 @@
+//! The configuration file: one TOML file, every key with its default here and nowhere else.
+//!
+//! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
+//! checked against what the machines can do.
+
+use crate::routes::Routes;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name in the greeting, in EHLO and in `Received`. Default: the system's host name.
+    #[serde(default = "system_host_name")]
+    pub host_name: String,
+    /// Folder of the queue.
+    pub queue: PathBuf,
+    /// Addresses that take mail.
+    #[serde(default = "default_listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Address of metrics and health. None: no HTTP.
+    pub http: Option<SocketAddr>,
+    /// CPUs to run on, one core thread each. Default: all that the process may use.
+    pub cpus: Option<Vec<usize>>,
+    /// File of the delivery log, JSON lines. None: no log.
+    pub delivery_log: Option<PathBuf>,
+    #[serde(default)]
+    pub intake: Intake,
+    #[serde(default)]
+    pub storage: Storage,
+    #[serde(default)]
+    pub retry: Retry,
+    #[serde(default)]
+    pub delivery: Delivery,
+    #[serde(default)]
+    pub routes: Routes,
+}
+
+/// `[intake]`: whom mail is taken from, and how much.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intake {
+    /// Networks whose clients may send to any recipient.
+    pub relay_from: Vec<Network>,
+    pub message_size_max: u64,
+    pub recipients_max: u32,
+    /// Sessions at a time, on each core.
+    pub sessions_max: usize,
+    pub errors_max: u32,
+    pub hops_max: usize,
+    pub idle_timeout_secs: u64,
+    /// Bytes of messages under way that each core holds in memory; past them MAIL gets 452.
+    pub memory_max: usize,
+    pub offer_chunking: bool,
+}
+
+impl Default for Intake {
+    fn default() -> Intake {
+        Intake {
+            relay_from: vec![Network::LOOPBACK_V4, Network::LOOPBACK_V6],
+            message_size_max: 50 << 20,
+            recipients_max: 50_000,
+            sessions_max: 10_000,
+            errors_max: 20,
+            hops_max: 100,
+            idle_timeout_secs: 300,
+            memory_max: 512 << 20,
+            offer_chunking: true,
+        }
+    }
+}
+
+/// `[storage]`: the queue on disk.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Bytes of a segment.
+    pub segment_len: u64,
+    /// Segments that each core keeps ready.
+    pub spare_segments: usize,
+    /// Bytes after which the journal is turned over.
+    pub journal_len: u64,
+    /// Delivery marks are synced after this long.
+    pub journal_sync_ms: u64,
+    /// Bytes of messages that each core keeps in memory after they are on disk.
+    pub cache_max: usize,
+    /// New mail gets 452 while the filesystem has less than this free.
+    pub free_min: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Storage {
+        Storage {
+            segment_len: 64 << 20,
+            spare_segments: 2,
+            journal_len: 64 << 20,
+            journal_sync_ms: 10,
+            cache_max: 64 << 20,
+            free_min: 256 << 20,
+        }
+    }
+}
+
+/// `[retry]`: qmail's schedule.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempt n is due at birth + n² × this.
+    pub quadratic_secs: u64,
+    pub lifetime_secs: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry { quadratic_secs: 400, lifetime_secs: 7 * 24 * 3600 }
+    }
+}
+
+/// `[delivery]`: how mail goes out.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delivery {
+    /// Connections to one site at a time, over all cores.
+    pub connections_max: u32,
+    /// Connections to a site that nothing is known of.
+    pub connections_initial: u32,
+    /// First wait of a site whose hosts fail, doubled up to the second.
+    pub backoff_secs: u64,
+    pub backoff_max_secs: u64,
+    pub messages_per_connection: u32,
+    pub recipients_per_transaction: usize,
+    /// Transactions in flight on one connection where the peer takes BDAT. What is in flight when a connection
+    /// dies may be delivered twice.
+    pub window_max: u16,
+    pub connect_timeout_secs: u64,
+    /// A connection without work is kept this long.
+    pub idle_secs: u64,
+    /// Source address. None: the system's choice.
+    pub bind: Option<IpAddr>,
+    /// Port of hosts found by MX.
+    pub port: u16,
+    /// Try zero-copy sends for bodies of at least this size, until the kernel says that it copies anyway. 0: never.
+    pub zero_copy_min: usize,
+    /// Recipients in a row that an idle core takes over from a busy one.
+    pub share_len: u32,
+    /// Name servers. Default: the system's.
+    pub name_servers: Vec<SocketAddr>,
+}
+
+impl Default for Delivery {
+    fn default() -> Delivery {
+        Delivery {
+            connections_max: 20,
+            connections_initial: 5,
+            backoff_secs: 60,
+            backoff_max_secs: 3600,
+            messages_per_connection: 1000,
+            recipients_per_transaction: 50,
+            window_max: 8,
+            connect_timeout_secs: 60,
+            idle_secs: 5,
+            bind: None,
+            port: 25,
+            zero_copy_min: 32 << 10,
+            share_len: 512,
+            name_servers: Vec::new(),
+        }
+    }
+}
+
+/// `192.0.2.0/24`, `2001:db8::/32`, or one address.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    prefix_len: u8,
+}
+
+impl Network {
+    pub const LOOPBACK_V4: Network = Network { address: IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 };
+    pub const LOOPBACK_V6: Network = Network { address: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), prefix_len: 128 };
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
+                (u32::from(net) ^ u32::from(ip)) & mask == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len)).unwrap_or(0);
+                (u128::from(net) ^ u128::from(ip)) & mask == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Network, String> {
+        let wrong = || format!("{text:?} is no network; write an address or address/bits");
+        let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
+        if prefix_len > most { Err(wrong()) } else { Ok(Network { address, prefix_len }) }
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        format!("{}/{}", network.address, network.prefix_len)
+    }
+}
+
+fn default_listen() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([127, 0, 0, 1], 2525))]
+}
+
+fn system_host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What is wrong with a configuration, in one line that says where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{file}: {source}")]
+    Read { file: String, source: std::io::Error },
+    #[error("{file}:{line}: {what}")]
+    Wrong { file: String, line: usize, what: String },
+    #[error("{file}: {what}")]
+    Value { file: String, what: String },
+}
+
+/// Reads and checks a configuration file.
+pub fn load(file: &Path) -> Result<Config, ConfigError> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
+    parse(&text, &name)
+}
+
+/// `name` stands for the file in errors.
+pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
+    let config: Config = toml::from_str(text).map_err(|error| ConfigError::Wrong {
+        file: name.to_owned(),
+        line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+        what: advise(error.message()),
+    })?;
+    config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
+    Ok(config)
+}
+
+impl Config {
+    fn check(&self) -> Result<(), String> {
+        let (storage, delivery) = (&self.storage, &self.delivery);
+        let rules = [
+            (message::Domain::parse(&self.host_name).is_ok(), "host_name is no host name"),
+            (!self.listen.is_empty(), "listen is empty: there is nobody to take mail from"),
+            (self.cpus.as_ref().is_none_or(|cpus| (1..=queue::site_table::CORES_MAX).contains(&cpus.len())), "cpus must name 1 to 64 CPUs"),
+            (storage.segment_len.is_multiple_of(4096), "storage.segment_len must be a multiple of 4096"),
+            ((1 << 20..=1 << 30).contains(&storage.segment_len), "storage.segment_len must be between 1 MiB and 1 GiB"),
+            (storage.journal_len >= 1 << 20, "storage.journal_len must be at least 1 MiB"),
+            (self.retry.quadratic_secs > 0, "retry.quadratic_secs must be at least 1"),
+            (delivery.window_max > 0, "delivery.window_max must be at least 1"),
+            ((1..=100).contains(&delivery.recipients_per_transaction), "delivery.recipients_per_transaction must be 1 to 100"),
+            (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
+            (delivery.share_len > 0, "delivery.share_len must be at least 1"),
+            (self.intake.recipients_max >= 100, "intake.recipients_max must be at least 100 (RFC 5321 4.5.3.1.8)"),
+            (self.intake.message_size_max <= 512 << 20, "intake.message_size_max must be at most 512 MiB"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))
+    }
+}
+
+/// Serde's sentence about an unknown field names all known ones: keep the nearest.
+fn advise(message: &str) -> String {
+    let Some(rest) = message.strip_prefix("unknown field `") else { return message.to_owned() };
+    let mut names = rest.split('`').step_by(2);
+    let Some(unknown) = names.next() else { return message.to_owned() };
+    let nearest = rest.split('`').skip(2).step_by(2).min_by_key(|known| distance(unknown, known));
+    match nearest {
+        Some(known) if distance(unknown, known) <= 3 => format!("unknown key {unknown:?}; did you mean {known:?}?"),
+        _ => format!("unknown key {unknown:?}"),
+    }
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text, "ringpost.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_key_is_named_with_its_line_and_neighbour() {
+        let text = "queue = \"q\"\n\n[delivery]\nconections_max = 3\n";
+        assert_eq!(error(text), "ringpost.toml:4: unknown key \"conections_max\"; did you mean \"connections_max\"?");
+    }
+
+    #[test]
+    fn wrong_values_say_what_to_do() {
+        assert!(error("queue = 3").starts_with("ringpost.toml:1: invalid type"));
+        assert!(error("host_name = \"h\"").contains("missing field `queue`"));
+        assert_eq!(error("queue = \"q\"\nlisten = []"), "ringpost.toml: listen is empty: there is nobody to take mail from");
+        assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
+        assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let network = |text: &str| Network::try_from(text.to_owned()).unwrap();
+        assert!(network("10.0.0.0/8").contains("10.9.8.7".parse().unwrap()));
+        assert!(!network("10.0.0.0/8").contains("11.0.0.1".parse().unwrap()));
+        assert!(network("0.0.0.0/0").contains("1.2.3.4".parse().unwrap()));
+        assert!(network("::1").contains("::1".parse().unwrap()));
+        assert!(Network::LOOPBACK_V4.contains("::ffff:127.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,139 @@
+//! The control thread: everything that would make a core wait. Name servers, HTTP, signals, reload.
+//!
+//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`QUESTIONS_MAX`] look-ups at a
+//! time; further questions wait in the crossing's queue.
+
+mod dns;
+mod http;
+
+use crate::config::ConfigError;
+use crate::crossing::{Crossing, Mail, Question};
+use crate::settings::Settings;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+/// Look-ups at a time.
+const QUESTIONS_MAX: usize = 256;
+
+type Reread = Box<dyn Fn() -> Result<Settings, ConfigError>>;
+
+/// What the control thread works with.
+pub(crate) struct Control {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) crossing: Arc<Crossing>,
+    pub(crate) listener: Option<std::net::TcpListener>,
+    /// Cores that have ended, by index.
+    pub(crate) ends: mpsc::UnboundedReceiver<usize>,
+    pub(crate) reread: Reread,
+}
+
+/// Runs until all cores have ended. Returns a core that ended without being told to.
+pub(crate) fn run(control: Control) -> Option<usize> {
+    tokio_uring::start(control.run())
+}
+
+impl Control {
+    async fn run(mut self) -> Option<usize> {
+        self.answer_questions();
+        if let Some(listener) = self.listener.take() {
+            tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
+        }
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "no signals: stop this daemon with kill -9, which loses nothing");
+                return self.ends.recv().await;
+            }
+        };
+        loop {
+            tokio::select! {
+                core = self.ends.recv() => return core,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.reload.recv() => self.reload(),
+            }
+        }
+        self.shut_down().await;
+        None
+    }
+
+    fn answer_questions(&self) {
+        let notify = Arc::new(Notify::new());
+        let waker = Arc::clone(&notify);
+        self.crossing.set_question_waker(Box::new(move || waker.notify_one()));
+        let resolver = match dns::Resolver::new(&self.settings) {
+            Ok(resolver) => Rc::new(resolver),
+            Err(error) => {
+                tracing::error!(%error, "no name servers: only static routes by address work");
+                Rc::new(dns::Resolver::none())
+            }
+        };
+        let crossing = Arc::clone(&self.crossing);
+        tokio::task::spawn_local(async move {
+            let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+            loop {
+                while let Some(question) = crossing.next_question() {
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                    let (resolver, crossing) = (Rc::clone(&resolver), Arc::clone(&crossing));
+                    tokio::task::spawn_local(async move {
+                        answer(&resolver, &crossing, question).await;
+                        drop(place);
+                    });
+                }
+                notify.notified().await;
+            }
+        });
+    }
+
+    fn reload(&mut self) {
+        match (self.reread)() {
+            Ok(settings) => {
+                self.settings = Arc::new(settings);
+                for core in 0..self.crossing.cores() {
+                    let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
+                }
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => tracing::error!(%error, "the configuration was not reloaded; the old one stays"),
+        }
+    }
+
+    async fn shut_down(&mut self) {
+        tracing::info!("stopping: no new mail, transactions under way end");
+        for core in 0..self.crossing.cores() {
+            let _ = self.crossing.send(core, Mail::Shutdown);
+        }
+        for _ in 0..self.crossing.cores() {
+            self.ends.recv().await;
+        }
+    }
+}
+
+async fn answer(resolver: &dns::Resolver, crossing: &Crossing, question: Question) {
+    let Question { core, domain, name, target } = question;
+    let resolution = resolver.resolve(&name, &target).await;
+    // A full mailbox empties within a turn; the domain's mail waits until then.
+    let mut mail = Mail::Answer { domain, name, resolution };
+    while let Err(back) = crossing.send(core, mail) {
+        mail = back;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! What passes between cores, and between the cores and the control thread.
+//!
+//! Nothing here is on the way of a single delivery: a message to another core carries hundreds of recipients, an
+//! answer about a domain serves all its mail. Bounds: [`MAIL_MAX`] entries per core; the queue of questions is the
+//! control thread's; chunks on offer are bounded by what each core may have lent.
+
+use crate::domains::Resolution;
+use crate::observe::Counters;
+use crate::settings::Settings;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::deque::{Injector, Steal};
+use message::MessageId;
+use queue::fanout::OpenRange;
+use queue::journal::Waiting;
+use queue::range::DomainKey;
+use queue::site_table::SiteTable;
+use ring::Waker;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Entries of a core's mailbox. Its writers wait for answers to what they sent, which keeps it far below this.
+pub const MAIL_MAX: usize = 1 << 16;
+
+/// A share of a fan-out that any idle core may take.
+#[derive(Debug)]
+pub struct Chunk {
+    pub owner: usize,
+    /// The owner's number for it.
+    pub lent: u32,
+    pub domain: Arc<str>,
+    pub open: OpenRange,
+}
+
+/// What became of a chunk, durably in the borrower's journal.
+#[derive(Debug)]
+pub struct ChunkReport {
+    pub lent: u32,
+    pub borrower: usize,
+    /// The borrower's number for it.
+    pub borrowed: u32,
+    pub id: MessageId,
+    /// (first index, count) of recipients delivered or failed.
+    pub settled: Vec<(u32, u32)>,
+    pub waiting: Vec<Waiting>,
+}
+
+/// A letter to a core.
+#[derive(Debug)]
+pub enum Mail {
+    /// Where a domain's mail goes.
+    Answer { domain: DomainKey, name: Arc<str>, resolution: Resolution },
+    ChunkDone(ChunkReport),
+    /// The owner has a chunk's report in its own journal, durably.
+    ChunkNoted { borrowed: u32 },
+    Reload(Arc<Settings>),
+    Shutdown,
+}
+
+/// A question to the control thread.
+#[derive(Debug)]
+pub struct Question {
+    pub core: usize,
+    pub domain: DomainKey,
+    pub name: Arc<str>,
+    pub target: Target,
+}
+
+/// What is to be looked up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// The domain's MX hosts and their addresses.
+    Mx,
+    /// One configured relay's addresses.
+    Host { name: String, port: u16 },
+}
+
+/// One per process.
+pub struct Crossing {
+    boxes: Vec<(Sender<Mail>, Receiver<Mail>)>,
+    wakers: Vec<OnceLock<Waker>>,
+    chunks: Injector<Chunk>,
+    /// A bit per core that has nothing to do.
+    idle: AtomicU64,
+    questions: (Sender<Question>, Receiver<Question>),
+    question_waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    pub sites: SiteTable,
+    pub counters: Vec<Arc<Counters>>,
+    /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
+    states_durable: AtomicUsize,
+}
+
+impl Crossing {
+    pub fn new(cores: usize) -> Crossing {
+        Crossing {
+            boxes: (0..cores).map(|_| bounded(MAIL_MAX)).collect(),
+            wakers: (0..cores).map(|_| OnceLock::new()).collect(),
+            chunks: Injector::new(),
+            idle: AtomicU64::new(0),
+            questions: bounded(MAIL_MAX),
+            question_waker: OnceLock::new(),
+            sites: SiteTable::new(100_000),
+            counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
+            states_durable: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn cores(&self) -> usize {
+        self.boxes.len()
+    }
+
+    /// Said once by each core when its ring is up.
+    pub fn set_waker(&self, core: usize, waker: Waker) {
+        let _ = self.wakers[core].set(waker);
+    }
+
+    /// Returns the letter if the box is full: keep it and try again.
+    pub fn send(&self, core: usize, mail: Mail) -> Result<(), Mail> {
+        match self.boxes[core].0.try_send(mail) {
+            Ok(()) => {
+                self.wake(core);
+                Ok(())
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+        }
+    }
+
+    fn wake(&self, core: usize) {
+        if let Some(waker) = self.wakers[core].get() {
+            waker.wake();
+        }
+    }
+
+    pub fn receive(&self, core: usize) -> Option<Mail> {
+        self.boxes[core].1.try_recv().ok()
+    }
+
+    /// False if too many questions wait already.
+    pub fn ask(&self, question: Question) -> bool {
+        let asked = self.questions.0.try_send(question).is_ok();
+        if let Some(wake) = self.question_waker.get() {
+            wake();
+        }
+        asked
+    }
+
+    pub fn next_question(&self) -> Option<Question> {
+        self.questions.1.try_recv().ok()
+    }
+
+    pub fn set_question_waker(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.question_waker.set(wake);
+    }
+
+    /// True if some other core has nothing to do.
+    pub fn has_idle_core(&self, but: usize) -> bool {
+        self.idle.load(Ordering::Relaxed) & !(1 << but) != 0
+    }
+
+    /// Offers a chunk and wakes a core that is idle.
+    pub fn offer_chunk(&self, chunk: Chunk) {
+        let but = chunk.owner;
+        self.chunks.push(chunk);
+        let idle = self.idle.load(Ordering::SeqCst) & !(1 << but);
+        if idle != 0 {
+            self.wake(idle.trailing_zeros() as usize);
+        }
+    }
+
+    /// Takes a chunk that somebody offered.
+    pub fn take_chunk(&self) -> Option<Chunk> {
+        loop {
+            match self.chunks.steal() {
+                Steal::Success(chunk) => return Some(chunk),
+                Steal::Empty => return None,
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    pub fn chunks_on_offer(&self) -> usize {
+        self.chunks.len()
+    }
+
+    pub fn set_idle(&self, core: usize, idle: bool) {
+        if idle {
+            self.idle.fetch_or(1 << core, Ordering::SeqCst);
+        } else {
+            self.idle.fetch_and(!(1 << core), Ordering::SeqCst);
+        }
+    }
+
+    pub fn state_is_durable(&self) {
+        self.states_durable.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn all_states_are_durable(&self) -> bool {
+        self.states_durable.load(Ordering::SeqCst) >= self.cores()
+    }
+}
+
+impl std::fmt::Debug for Crossing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crossing").field("cores", &self.cores()).finish_non_exhaustive()
+    }
+}

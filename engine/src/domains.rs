@@ -1,0 +1,117 @@
+//! The domains that a core has mail for, and the sites that their mail goes to.
+//!
+//! Bound: a domain is forgotten when nothing is owed at it and more than [`DOMAINS_KEPT`] are known; so the table is
+//! as large as the queue has domains, or this.
+
+use message::Reply;
+use queue::Range;
+use queue::range::DomainKey;
+use slab::Slab;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Domains that are kept although nothing is owed there.
+const DOMAINS_KEPT: usize = 50_000;
+
+/// A host of a site.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+}
+
+/// Where a domain's mail goes.
+#[derive(Clone, Debug)]
+pub enum Resolution {
+    /// Hosts in the order in which they are to be tried. Domains with the same `site` share its connections.
+    Site { site: Arc<str>, hosts: Vec<Host>, ttl_secs: u64 },
+    /// The domain takes no mail: null MX, no such domain.
+    Failed(Reply),
+    /// No answer now.
+    Deferred(Reply),
+}
+
+/// A site's number in its core's table.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct SiteKey(pub(crate) u32);
+
+#[derive(Debug)]
+pub(crate) enum Routed {
+    Unknown,
+    Asked,
+    Site(SiteKey),
+}
+
+#[derive(Debug)]
+pub(crate) struct Domain {
+    pub(crate) name: Arc<str>,
+    pub(crate) routed: Routed,
+    /// When the answer should be asked for again; the old one serves meanwhile.
+    pub(crate) expires: Option<Instant>,
+    /// Ranges that wait for the answer.
+    pub(crate) waiting: Vec<Range>,
+    /// Recipients owed here, wherever their ranges are.
+    owed: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Domains {
+    by_name: HashMap<Arc<str>, DomainKey>,
+    domains: Slab<Domain>,
+}
+
+impl Domains {
+    /// The domain's number; `owed` more recipients are owed there. `name` in lower case.
+    pub(crate) fn owe(&mut self, name: &str, owed: u32) -> DomainKey {
+        let key = match self.by_name.get(name) {
+            Some(key) => *key,
+            None => self.insert(name),
+        };
+        self.domains[key.0 as usize].owed += u64::from(owed);
+        key
+    }
+
+    fn insert(&mut self, name: &str) -> DomainKey {
+        let name: Arc<str> = name.into();
+        let domain = Domain { name: Arc::clone(&name), routed: Routed::Unknown, expires: None, waiting: Vec::new(), owed: 0 };
+        let key = DomainKey(u32::try_from(self.domains.insert(domain)).expect("as many as recipients at most"));
+        self.by_name.insert(name, key);
+        key
+    }
+
+    /// `count` recipients fewer are owed there.
+    pub(crate) fn settle(&mut self, key: DomainKey, count: u32) {
+        let Some(domain) = self.domains.get_mut(key.0 as usize) else { return };
+        domain.owed = domain.owed.saturating_sub(u64::from(count));
+        let is_unused = domain.owed == 0 && !matches!(domain.routed, Routed::Asked);
+        if is_unused && self.domains.len() > DOMAINS_KEPT {
+            let domain = self.domains.remove(key.0 as usize);
+            self.by_name.remove(&domain.name);
+        }
+    }
+
+    pub(crate) fn get(&self, key: DomainKey) -> &Domain {
+        &self.domains[key.0 as usize]
+    }
+
+    /// `None` if the domain was forgotten meanwhile, or another has its number.
+    pub(crate) fn get_named(&mut self, key: DomainKey, name: &str) -> Option<&mut Domain> {
+        self.domains.get_mut(key.0 as usize).filter(|domain| &*domain.name == name)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: DomainKey) -> &mut Domain {
+        &mut self.domains[key.0 as usize]
+    }
+
+    /// All ranges that wait for an answer about their domain.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Range> {
+        self.domains.iter().flat_map(|(_, domain)| &domain.waiting)
+    }
+
+    pub(crate) fn keys(&self) -> Vec<DomainKey> {
+        self.domains.iter().map(|(key, _)| DomainKey(u32::try_from(key).unwrap_or(u32::MAX))).collect()
+    }
+}

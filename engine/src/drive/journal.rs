@@ -1,0 +1,324 @@
+//! The journal: marks into the page cache at the end of each turn, a sync soon after, a new file when one has grown.
+//!
+//! Bound: `journal_len` bytes before it is turned over. Turning over writes the whole state in one turn: 31 bytes
+//! per owed range, some 20 ms for a million of them, once in some millions of deliveries.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core::{Core, Kind, StartError, token_of};
+use crate::recovery::{Journals, partition_folder};
+use message::{MessageId, UnixMillis};
+use queue::Range;
+use queue::journal::{Journal, JournalNumber, Mark, Position, Span, Waiting, Writer};
+use ring::{Access, File, Ring};
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How far the next journal file is on its way.
+#[derive(Debug)]
+enum Next {
+    None,
+    Opening(PathBuf),
+    Allocating(PathBuf, File),
+    /// Its name is being made durable.
+    Naming(PathBuf, File),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct JournalDrive {
+    pub(crate) journal: Journal,
+    file: File,
+    path: PathBuf,
+    folder_path: PathBuf,
+    folder: File,
+    /// The first file's name is not yet known to be durable: nothing in it is, whatever its syncs say.
+    is_named: bool,
+    /// Of the first file: reserved, named.
+    first_steps: u8,
+    next: Next,
+    syncing: Option<Position>,
+    /// When the unsynced marks have waited long enough.
+    sync_due: Option<Instant>,
+    sync_after: Duration,
+    turn_len: u64,
+    /// Files to remove once the state that replaces them is durable: this core's own, then all of earlier starts.
+    replaced: Vec<PathBuf>,
+    replaced_at: Option<Position>,
+    /// Of earlier starts, over all partitions; removed by core 0 when all cores have their state durable.
+    old: Vec<PathBuf>,
+    has_told: bool,
+    /// Messages that have ended, and the mark that says so.
+    ending: VecDeque<(Position, MessageId)>,
+}
+
+impl JournalDrive {
+    /// Begins a new file; the state of the partition follows as its first marks.
+    pub(crate) fn start<R: Ring>(ring: &mut R, index: usize, config: &Config, journals: &Journals) -> Result<JournalDrive, StartError> {
+        let partition = u8::try_from(index).expect("at most 64 cores");
+        let folder_path = partition_folder(&config.queue, partition);
+        let wrap = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StartError::File { path, source }
+        };
+        ring.list(&folder_path).map_err(wrap(&folder_path))?;
+        let folder = ring.open_folder(&folder_path).map_err(wrap(&folder_path))?;
+        let path = journal_path(&folder_path, JournalNumber(journals.next_number));
+        let file = ring.open_now(&path, Access::Cached).map_err(wrap(&path))?;
+        let writer = Writer { partition, epoch: journals.epoch };
+        let turn_len = config.storage.journal_len;
+        ring.allocate(token_of(Kind::JournalAllocate, 0), file, turn_len);
+        ring.sync(token_of(Kind::JournalFolder, 0), folder, true);
+        Ok(JournalDrive {
+            journal: Journal::new(writer, JournalNumber(journals.next_number), journals.next_generation),
+            file,
+            path,
+            folder_path,
+            folder,
+            is_named: false,
+            first_steps: 0,
+            next: Next::None,
+            syncing: None,
+            sync_due: None,
+            sync_after: Duration::from_millis(config.storage.journal_sync_ms),
+            turn_len,
+            replaced: Vec::new(),
+            replaced_at: None,
+            old: if index == 0 { journals.old.clone() } else { Vec::new() },
+            has_told: false,
+            ending: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.journal.has_unsynced() || self.syncing.is_some()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.sync_due.filter(|_| self.syncing.is_none())
+    }
+
+    /// The message's last mark was just made: its place on disk is free once that is durable.
+    pub(crate) fn end_message(&mut self, id: MessageId) {
+        self.ending.push_back((self.journal.position(), id));
+    }
+
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        self.is_named && self.journal.is_durable(position)
+    }
+}
+
+fn journal_path(folder: &Path, number: JournalNumber) -> PathBuf {
+    folder.join(format!("journal-{:08}", number.0))
+}
+
+impl<R: Ring, C: Clock> Core<R, C> {
+    /// End of the turn: what became of recipients in it is out of our hands before anything else is sent.
+    pub(crate) fn flush_journal(&mut self) {
+        self.put_frame();
+        self.sync_journal();
+        self.turn_journal_over();
+    }
+
+    fn put_frame(&mut self) {
+        let drive = &mut self.journal;
+        let Some((offset, bytes)) = drive.journal.frame() else { return };
+        let result = self.ring.put(drive.file, offset, bytes);
+        drive.journal.frame_put();
+        if let Err(error) = result
+            && !self.halted
+        {
+            tracing::error!(path = %drive.path.display(), %error, "the journal cannot be written: deliveries stop until a restart");
+            self.halted = true;
+            self.counters.poisoned.set(1);
+        }
+        drive.sync_due.get_or_insert(self.now + drive.sync_after);
+    }
+
+    /// Adds a mark; frames that have grown are put at once.
+    pub(crate) fn mark(&mut self, mark: &Mark) {
+        self.journal.journal.mark(mark);
+        if self.journal.journal.frame_is_full() {
+            self.put_frame();
+        }
+    }
+
+    pub(crate) fn mark_settled(&mut self, id: MessageId, index: u32) {
+        self.journal.journal.settled(id, index);
+        if self.journal.journal.frame_is_full() {
+            self.put_frame();
+        }
+    }
+
+    fn sync_journal(&mut self) {
+        let drive = &mut self.journal;
+        let is_due = drive.sync_due.is_some_and(|due| due <= self.now) || self.stop != crate::core::Stop::Running;
+        if !is_due || drive.syncing.is_some() || !drive.journal.has_unsynced() || self.halted {
+            return;
+        }
+        (drive.syncing, drive.sync_due) = (Some(drive.journal.put_position()), None);
+        self.counters.journal_syncs.add(1);
+        self.ring.sync(token_of(Kind::JournalSync, 0), drive.file, false);
+    }
+
+    pub(crate) fn on_journal_synced(&mut self, result: io::Result<()>) {
+        let Some(position) = self.journal.syncing.take() else { return };
+        if let Err(error) = result {
+            tracing::error!(path = %self.journal.path.display(), %error, "syncing the journal failed: deliveries stop until a restart");
+            self.halted = true;
+            self.counters.poisoned.set(1);
+            return;
+        }
+        self.journal.journal.handle_synced(position);
+        self.on_journal_durable();
+    }
+
+    /// What waited for marks to be durable may go on.
+    fn on_journal_durable(&mut self) {
+        if !self.journal.is_named {
+            return;
+        }
+        while let Some((position, id)) = self.journal.ending.front().copied() {
+            if !self.journal.is_durable(position) {
+                break;
+            }
+            self.journal.ending.pop_front();
+            self.logs.end_message(id);
+        }
+        self.report_shares();
+        if self.journal.replaced_at.is_some_and(|position| self.journal.is_durable(position)) {
+            self.journal.replaced_at = None;
+            if !std::mem::replace(&mut self.journal.has_told, true) {
+                self.crossing.state_is_durable();
+            }
+            for path in std::mem::take(&mut self.journal.replaced) {
+                self.ring.remove(token_of(Kind::Ignored, 0), &path);
+            }
+        }
+        self.remove_old_journals();
+    }
+
+    /// Journals of earlier starts may name what any core owes: they stay until every core has said it anew.
+    fn remove_old_journals(&mut self) {
+        if self.journal.old.is_empty() || !self.crossing.all_states_are_durable() {
+            return;
+        }
+        for path in std::mem::take(&mut self.journal.old) {
+            self.ring.remove(token_of(Kind::Ignored, 0), &path);
+        }
+    }
+
+    // ---- a new file ----
+
+    fn turn_journal_over(&mut self) {
+        let drive = &mut self.journal;
+        let is_grown = drive.journal.len() >= drive.turn_len;
+        // While another core holds marks for us from before, or a chunk of ours, the old file is still needed only
+        // until the new state is durable, which names both.
+        if !is_grown || !matches!(drive.next, Next::None) || drive.replaced_at.is_some() || self.halted {
+            return;
+        }
+        let path = journal_path(&drive.folder_path, JournalNumber(drive.journal.number().0 + 1));
+        self.ring.open(token_of(Kind::JournalOpen, 0), &path, Access::Cached);
+        drive.next = Next::Opening(path);
+    }
+
+    pub(crate) fn on_journal_opened(&mut self, result: io::Result<File>) {
+        let Next::Opening(path) = std::mem::replace(&mut self.journal.next, Next::None) else { return };
+        match result {
+            Ok(file) => {
+                self.ring.allocate(token_of(Kind::JournalAllocate, 1), file, self.journal.turn_len);
+                self.journal.next = Next::Allocating(path, file);
+            }
+            Err(error) => tracing::error!(path = %path.display(), %error, "no new journal; the old one grows on"),
+        }
+    }
+
+    /// A journal file was reserved, or a folder synced.
+    pub(crate) fn on_journal_step(&mut self, result: io::Result<()>) {
+        if !self.journal.is_named {
+            return self.on_first_journal_step(result);
+        }
+        match std::mem::replace(&mut self.journal.next, Next::None) {
+            Next::Allocating(path, file) if result.is_ok() => {
+                self.ring.sync(token_of(Kind::JournalFolder, 1), self.journal.folder, true);
+                self.journal.next = Next::Naming(path, file);
+            }
+            Next::Naming(path, file) if result.is_ok() => self.take_new_journal(path, file),
+            Next::Allocating(path, file) | Next::Naming(path, file) => {
+                tracing::error!(path = %path.display(), error = ?result.err(), "no room for a new journal; the old one grows on");
+                self.ring.close_file(file);
+            }
+            next @ (Next::None | Next::Opening(_)) => self.journal.next = next,
+        }
+    }
+
+    /// The first file's space is reserved (a full disk is no reason not to start) and its name made durable.
+    fn on_first_journal_step(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(path = %self.journal.path.display(), %error, "preparing the journal");
+            return;
+        }
+        self.journal.first_steps += 1;
+        if self.journal.first_steps == 2 {
+            self.journal.is_named = true;
+            self.on_journal_durable();
+        }
+    }
+
+    fn take_new_journal(&mut self, path: PathBuf, file: File) {
+        self.put_frame();
+        let before = self.journal.path.clone();
+        let number = JournalNumber(self.journal.journal.number().0 + 1);
+        // A sync of the old file that is under way proves nothing about the new one.
+        self.journal.syncing = None;
+        self.ring.close_file(self.journal.file);
+        self.journal.journal.turn_over(number, self.logs.next_generation());
+        (self.journal.file, self.journal.path) = (file, path);
+        self.journal.replaced.push(before);
+        self.put_state();
+        self.put_frame();
+    }
+
+    /// Marks everything that is owed. Every recipient must be in it exactly once, or a restart would lose or
+    /// repeat it: the sum is checked, and a broken sum ends the process rather than the promise.
+    pub(crate) fn put_state(&mut self) {
+        let owed = self.owed_ranges();
+        let sum: u64 = owed.iter().map(|waiting| u64::from(waiting.span.count)).sum();
+        assert_eq!(sum, self.store.owed(), "the state to be written must hold each owed recipient once");
+        for partition in self.logs.partitions() {
+            let Some(covers) = self.covers(partition) else { continue };
+            self.mark(&Mark::StateBegins { covers });
+            for waiting in owed.iter().filter(|waiting| waiting.span.id.partition() == partition) {
+                self.mark(&Mark::Owed(*waiting));
+            }
+            self.mark(&Mark::StateEnds);
+        }
+        self.mark_borrowed();
+        self.journal.replaced_at = Some(self.journal.journal.position());
+    }
+
+    /// Every range that is owed, wherever it waits.
+    fn owed_ranges(&self) -> Vec<Waiting> {
+        let mut owed = Vec::new();
+        let mut add = |range: &Range, due: UnixMillis| {
+            // Borrowed ranges are another core's to name.
+            let Some(queued) = self.store.get(range.message) else { return };
+            let span = Span { id: queued.id, first: range.first, count: range.count };
+            if range.count > 0 {
+                owed.push(Waiting { span, name_offset: range.name_offset, attempts: range.attempts, due });
+            }
+        };
+        let now = UnixMillis(0);
+        self.schedule.iter().for_each(|(due, range)| add(range, due));
+        self.domains.waiting().for_each(|range| add(range, now));
+        self.sites.ranges().for_each(|range| add(&range, now));
+        self.letters.loading().for_each(|range| add(range, now));
+        self.outbound.ranges().for_each(|range| add(&range, now));
+        self.failing.iter().for_each(|(_, failing)| add(&failing.range, now));
+        self.shares.lent().for_each(|range| add(range, now));
+        owed
+    }
+}

@@ -1,0 +1,12 @@
+//! Between the machines and the ring: one file per box. Each is a handful of `impl Core` methods that feed a machine
+//! with what happened and turn what it wants into submissions; none decides what mail means.
+
+pub(crate) mod intake;
+pub(crate) mod journal;
+pub(crate) mod letters;
+pub(crate) mod log;
+pub(crate) mod outbound;
+pub(crate) mod record;
+pub(crate) mod share;
+pub(crate) mod sites;
+pub(crate) mod verdicts;

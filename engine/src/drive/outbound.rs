@@ -1,0 +1,557 @@
+//! Outgoing connections: sockets to `smtp_out::Session`, deliveries to its transactions.
+//!
+//! Bounds: the site table's leases bound the connections, a session's window what is in flight on each.
+
+use crate::clock::Clock;
+use crate::core::{Core, Kind, Place, Stop, token};
+use crate::domains::SiteKey;
+use bytes::Bytes;
+use message::{MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use queue::fanout::{Letter, Name};
+use queue::range::DomainKey;
+use queue::{MessageKey, Range};
+use ring::{Outgoing, Piece, Received, Ring, Socket};
+use slab::Slab;
+use smallvec::SmallVec;
+use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A transaction in flight: what is needed when its verdicts come.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) letter: Arc<Letter>,
+    pub(crate) message: MessageKey,
+    pub(crate) domain: DomainKey,
+    pub(crate) attempts: u16,
+    pub(crate) names: SmallVec<[Name; 1]>,
+    /// Names that have no verdict yet, by bit.
+    open: u128,
+    window: Bytes,
+}
+
+impl Delivery {
+    /// The range of one of its names.
+    fn range(&self, name: &Name) -> Range {
+        let Delivery { message, domain, attempts, .. } = *self;
+        Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts }
+    }
+
+    pub(crate) fn local_part(&self, name: &Name) -> &str {
+        name.text(&self.window)
+    }
+
+    fn open_ranges(&self) -> impl Iterator<Item = Range> {
+        self.names.iter().enumerate().filter(|(at, _)| self.open >> at & 1 == 1).map(|(_, name)| self.range(name))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    generation: u32,
+    socket: Socket,
+    pub(crate) site: SiteKey,
+    pub(crate) host: Arc<str>,
+    peer: SocketAddr,
+    /// `None` while the connection is being made.
+    session: Option<Session>,
+    deadline: Instant,
+    deliveries: Slab<Delivery>,
+    outgoing: Option<Outgoing>,
+    idle_since: Option<Instant>,
+    /// The session came as far as EHLO's answer.
+    was_ready: bool,
+}
+
+/// All outgoing connections of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    connections: Slab<Connection>,
+    generation: u32,
+    flight: Flight,
+    sender: Vec<u8>,
+}
+
+impl Outbound {
+    pub(crate) fn open(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(crate) fn get(&mut self, place: Place) -> Option<&mut Connection> {
+        self.connections.get_mut(place.index as usize).filter(|connection| connection.generation == place.generation)
+    }
+
+    /// Every range in flight.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.connections.iter().flat_map(|(_, connection)| &connection.deliveries).flat_map(|(_, delivery)| delivery.open_ranges())
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let place = |(index, connection): (usize, &Connection)| place_of(index, connection.generation);
+        self.connections.iter().map(place).collect()
+    }
+}
+
+fn place_of(index: usize, generation: u32) -> Place {
+    Place { index: u32::try_from(index).expect("leases bound the connections"), generation }
+}
+
+impl<R: Ring, C: Clock> Core<R, C> {
+    /// Opens a connection for which a lease was granted.
+    pub(crate) fn connect(&mut self, key: SiteKey) {
+        let Some(host) = self.next_host(key) else {
+            self.sites.get(key).shared.give_back(self.index);
+            return;
+        };
+        let host = self.sites.get(key).hosts[host].host.clone();
+        self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
+        let generation = self.outbound.generation;
+        let deadline = self.now + Duration::from_secs(self.settings.config.delivery.connect_timeout_secs);
+        let entry = self.outbound.connections.vacant_entry();
+        let place = place_of(entry.key(), generation);
+        let connected = self.ring.connect(token(Kind::Outbound, place), host.address, self.settings.config.delivery.bind);
+        let socket = match connected {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.sites.get(key).shared.give_back(self.index);
+                return self.connect_failed(key, host.address, &error.to_string());
+            }
+        };
+        entry.insert(Connection {
+            generation,
+            socket,
+            site: key,
+            host: host.name,
+            peer: host.address,
+            session: None,
+            deadline,
+            deliveries: Slab::new(),
+            outgoing: Some(Outgoing::default()),
+            idle_since: None,
+            was_ready: false,
+        });
+        let site = self.sites.get_mut(key);
+        (site.connections, site.connecting) = (site.connections + 1, site.connecting + 1);
+        self.timers.insert(self.now, deadline, token(Kind::Outbound, place));
+    }
+
+    fn connect_failed(&mut self, key: SiteKey, address: SocketAddr, why: &str) {
+        self.counters.connect_failures.add(1);
+        let text = format!("connecting to {address}: {why}");
+        self.host_failed(key, address, Reply::ours(451, (4, 4, 1), &text));
+    }
+
+    pub(crate) fn on_connected(&mut self, place: Place, result: io::Result<()>) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (key, peer, socket) = (connection.site, connection.peer, connection.socket);
+        if let Err(error) = result {
+            self.close_connection(place);
+            return self.connect_failed(key, peer, &error.to_string());
+        }
+        self.counters.connections_out.add(1);
+        let site = self.sites.get(key);
+        let habits = site.hosts.iter().find(|host| host.host.address == peer).map(|host| host.habits).unwrap_or_default();
+        connection_of(&mut self.outbound, place).session =
+            Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits));
+        self.ring.receive(token(Kind::Outbound, place), socket);
+        self.watch_connection(place);
+    }
+
+    pub(crate) fn on_outbound_received(&mut self, place: Place, data: Received) {
+        let Some(connection) = self.outbound.get(place) else { return self.ring.give_back(data) };
+        if let Some(session) = &mut connection.session {
+            session.handle_bytes(self.now, self.ring.received(&data));
+        }
+        self.ring.give_back(data);
+        self.drain_connection(place);
+    }
+
+    pub(crate) fn on_outbound_ended(&mut self, place: Place, result: &io::Result<()>) {
+        let why = result.as_ref().err().map_or_else(|| "the peer closed the connection".to_owned(), ToString::to_string);
+        self.connection_lost(place, &why);
+    }
+
+    fn connection_lost(&mut self, place: Place, why: &str) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        if let Some(session) = &mut connection.session {
+            session.handle_closed(self.now, why);
+        }
+        self.drain_connection(place);
+    }
+
+    pub(crate) fn on_outbound_sent(&mut self, place: Place, result: io::Result<()>, outgoing: Outgoing, copied: Option<bool>) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        connection.outgoing = Some(outgoing);
+        let (site, peer) = (connection.site, connection.peer);
+        if copied == Some(true)
+            && let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer)
+        {
+            host.copies = true;
+        }
+        if let Err(error) = result {
+            return self.connection_lost(place, &error.to_string());
+        }
+        let now = self.now;
+        if let Some(session) = connection_of(&mut self.outbound, place).session.as_mut() {
+            session.handle_sent(now);
+        }
+        self.feed(place);
+    }
+
+    pub(crate) fn on_outbound_timer(&mut self, place: Place) {
+        let (now, idle) = (self.now, self.settings.idle());
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (key, peer) = (connection.site, connection.peer);
+        let Some(session) = &mut connection.session else {
+            if now >= connection.deadline {
+                self.close_connection(place);
+                return self.connect_failed(key, peer, "no answer in time");
+            }
+            return self.watch_connection(place);
+        };
+        if session.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            session.handle_timeout(now);
+        } else if connection.idle_since.is_some_and(|since| since + idle <= now) {
+            self.sites.get_mut(key).idle.retain(|other| *other != place);
+            connection_of(&mut self.outbound, place).quit(now);
+        }
+        self.drain_connection(place);
+        self.watch_connection(place);
+    }
+
+    fn watch_connection(&mut self, place: Place) {
+        let (now, idle) = (self.now, self.settings.idle());
+        let Some(connection) = self.outbound.get(place) else { return };
+        let deadline = match &connection.session {
+            None => Some(connection.deadline),
+            Some(session) => session.poll_timeout(),
+        };
+        let idle_end = connection.idle_since.map(|since| since + idle);
+        let next = [deadline, idle_end].into_iter().flatten().min().unwrap_or(now + crate::timers::RECHECK);
+        self.timers.insert(now, next, token(Kind::Outbound, place));
+    }
+
+    /// Carries out what the session says, then gives it more to do.
+    fn drain_connection(&mut self, place: Place) {
+        while let Some(output) = self.outbound.get(place).and_then(|connection| connection.session.as_mut()).and_then(Session::poll_output) {
+            match output {
+                Output::Ready => self.on_ready(place),
+                Output::Verdict { key, recipient, verdict, scope } => {
+                    self.on_verdict(place, key as usize, recipient, verdict, scope);
+                }
+                Output::Finished { key, ambiguous } => {
+                    self.counters.ambiguous.add(u64::from(ambiguous));
+                    self.drop_delivery(place, key as usize);
+                }
+                Output::Returned { key } => self.return_delivery(place, key as usize),
+                Output::Closed { verdict } => return self.on_closed(place, verdict),
+            }
+        }
+        self.feed(place);
+    }
+
+    fn on_ready(&mut self, place: Place) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        connection.was_ready = true;
+        let site = connection.site;
+        let site = self.sites.get_mut(site);
+        site.connecting = site.connecting.saturating_sub(1);
+        site.trouble = None;
+    }
+
+    fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (site, peer, host) = (connection.site, connection.peer, Arc::clone(&connection.host));
+        let Some(delivery) = connection.deliveries.get_mut(key) else { return };
+        let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
+        delivery.open &= !(1 << recipient);
+        let range = delivery.range(&name);
+        let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
+        match (&verdict, scope) {
+            (Verdict::Deferred(_), Scope::Site) => self.site_throttles(site),
+            // The connection's end says it once, for all that were in flight.
+            (Verdict::Deferred(reply), Scope::Host) if reply.code == 421 => self.host_failed(site, peer, reply.clone()),
+            (Verdict::Deferred(_), Scope::Host) => {}
+            (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => self.site_works(site),
+        }
+        self.conclude(&letter, range, &local_part, &host, verdict);
+    }
+
+    fn drop_delivery(&mut self, place: Place, key: usize) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        if let Some(delivery) = connection.deliveries.try_remove(key) {
+            assert_eq!(delivery.open, 0, "a transaction finishes after the last of its verdicts");
+        }
+    }
+
+    /// No attempt was made: back to the front of the site's queue.
+    fn return_delivery(&mut self, place: Place, key: usize) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        let site = connection.site;
+        let Some(delivery) = connection.deliveries.try_remove(key) else { return };
+        for range in delivery.open_ranges() {
+            self.sites.get_mut(site).queue.push_front(range);
+        }
+        self.sites.touch(site);
+    }
+
+    fn on_closed(&mut self, place: Place, verdict: Option<(Verdict, Scope)>) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (site, peer) = (connection.site, connection.peer);
+        let was_ready = connection.was_ready;
+        let habits = connection.session.as_ref().map(Session::habits);
+        if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
+            host.habits = habits.unwrap_or(host.habits);
+        }
+        self.close_connection(place);
+        if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict {
+            if !was_ready {
+                self.counters.connect_failures.add(1);
+            }
+            self.host_failed(site, peer, reply);
+        }
+    }
+
+    fn close_connection(&mut self, place: Place) {
+        if self.outbound.get(place).is_none() {
+            return;
+        }
+        let connection = self.outbound.connections.remove(place.index as usize);
+        let was_connecting = !connection.was_ready;
+        self.ring.close(connection.socket);
+        let site = self.sites.get_mut(connection.site);
+        site.connections = site.connections.saturating_sub(1);
+        if was_connecting {
+            site.connecting = site.connecting.saturating_sub(1);
+        }
+        site.idle.retain(|other| *other != place);
+        site.shared.give_back(self.index);
+        self.sites.touch(connection.site);
+        for (_, delivery) in &connection.deliveries {
+            for range in delivery.open_ranges() {
+                self.sites.get_mut(connection.site).queue.push_front(range);
+            }
+        }
+    }
+
+    pub(crate) fn drain_outbound_all(&mut self) {
+        for place in self.outbound.places() {
+            let now = self.now;
+            match self.outbound.get(place) {
+                Some(connection) if connection.session.is_some() => {
+                    connection.quit(now);
+                    self.drain_connection(place);
+                }
+                Some(_) => self.close_connection(place),
+                None => {}
+            }
+        }
+    }
+
+    // ---- giving it work ----
+
+    /// Offers deliveries while the session takes them, then sends. False if there was nothing for it.
+    pub(crate) fn feed(&mut self, place: Place) -> bool {
+        let mut was_fed = false;
+        if self.stop == Stop::Running && !self.halted {
+            while self.has_capacity(place) && self.offer_next(place) {
+                was_fed = true;
+            }
+        }
+        self.fly(place);
+        self.note_idle(place);
+        was_fed
+    }
+
+    fn has_capacity(&mut self, place: Place) -> bool {
+        self.outbound
+            .get(place)
+            .and_then(|connection| connection.session.as_ref())
+            .is_some_and(|session| session.capacity() > 0)
+    }
+
+    /// A connection without work stands ready for its site's next recipient.
+    fn note_idle(&mut self, place: Place) {
+        let now = self.now;
+        let Some(connection) = self.outbound.get(place) else { return };
+        let is_idle = connection.session.as_ref().is_some_and(|session| session.is_idle() && session.capacity() > 0);
+        let was_idle = connection.idle_since.is_some();
+        if is_idle == was_idle {
+            return;
+        }
+        connection.idle_since = is_idle.then_some(now);
+        let site = self.sites.get_mut(connection_of(&mut self.outbound, place).site);
+        site.idle.retain(|other| *other != place);
+        if is_idle {
+            site.idle.push(place);
+        }
+    }
+
+    /// The next recipients of the site into one transaction. No allocation in the steady state.
+    fn offer_next(&mut self, place: Place) -> bool {
+        loop {
+            let Some(connection) = self.outbound.get(place) else { return false };
+            let site = connection.site;
+            let peer_max = connection.session.as_ref().and_then(Session::recipients_max);
+            let Some((delivery, name_of_domain)) = self.next_delivery(site, peer_max) else { return false };
+            match self.offer(place, delivery, &name_of_domain) {
+                Offered::Taken => return true,
+                // Concluded; the next one may be takeable.
+                Offered::Refused(..) => {}
+            }
+        }
+    }
+
+    fn offer(&mut self, place: Place, delivery: Delivery, domain: &str) -> Offered {
+        let mut sender = std::mem::take(&mut self.outbound.sender);
+        sender.clear();
+        self.render_sender(&delivery, domain, &mut sender);
+        let recipients: SmallVec<[MailboxRef<'_>; 1]> =
+            delivery.names.iter().map(|name| MailboxRef { local_part: delivery.local_part(name), domain }).collect();
+        let connection = connection_of(&mut self.outbound, place);
+        let transaction = Transaction {
+            key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
+            reverse_path: std::str::from_utf8(&sender).unwrap_or(""),
+            recipients: &recipients,
+            content_len: delivery.letter.content.len() as u64,
+            facts: delivery.letter.facts,
+            smtputf8: delivery.letter.smtputf8,
+        };
+        let Some(session) = &mut connection.session else { return Offered::Taken };
+        let offered = session.offer(&transaction);
+        drop(recipients);
+        self.outbound.sender = sender;
+        match &offered {
+            Offered::Taken => drop(connection_of(&mut self.outbound, place).deliveries.insert(delivery)),
+            Offered::Refused(verdict, _) => self.conclude_delivery(place, &delivery, verdict),
+        }
+        offered
+    }
+
+    fn conclude_delivery(&mut self, place: Place, delivery: &Delivery, verdict: &Verdict) {
+        let host = Arc::clone(&connection_of(&mut self.outbound, place).host);
+        for name in &delivery.names {
+            let local_part = name.slice(&delivery.window);
+            self.conclude(&delivery.letter, delivery.range(name), &local_part, &host, verdict.clone());
+        }
+    }
+
+    /// The reverse-path of this delivery, VERP included.
+    fn render_sender(&self, delivery: &Delivery, domain: &str, out: &mut Vec<u8>) {
+        let letter = &delivery.letter;
+        match (&letter.reverse_path, letter.verp, delivery.names.first()) {
+            (ReversePath::Mailbox(base), Some(verp), Some(name)) => {
+                let recipient = MailboxRef { local_part: delivery.local_part(name), domain };
+                let place = (letter.id, RecipientIndex(name.index));
+                verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, out);
+            }
+            (path, _, _) => out.extend_from_slice(path.as_str().as_bytes()),
+        }
+    }
+
+    /// Names for one transaction from the site's first open range; opens the next range when one is used up.
+    fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
+        let most = self.settings.config.delivery.recipients_per_transaction.min(peer_max.map_or(usize::MAX, |max| max as usize)).max(1);
+        loop {
+            let Some(open) = self.sites.get_mut(key).open.front_mut() else {
+                self.open_next(key)?;
+                continue;
+            };
+            let range = open.range();
+            let most = if open.letter().verp.is_some() { 1 } else { most };
+            let mut names = SmallVec::new();
+            while names.len() < most
+                && let Some(name) = open.next_name()
+            {
+                names.push(name);
+            }
+            let (letter, window, is_done) = (Arc::clone(open.letter()), open.window().clone(), open.is_done());
+            if is_done || names.is_empty() {
+                self.finish_open(key);
+            }
+            if !names.is_empty() {
+                let open = u128::MAX >> (128 - names.len());
+                let delivery = Delivery { letter, message: range.message, domain: range.domain, attempts: range.attempts, names, open, window };
+                return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
+            }
+        }
+    }
+
+    /// The first open range has no more names at hand: what is left of it queues up behind the others.
+    fn finish_open(&mut self, key: SiteKey) {
+        let site = self.sites.get_mut(key);
+        if let Some(open) = site.open.pop_front()
+            && !open.is_done()
+        {
+            site.queue.push_back(open.range());
+        }
+    }
+
+    fn open_next(&mut self, key: SiteKey) -> Option<()> {
+        let site = self.sites.get_mut(key);
+        if site.loading {
+            return None;
+        }
+        let range = site.queue.pop_front()?;
+        match self.open_or_load(key, range) {
+            Some(open) => {
+                self.sites.get_mut(key).open.push_back(open);
+                Some(())
+            }
+            None => {
+                self.sites.get_mut(key).loading = true;
+                None
+            }
+        }
+    }
+
+    // ---- sending ----
+
+    /// Sends the session's next flight, if it has one.
+    fn fly(&mut self, place: Place) {
+        let now = self.now;
+        let Outbound { connections, flight, .. } = &mut self.outbound;
+        let Some(connection) = connections.get_mut(place.index as usize).filter(|connection| connection.generation == place.generation) else { return };
+        let Some(session) = &mut connection.session else { return };
+        if connection.outgoing.is_none() || !session.take_flight(now, flight) {
+            return;
+        }
+        let mut outgoing = connection.outgoing.take().expect("it was just seen");
+        outgoing.clear();
+        std::mem::swap(&mut outgoing.own, &mut flight.own);
+        let mut largest = 0;
+        for piece in &flight.pieces {
+            outgoing.pieces.push(match piece {
+                FlightPiece::Own(range) => Piece::Own(range.clone()),
+                FlightPiece::Content { key, stuffed } => {
+                    let letter = &connection.deliveries[*key as usize].letter;
+                    let content = if *stuffed { letter.stuffed() } else { &letter.content };
+                    largest = largest.max(content.len());
+                    Piece::Shared(content.clone())
+                }
+            });
+        }
+        let zero_copy_min = self.settings.config.delivery.zero_copy_min;
+        if zero_copy_min > 0 && largest >= zero_copy_min {
+            let hosts = &self.sites.get(connection.site).hosts;
+            outgoing.zero_copy = hosts.iter().any(|host| host.host.address == connection.peer && !host.copies);
+        }
+        self.ring.send(token(Kind::Outbound, place), connection.socket, outgoing);
+    }
+}
+
+impl Connection {
+    fn quit(&mut self, now: Instant) {
+        self.idle_since = None;
+        if let Some(session) = &mut self.session {
+            session.quit(now);
+        }
+    }
+}
+
+fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
+    outbound.get(place).expect("the caller looked it up in this same event")
+}
+

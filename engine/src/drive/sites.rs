@@ -1,0 +1,443 @@
+//! Sites as one core sees them: what is ready for each, which of its hosts answer, whether to open a connection.
+//!
+//! A range of recipients becomes ready here, has its names read, and is handed out by `outbound`. Bound: as many
+//! ranges as are owed (24 bytes each), one of them with its window of names at a time per site.
+
+use crate::clock::Clock;
+use crate::core::{Core, Place, Stop};
+use crate::crossing::{Question, Target};
+use crate::domains::{Host, Resolution, Routed, SiteKey};
+use crate::drive::share::is_borrowed;
+use crate::routes::{Relay, RelayHost, Route};
+use message::{Reply, Verdict};
+use queue::Range;
+use queue::fanout::OpenRange;
+use queue::range::DomainKey;
+use queue::site_table::{Health, Lease, Site};
+use ring::Ring;
+use slab::Slab;
+use smtp_out::Habits;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A host that failed is left alone for this long while another one answers.
+const HOST_REST: Duration = Duration::from_secs(60);
+
+/// Between rounds of failures that do not yet make the site wait, and before asking again for a lease when all
+/// connections are another core's.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A domain without an answer is asked for again after this long.
+const ASK_AGAIN_SECS: u64 = 300;
+
+/// A host, and what is remembered of it.
+#[derive(Debug)]
+pub(crate) struct HostState {
+    pub(crate) host: Host,
+    pub(crate) habits: Habits,
+    /// The kernel said that it copies what is sent there: no more wishes for zero copy.
+    pub(crate) copies: bool,
+    rests_until: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LocalSite {
+    pub(crate) shared: Arc<Site>,
+    pub(crate) hosts: Vec<HostState>,
+    pub(crate) queue: VecDeque<Range>,
+    /// Ranges whose names are at hand; the first is handed out.
+    pub(crate) open: VecDeque<OpenRange>,
+    pub(crate) loading: bool,
+    /// Connections that are ready and have nothing to do, the most recent last.
+    pub(crate) idle: Vec<Place>,
+    pub(crate) connections: u32,
+    pub(crate) connecting: u32,
+    /// Successes not yet reported: reported a round at a time.
+    works: u32,
+    not_before: Option<Instant>,
+    /// Why the last connection failed, until one works.
+    pub(crate) trouble: Option<Reply>,
+    is_dirty: bool,
+}
+
+impl LocalSite {
+    fn has_work(&self) -> bool {
+        !self.open.is_empty() || !self.queue.is_empty()
+    }
+
+    /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
+    fn has_more_than(&self, count: u32) -> bool {
+        let open = self.open.iter().map(|open| open.range().count);
+        let mut sum = 0u32;
+        open.chain(self.queue.iter().map(|range| range.count)).any(|more| {
+            sum = sum.saturating_add(more);
+            sum > count
+        })
+    }
+}
+
+/// All sites of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Sites {
+    sites: Slab<LocalSite>,
+    by_name: HashMap<Arc<str>, SiteKey>,
+    dirty: VecDeque<SiteKey>,
+    wakes: BTreeSet<(Instant, SiteKey)>,
+}
+
+impl Sites {
+    pub(crate) fn get(&self, key: SiteKey) -> &LocalSite {
+        &self.sites[key.0 as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SiteKey) -> &mut LocalSite {
+        &mut self.sites[key.0 as usize]
+    }
+
+    pub(crate) fn keys(&self) -> Vec<SiteKey> {
+        self.sites.iter().map(|(key, _)| SiteKey(u32::try_from(key).unwrap_or(u32::MAX))).collect()
+    }
+
+    /// The site is to be looked at before the turn ends.
+    pub(crate) fn touch(&mut self, key: SiteKey) {
+        let site = &mut self.sites[key.0 as usize];
+        if !std::mem::replace(&mut site.is_dirty, true) {
+            self.dirty.push_back(key);
+        }
+    }
+
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Every range that is ready.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.sites.iter().flat_map(|(_, site)| site.queue.iter().copied().chain(site.open.iter().map(OpenRange::range)))
+    }
+
+    /// True if something is ready that a connection could take now.
+    pub(crate) fn have_work(&self) -> bool {
+        self.sites.iter().any(|(_, site)| site.has_work() && site.not_before.is_none())
+    }
+}
+
+impl<R: Ring, C: Clock> Core<R, C> {
+    /// A range is owed now: to its domain's site, once that is known.
+    pub(crate) fn offer_range(&mut self, range: Range) {
+        let domain = self.domains.get(range.domain);
+        let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
+        match domain.routed {
+            Routed::Site(site) => {
+                self.sites.get_mut(site).queue.push_back(range);
+                self.sites.touch(site);
+                if is_stale {
+                    self.ask(range.domain);
+                }
+            }
+            Routed::Asked => self.domains.get_mut(range.domain).waiting.push(range),
+            Routed::Unknown => {
+                self.domains.get_mut(range.domain).waiting.push(range);
+                self.ask(range.domain);
+            }
+        }
+    }
+
+    /// Finds out where a domain's mail goes; at once if the configuration says so.
+    fn ask(&mut self, key: DomainKey) {
+        let name = Arc::clone(&self.domains.get(key).name);
+        let target = match self.settings.config.routes.route(&name) {
+            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => {
+                return self.on_answer(key, &name, relay_at(SocketAddr::new(ip, port)));
+            }
+            Route::Relay(Relay { host: RelayHost::Name(host), port }) => Target::Host { name: host, port },
+            Route::Mx => match literal(&name) {
+                Some(ip) => {
+                    let address = SocketAddr::new(ip, self.settings.config.delivery.port);
+                    return self.on_answer(key, &name, relay_at(address));
+                }
+                None => Target::Mx,
+            },
+        };
+        let domain = self.domains.get_mut(key);
+        if !matches!(domain.routed, Routed::Site(_)) {
+            domain.routed = Routed::Asked;
+        }
+        // The old answer serves until the new one is here; asking once is enough.
+        domain.expires = None;
+        let question = Question { core: self.index, domain: key, name: Arc::clone(&name), target };
+        if !self.crossing.ask(question) {
+            let busy = Reply::ours(451, (4, 4, 3), "too many questions wait for the name servers");
+            self.on_answer(key, &name, Resolution::Deferred(busy));
+        }
+    }
+
+    pub(crate) fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
+        let (now, ask_again) = (self.now, self.now + Duration::from_secs(ASK_AGAIN_SECS));
+        if self.domains.get_named(key, name).is_none() {
+            return;
+        }
+        match resolution {
+            Resolution::Site { site, hosts, ttl_secs } => {
+                let site = self.site_named(&site, hosts);
+                let domain = self.domains.get_mut(key);
+                domain.routed = Routed::Site(site);
+                domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
+                let waiting = std::mem::take(&mut domain.waiting);
+                self.sites.get_mut(site).queue.extend(waiting);
+                self.sites.touch(site);
+            }
+            Resolution::Deferred(_) if matches!(self.domains.get(key).routed, Routed::Site(_)) => {
+                // Serve stale: a name server's trouble is not the site's.
+                self.domains.get_mut(key).expires = Some(ask_again);
+            }
+            Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
+            Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
+        }
+    }
+
+    /// Nobody takes this domain's mail: its waiting recipients get that verdict.
+    fn refuse_domain(&mut self, key: DomainKey, verdict: &Verdict) {
+        let domain = self.domains.get_mut(key);
+        domain.routed = Routed::Unknown;
+        let waiting = std::mem::take(&mut domain.waiting);
+        for range in waiting {
+            self.conclude_range(range, verdict.clone());
+        }
+    }
+
+    fn site_named(&mut self, name: &Arc<str>, hosts: Vec<Host>) -> SiteKey {
+        if let Some(key) = self.sites.by_name.get(name) {
+            let site = &mut self.sites.sites[key.0 as usize];
+            take_hosts(site, hosts);
+            return *key;
+        }
+        let shared = self.crossing.sites.site(name, self.settings.site_limits);
+        let site = LocalSite {
+            shared,
+            hosts: Vec::new(),
+            queue: VecDeque::new(),
+            open: VecDeque::new(),
+            loading: false,
+            idle: Vec::new(),
+            connections: 0,
+            connecting: 0,
+            works: 0,
+            not_before: None,
+            trouble: None,
+            is_dirty: false,
+        };
+        let key = SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"));
+        take_hosts(self.sites.get_mut(key), hosts);
+        self.sites.by_name.insert(Arc::clone(name), key);
+        key
+    }
+
+    /// New limits for sites that exist, and routes looked up anew.
+    pub(crate) fn reload_sites(&mut self) {
+        for key in self.sites.keys() {
+            self.sites.get(key).shared.set_limits(self.settings.site_limits);
+            self.sites.get_mut(key).not_before = None;
+            self.sites.touch(key);
+        }
+        for key in self.domains.keys() {
+            let domain = self.domains.get_mut(key);
+            if matches!(domain.routed, Routed::Site(_)) {
+                domain.routed = Routed::Unknown;
+            }
+        }
+    }
+
+    /// Ranges whose time has come.
+    pub(crate) fn run_schedule(&mut self) {
+        while let Some(range) = self.schedule.pop_due(self.wall) {
+            self.offer_range(range);
+        }
+    }
+
+    /// Looks at every site where something changed.
+    pub(crate) fn run_sites(&mut self) {
+        while let Some((at, key)) = self.sites.wakes.first().copied()
+            && at <= self.now
+        {
+            self.sites.wakes.pop_first();
+            self.sites.touch(key);
+        }
+        // Sites touched meanwhile wait for the next turn, so that a turn ends.
+        for _ in 0..self.sites.dirty.len() {
+            let Some(key) = self.sites.dirty.pop_front() else { break };
+            self.sites.get_mut(key).is_dirty = false;
+            self.run_site(key);
+        }
+    }
+
+    fn run_site(&mut self, key: SiteKey) {
+        if self.halted || self.stop != Stop::Running {
+            return;
+        }
+        self.fail_expired(key);
+        if self.site_waits(key) {
+            return self.return_borrowed(key);
+        }
+        while self.sites.get(key).has_work() {
+            let Some(place) = self.sites.get_mut(key).idle.pop() else { break };
+            if !self.feed(place) {
+                self.sites.get_mut(key).idle.push(place);
+                break;
+            }
+        }
+        self.connect_more(key);
+    }
+
+    fn site_waits(&mut self, key: SiteKey) -> bool {
+        let now = self.now;
+        let site = self.sites.get_mut(key);
+        match site.not_before {
+            Some(until) if now < until => true,
+            Some(_) => {
+                site.not_before = None;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Opens connections while there is more ready than there are connections on their way.
+    fn connect_more(&mut self, key: SiteKey) {
+        loop {
+            let site = self.sites.get(key);
+            if !site.has_more_than(site.connecting) {
+                return;
+            }
+            match site.shared.lease(self.index, self.crossing.cores(), self.now) {
+                Lease::Granted => self.connect(key),
+                Lease::Full if site.connections == 0 => return self.wake_site(key, self.now + PAUSE),
+                Lease::Full => return,
+                Lease::Wait { until } => {
+                    let until = until.unwrap_or(self.now + PAUSE);
+                    return self.site_must_wait(key, until);
+                }
+            }
+        }
+    }
+
+    fn wake_site(&mut self, key: SiteKey, at: Instant) {
+        self.sites.wakes.insert((at, key));
+    }
+
+    fn site_must_wait(&mut self, key: SiteKey, until: Instant) {
+        self.sites.get_mut(key).not_before = Some(until);
+        self.wake_site(key, until);
+    }
+
+    /// The host to try now: the first in order that is not resting.
+    pub(crate) fn next_host(&self, key: SiteKey) -> Option<usize> {
+        let resting = |host: &HostState| host.rests_until.is_some_and(|until| self.now < until);
+        self.sites.get(key).hosts.iter().position(|host| !resting(host))
+    }
+
+    /// A delivery or a recipient's refusal: the host works. Reported a round at a time.
+    pub(crate) fn site_works(&mut self, key: SiteKey) {
+        let now = self.now;
+        let site = self.sites.get_mut(key);
+        site.trouble = None;
+        site.works += 1;
+        if site.works < site.connections {
+            return;
+        }
+        let works = std::mem::take(&mut site.works);
+        site.shared.report(now, Health::Works(works));
+        if site.has_work() {
+            self.sites.touch(key);
+        }
+    }
+
+    /// A host refused us or fell silent. Another one is tried at once; the site waits when none is left.
+    pub(crate) fn host_failed(&mut self, key: SiteKey, address: SocketAddr, reply: Reply) {
+        let now = self.now;
+        let site = self.sites.get_mut(key);
+        if let Some(host) = site.hosts.iter_mut().find(|host| host.host.address == address) {
+            host.rests_until = Some(now + HOST_REST);
+        }
+        site.trouble = Some(reply);
+        self.sites.touch(key);
+        if self.next_host(key).is_some() {
+            return;
+        }
+        let site = self.sites.get_mut(key);
+        for host in &mut site.hosts {
+            host.rests_until = None;
+        }
+        let until = site.shared.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
+        self.site_must_wait(key, until);
+    }
+
+    pub(crate) fn site_throttles(&mut self, key: SiteKey) {
+        self.sites.get(key).shared.report(self.now, Health::Throttled);
+    }
+
+    /// At a site in trouble, mail past its lifetime gets no further chance.
+    fn fail_expired(&mut self, key: SiteKey) {
+        let Some(trouble) = self.sites.get(key).trouble.clone() else { return };
+        let expired: VecDeque<Range> = {
+            let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
+            let is_expired = |range: &Range| store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall);
+            let site = self.sites.get_mut(key);
+            if !site.queue.iter().any(is_expired) {
+                return;
+            }
+            let (expired, kept) = site.queue.drain(..).partition(is_expired);
+            site.queue = kept;
+            expired
+        };
+        for range in expired {
+            self.conclude_range(range, Verdict::Deferred(trouble.clone()));
+        }
+    }
+
+    /// What another core lent us for a site that waits goes back to wait there.
+    fn return_borrowed(&mut self, key: SiteKey) {
+        let due = self.sites.get(key).not_before.map_or(self.wall, |until| {
+            let wait = until.saturating_duration_since(self.now);
+            self.wall.plus_secs(wait.as_secs() + 1)
+        });
+        let site = self.sites.get_mut(key);
+        let (back, kept): (Vec<Range>, _) = site.queue.drain(..).partition(|range| is_borrowed(range.message));
+        site.queue = kept.into();
+        let (open_back, kept): (Vec<OpenRange>, _) = site.open.drain(..).partition(|open| is_borrowed(open.range().message));
+        site.open = kept.into();
+        for range in back.into_iter().chain(open_back.iter().map(OpenRange::range)) {
+            self.defer(range, due);
+        }
+    }
+}
+
+/// Hosts that stay keep what is remembered of them.
+fn take_hosts(site: &mut LocalSite, hosts: Vec<Host>) {
+    let mut before = std::mem::take(&mut site.hosts);
+    site.hosts = hosts
+        .into_iter()
+        .map(|host| match before.iter().position(|known| known.host == host) {
+            Some(at) => before.swap_remove(at),
+            None => HostState { host, habits: Habits::default(), copies: false, rests_until: None },
+        })
+        .collect();
+}
+
+/// A configured relay with a literal address: no look-up, no expiry.
+fn relay_at(address: SocketAddr) -> Resolution {
+    let name: Arc<str> = address.to_string().into();
+    Resolution::Site { site: Arc::clone(&name), hosts: vec![Host { name, address }], ttl_secs: u64::from(u32::MAX) }
+}
+
+/// `[192.0.2.1]`, `[ipv6:…]`: the domain is an address (RFC 5321 §4.1.3).
+fn literal(domain: &str) -> Option<std::net::IpAddr> {
+    let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
+    inner.strip_prefix("ipv6:").unwrap_or(inner).parse().ok()
+}

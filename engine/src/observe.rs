@@ -1,0 +1,167 @@
+//! What those who look on get: counters, and one line per verdict in the delivery log.
+//!
+//! The delivery log is an interface: JSON lines with the fields `at msg rcpt domain host attempt code enhanced
+//! verdict reply delay_ms`. Bodies and credentials never get here. Bound: a line is under 2 KiB, a buffer of lines
+//! under [`LINES_MAX`]; if the file cannot keep up, lines are dropped and counted, mail is not held up.
+
+use message::{Reply, UnixMillis, Verdict};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of lines that wait for the file.
+pub const LINES_MAX: usize = 4 << 20;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// One core's counters. Only its core writes; anybody reads.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $name: Counter),+ }
+
+        impl Counters {
+            /// Name, explanation and value of each.
+            pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+), self.$name.get())),+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages accepted and durable
+    accepted_messages,
+    /// Recipients of accepted messages
+    accepted_recipients,
+    /// Octets of accepted content
+    accepted_octets,
+    /// Recipients delivered
+    delivered,
+    /// Attempts that were deferred
+    deferred,
+    /// Recipients that failed for good
+    failed,
+    /// Bounces written
+    bounces,
+    /// Connections taken
+    connections_in,
+    /// Connections made
+    connections_out,
+    /// Connections that failed before a session began
+    connect_failures,
+    /// Transactions whose outcome was lost with the connection: each may have been delivered twice
+    ambiguous,
+    /// Messages in the queue
+    queued_messages,
+    /// Recipients owed
+    queued_recipients,
+    /// Recipients that wait for another attempt
+    deferred_recipients,
+    /// Incoming sessions open
+    sessions_in,
+    /// Outgoing connections open
+    sessions_out,
+    /// Commits of the message log
+    commits,
+    /// Syncs of the journal
+    journal_syncs,
+    /// Fan-out chunks taken over from another core
+    chunks_borrowed,
+    /// Log lines dropped because the file could not keep up
+    log_lines_dropped,
+    /// 1 after a failed write: nothing more is accepted until a restart
+    poisoned,
+    /// Records that could not be read and were set aside
+    damaged,
+}
+
+/// One number.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        // One writer: a load and a store, no locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One verdict, for the delivery log.
+#[derive(Debug)]
+pub struct Line<'a> {
+    pub at: UnixMillis,
+    pub msg: message::MessageId,
+    pub index: u32,
+    pub local_part: &'a str,
+    pub domain: &'a str,
+    pub host: &'a str,
+    pub attempt: u16,
+    pub verdict: &'a Verdict,
+    pub arrived: UnixMillis,
+}
+
+impl Line<'_> {
+    /// Appends the line. No allocation beyond the buffer's growth.
+    pub fn render(&self, out: &mut Vec<u8>) {
+        let reply: &Reply = self.verdict.reply();
+        let _ = write!(out, "{{\"at\":{},\"msg\":\"{}\",\"index\":{},\"rcpt\":\"", self.at.0, self.msg, self.index);
+        escape(self.local_part, out);
+        out.push(b'@');
+        escape(self.domain, out);
+        out.extend_from_slice(b"\",\"domain\":\"");
+        escape(self.domain, out);
+        out.extend_from_slice(b"\",\"host\":\"");
+        escape(self.host, out);
+        let _ = write!(out, "\",\"attempt\":{},\"code\":{}", self.attempt, reply.code);
+        if let Some(enhanced) = reply.enhanced {
+            let _ = write!(out, ",\"enhanced\":\"{enhanced}\"");
+        }
+        let _ = write!(out, ",\"verdict\":\"{}\",\"reply\":\"", self.verdict.name());
+        escape(reply.text(), out);
+        let _ = writeln!(out, "\",\"delay_ms\":{}}}", self.at.since(self.arrived));
+    }
+}
+
+/// JSON string escapes (RFC 8259 §7).
+fn escape(text: &str, out: &mut Vec<u8>) {
+    for octet in text.bytes() {
+        match octet {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', octet]),
+            0..32 => drop(write!(out, "\\u{octet:04x}")),
+            _ => out.push(octet),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_is_json_whatever_the_peer_said() {
+        let verdict = Verdict::Failed(Reply::ours(550, (5, 1, 1), "no \"such\" \\ user"));
+        let mut out = Vec::new();
+        let line = Line {
+            at: UnixMillis(2500),
+            msg: message::MessageId(255),
+            index: 3,
+            local_part: "\"a b\"",
+            domain: "x.test",
+            host: "mx.x.test",
+            attempt: 2,
+            verdict: &verdict,
+            arrived: UnixMillis(500),
+        };
+        line.render(&mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["rcpt"], "\"a b\"@x.test");
+        assert_eq!(value["reply"], "no \"such\" \\ user");
+        assert_eq!((&value["delay_ms"], &value["enhanced"]), (&2000.into(), &"5.1.1".into()));
+    }
+}

@@ -1,0 +1,82 @@
+//! The configuration as the core threads use it: checked, and turned into what each box wants.
+
+use crate::config::Config;
+use message::VerpKey;
+use queue::schedule::RetryPolicy;
+use queue::site_table::SiteLimits;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Shared by all cores; replaced whole by a reload.
+#[derive(Debug)]
+pub struct Settings {
+    pub config: Config,
+    pub intake: Arc<smtp_in::Policy>,
+    pub outbound: Arc<smtp_out::Config>,
+    pub retry: RetryPolicy,
+    pub site_limits: SiteLimits,
+    pub verp_key: VerpKey,
+}
+
+/// Octets of a command line: what RFC 5321 §4.5.3.1.4 asks for and what extensions add.
+const COMMAND_LINE_MAX: usize = 2048;
+
+/// Messages of one session whose store is under way.
+const STORES_IN_FLIGHT_MAX: usize = 64;
+
+/// A client that sends content must bring this much in `DATA_BLOCK_SECS`.
+const DATA_BLOCK_LEN: u64 = 16 * 1024;
+const DATA_BLOCK_SECS: u64 = 180;
+
+impl Settings {
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue.
+    pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
+        Settings {
+            intake: Arc::new(intake_policy(&config)),
+            outbound: Arc::new(smtp_out::Config {
+                helo: config.host_name.clone(),
+                timeouts: smtp_out::Timeouts::default(),
+                window_max: config.delivery.window_max,
+                transactions_max: config.delivery.messages_per_connection,
+            }),
+            retry: RetryPolicy {
+                quadratic_secs: config.retry.quadratic_secs,
+                lifetime_secs: config.retry.lifetime_secs,
+            },
+            site_limits: SiteLimits {
+                connections_max: config.delivery.connections_max,
+                slots_initial: config.delivery.connections_initial,
+                backoff_secs: config.delivery.backoff_secs,
+                backoff_max_secs: config.delivery.backoff_max_secs,
+                ..SiteLimits::default()
+            },
+            verp_key: VerpKey::new(verp_secret),
+            config,
+        }
+    }
+
+    pub fn idle(&self) -> Duration {
+        Duration::from_secs(self.config.delivery.idle_secs)
+    }
+}
+
+fn intake_policy(config: &Config) -> smtp_in::Policy {
+    smtp_in::Policy {
+        host_name: config.host_name.clone(),
+        limits: smtp_in::Limits {
+            size_max: config.intake.message_size_max,
+            recipients_max: config.intake.recipients_max,
+            command_line_max: COMMAND_LINE_MAX,
+            errors_max: config.intake.errors_max,
+            hops_max: config.intake.hops_max,
+            stores_in_flight_max: STORES_IN_FLIGHT_MAX,
+            replies_max: 64 << 10,
+        },
+        timeouts: smtp_in::Timeouts {
+            command_secs: config.intake.idle_timeout_secs,
+            data_secs: DATA_BLOCK_SECS,
+            data_block_len: DATA_BLOCK_LEN,
+        },
+        offer_chunking: config.intake.offer_chunking,
+    }
+}

@@ -1,0 +1,242 @@
+//! Starts the cores and ends them: what `ringpost serve` does around [`Core`].
+//!
+//! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
+//! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::control;
+use crate::core::{Core, CoreConfig};
+use crate::crossing::Crossing;
+use crate::recovery::{self, Journals, RecoverError};
+use crate::settings::Settings;
+use ring::{Uring, UringConfig};
+use rustix::fs::FlockOperation;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+/// Why the daemon does not run. `Config` and `Listen` are the operator's to mend (exit 78), the rest may pass (75).
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{path}: {source}", path = .path.display())]
+    Queue { path: PathBuf, source: io::Error },
+    #[error("{path}: another ringpost has this queue", path = .path.display())]
+    Locked { path: PathBuf },
+    #[error("{path}: {what}", path = .path.display())]
+    Secret { path: PathBuf, what: &'static str },
+    #[error(transparent)]
+    Ring(#[from] ring::StartError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Start(#[from] crate::core::StartError),
+    #[error("cannot serve HTTP on {address}: {source}")]
+    Http { address: SocketAddr, source: io::Error },
+    #[error("starting the core threads: {0}")]
+    Thread(io::Error),
+    #[error("core {0} ended by itself")]
+    CoreDied(usize),
+}
+
+impl ServeError {
+    /// `sysexits(3)`: 78 the configuration is wrong, 75 try again later.
+    pub fn exit_code(&self) -> u8 {
+        let is_config = match self {
+            ServeError::Start(crate::core::StartError::Listen { source, .. }) | ServeError::Http { source, .. } => {
+                source.kind() != io::ErrorKind::AddrInUse
+            }
+            ServeError::Queue { source, .. } | ServeError::Start(crate::core::StartError::File { source, .. }) => {
+                matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
+            }
+            ServeError::Secret { .. } => true,
+            _ => false,
+        };
+        if is_config { 78 } else { 75 }
+    }
+}
+
+/// What became of the start.
+#[derive(Debug)]
+pub struct Ready {
+    pub listening: Vec<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub cpus: Vec<usize>,
+}
+
+/// Runs until SIGTERM or SIGINT. `reread` makes a configuration from the file again, at SIGHUP.
+pub fn serve(
+    config: Config,
+    reread: impl Fn() -> Result<Config, crate::config::ConfigError> + 'static,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), ServeError> {
+    end_process_on_panic();
+    let _lock = lock_queue(&config.queue)?;
+    let secret = load_secret(&config.queue.join("verp-secret"))?;
+    let cpus = config.cpus.clone().unwrap_or_else(usable_cpus);
+    let http = config.http;
+    let settings = Arc::new(Settings::new(config, &secret));
+    let journals = Arc::new(read_journals(&settings.config.queue)?);
+    let crossing = Arc::new(Crossing::new(cpus.len()));
+    let listener = http.map(|address| bind_http(address)).transpose()?;
+    let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
+    let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
+    let (threads, listening) = start.cores(&cpus)?;
+    let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    ready(&Ready { listening, http, cpus });
+    let reread = move || reread().map(|config| Settings::new(config, &secret));
+    let result = control::run(control::Control { settings, crossing, listener, ends, reread: Box::new(reread) });
+    for thread in threads {
+        let _ = thread.join();
+    }
+    result.map_or(Ok(()), |core| Err(ServeError::CoreDied(core)))
+}
+
+/// Invariant 8: a broken invariant of our own ends the process.
+fn end_process_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
+
+fn usable_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    let cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    cpus.take(queue::site_table::CORES_MAX).collect()
+}
+
+/// One daemon per queue.
+fn lock_queue(queue: &Path) -> Result<File, ServeError> {
+    let wrap = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ServeError::Queue { path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(queue).map_err(wrap(queue))?;
+    let path = queue.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(wrap(&path))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| ServeError::Locked { path: queue.to_owned() })?;
+    Ok(file)
+}
+
+/// The secret that signs VERP tokens: made once per queue, so that bounces of old mail are still known.
+fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
+    let wrap = |source| ServeError::Queue { path: path.to_owned(), source };
+    let mut secret = [0; 32];
+    match File::open(path) {
+        Ok(mut file) => file
+            .read_exact(&mut secret)
+            .map_err(|_| ServeError::Secret { path: path.to_owned(), what: "shorter than 32 bytes; remove it to have a new one made" })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).map_err(wrap)?;
+            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(wrap)?;
+            file.write_all(&secret).and_then(|()| file.sync_all()).map_err(wrap)?;
+        }
+        Err(error) => return Err(wrap(error)),
+    }
+    Ok(secret)
+}
+
+fn read_journals(queue: &Path) -> Result<Journals, ServeError> {
+    // A ring belongs to the thread that made it; this one only reads, and goes again.
+    let mut ring = small_ring()?;
+    let journals = recovery::read_journals(&mut ring, queue)?;
+    for place in &journals.damaged {
+        tracing::error!(place, "the journal is damaged; some recipients may be served again");
+    }
+    Ok(journals)
+}
+
+/// A ring for reading files, without the buffers of a core's.
+pub fn small_ring() -> Result<Uring, ring::StartError> {
+    Uring::new(UringConfig { submission_entries: 8, completion_entries: 16, receive_buffers: 1, receive_buffer_len: 4096, write_buffers_len: 0, write_buffer_len: 4096 })
+}
+
+fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    let wrap = |source| ServeError::Http { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(wrap)?;
+    listener.set_nonblocking(true).map_err(wrap)?;
+    Ok(listener)
+}
+
+struct Start {
+    settings: Arc<Settings>,
+    crossing: Arc<Crossing>,
+    journals: Arc<Journals>,
+    ended: tokio::sync::mpsc::UnboundedSender<usize>,
+}
+
+type CoreThread = JoinHandle<()>;
+
+impl Start {
+    /// Starts all cores; the first one finds out what port 0 became.
+    fn cores(&self, cpus: &[usize]) -> Result<(Vec<CoreThread>, Vec<SocketAddr>), ServeError> {
+        let mut threads = Vec::new();
+        let mut addresses = self.settings.config.listen.clone();
+        for (index, cpu) in cpus.iter().enumerate() {
+            let (report, reported) = mpsc::channel();
+            let config = CoreConfig {
+                index,
+                settings: Arc::clone(&self.settings),
+                crossing: Arc::clone(&self.crossing),
+                journals: Arc::clone(&self.journals),
+            };
+            let (cpu, listen, ended) = (*cpu, addresses.clone(), self.ended.clone());
+            let body = move || {
+                core_thread(cpu, config, &listen, &report);
+                let _ = ended.send(index);
+            };
+            let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(body).map_err(ServeError::Thread)?;
+            threads.push(thread);
+            addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
+        }
+        Ok((threads, addresses))
+    }
+}
+
+fn core_thread(cpu: usize, config: CoreConfig, listen: &[SocketAddr], report: &mpsc::Sender<Result<Vec<SocketAddr>, ServeError>>) {
+    match start_core(cpu, config, listen) {
+        Ok((core, addresses)) => {
+            let _ = report.send(Ok(addresses));
+            run(core);
+        }
+        Err(error) => drop(report.send(Err(error))),
+    }
+}
+
+type SystemCore = Core<Uring, SystemClock>;
+
+fn start_core(cpu: usize, config: CoreConfig, listen: &[SocketAddr]) -> Result<(SystemCore, Vec<SocketAddr>), ServeError> {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(cpu);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &cpus) {
+        tracing::warn!(cpu, %error, "cannot pin a core thread; it runs where the kernel puts it");
+    }
+    let ring = Uring::new(UringConfig::default())?;
+    for note in ring.notes() {
+        tracing::warn!(core = config.index, "{note}");
+    }
+    let mut core = Core::start(ring, SystemClock, config)?;
+    let addresses = core.listen(listen)?;
+    Ok((core, addresses))
+}
+
+fn run(mut core: SystemCore) {
+    let mut events = Vec::with_capacity(1024);
+    loop {
+        match core.turn(&mut events) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(%error, "the ring failed; restart to recover");
+                return;
+            }
+        }
+    }
+}

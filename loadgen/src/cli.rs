@@ -1,0 +1,241 @@
+//! The command line's arguments, as types another program can take over: each becomes its config by `config()`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::address::{AddressError, Reach, parse_range};
+use crate::audit::AuditConfig;
+use crate::audit::verp::{Delimiters, VerpCheck};
+use crate::recipient::DomainPattern;
+use crate::sink::{Fault, SinkConfig};
+use crate::source::{Connection, Mode, Pace, SourceConfig};
+
+fn reach(allow_non_loopback: bool) -> Reach {
+    if allow_non_loopback { Reach::PrivateNamespace } else { Reach::Loopback }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("a number above zero".into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ModeArg {
+    Lockstep,
+    Pipelined,
+    Bdat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ConnectionArg {
+    Kept,
+    PerMessage,
+}
+
+/// Send a run of messages.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// Where to, such as 127.0.0.1:2525
+    pub address: SocketAddr,
+    #[arg(long, default_value_t = 1)]
+    pub messages: u64,
+    /// Per message, in one transaction
+    #[arg(long, default_value_t = 1)]
+    pub recipients: u64,
+    /// Bytes per message, header included
+    #[arg(long, default_value_t = 4096)]
+    pub size: usize,
+    #[arg(long, default_value_t = 1)]
+    pub sessions: usize,
+    /// Messages per second (an open loop); without it each session sends as fast as it gets replies
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Add XVERP to MAIL FROM, with delimiters when given as --xverp=-=
+    #[arg(long, value_name = "DELIMITERS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub xverp: Option<String>,
+    #[arg(long, value_enum, default_value_t = ModeArg::Pipelined)]
+    pub mode: ModeArg,
+    #[arg(long, value_enum, default_value_t = ConnectionArg::Kept)]
+    pub connection: ConnectionArg,
+    /// BDAT transactions per send
+    #[arg(long, default_value_t = 1)]
+    pub window: usize,
+    /// Recipients per send
+    #[arg(long, default_value_t = 1000)]
+    pub recipient_group: u64,
+    /// Reverse-path, without brackets
+    #[arg(long, default_value = "list-return@loadgen.test")]
+    pub from: String,
+    #[arg(long, default_value = "source.loadgen.test")]
+    pub helo: String,
+    /// Recipients go round this many domains
+    #[arg(long, default_value_t = 1)]
+    pub domain_count: u64,
+    #[arg(long, default_value = "d{:03}.test")]
+    pub domain_pattern: DomainPattern,
+    /// Makes the run repeatable; without it every run differs
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Let some lines of the content begin with a dot
+    #[arg(long)]
+    pub dot_lines: bool,
+    /// Seconds to wait for a reply
+    #[arg(long, default_value_t = 60)]
+    pub timeout: u64,
+    /// Record what was sent
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// HDR interval log of the replies to the final dot
+    #[arg(long, value_name = "FILE")]
+    pub hist: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// In a private test namespace without a default route
+    #[arg(long)]
+    pub allow_non_loopback: bool,
+}
+
+impl SourceArgs {
+    pub fn config(&self) -> SourceConfig {
+        let defaults = SourceConfig::to(self.address);
+        SourceConfig {
+            address: self.address,
+            reach: reach(self.allow_non_loopback),
+            messages: self.messages,
+            recipients_per_message: self.recipients,
+            size_bytes: self.size,
+            sessions: self.sessions,
+            pace: self.rate.map_or(Pace::Closed, Pace::PerSecond),
+            xverp: self.xverp.clone(),
+            mode: match self.mode {
+                ModeArg::Lockstep => Mode::Lockstep,
+                ModeArg::Pipelined => Mode::Pipelined,
+                ModeArg::Bdat => Mode::Bdat,
+            },
+            connection: match self.connection {
+                ConnectionArg::Kept => Connection::Kept,
+                ConnectionArg::PerMessage => Connection::PerMessage,
+            },
+            window: self.window,
+            recipient_group: self.recipient_group,
+            reverse_path: self.from.clone(),
+            helo: self.helo.clone(),
+            domain_count: self.domain_count,
+            domain_pattern: self.domain_pattern.clone(),
+            seed: self.seed.unwrap_or(defaults.seed),
+            dot_lines: self.dot_lines,
+            reply_timeout: Duration::from_secs(self.timeout),
+            audit: self.audit.clone(),
+            histogram: self.hist.clone(),
+        }
+    }
+}
+
+/// Take mail in, and note what was accepted.
+#[derive(Args, Clone, Debug)]
+pub struct SinkArgs {
+    /// Where to listen: 127.0.0.1:2525, or many with 127.0.11.1-100:2525; port 0 takes a free one
+    #[arg(required = true)]
+    pub addresses: Vec<String>,
+    /// Each with its own listeners (SO_REUSEPORT)
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    #[arg(long)]
+    pub no_pipelining: bool,
+    #[arg(long)]
+    pub no_chunking: bool,
+    /// Misbehave: connect, ehlo, mail, rcpt, data or dot = 400-599, drop or drop-after-accept
+    #[arg(long = "fault", value_name = "STAGE=WHAT:PROBABILITY[:by-address]")]
+    pub faults: Vec<Fault>,
+    /// Milliseconds before each group of replies
+    #[arg(long, default_value_t = 0)]
+    pub delay: u64,
+    /// Close a connection after this many messages
+    #[arg(long, default_value_t = 0)]
+    pub close_after: u64,
+    /// Decides which faults strike
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Bytes per message
+    #[arg(long, default_value_t = 1 << 30)]
+    pub size_max: u64,
+    /// Per transaction
+    #[arg(long, default_value_t = 1_000_000)]
+    pub recipients_max: u64,
+    /// Per thread
+    #[arg(long, default_value_t = 10_000)]
+    pub connections_max: u64,
+    /// Seconds of silence before a connection is closed
+    #[arg(long, default_value_t = 300)]
+    pub idle: u64,
+    /// Record what was accepted
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Print counters every so many milliseconds
+    #[arg(long, default_value_t = 0)]
+    pub stats_interval: u64,
+    /// Stop at the end of standard input, which a parent's death is
+    #[arg(long)]
+    pub stop_on_stdin_eof: bool,
+    /// In a private test namespace without a default route
+    #[arg(long)]
+    pub allow_non_loopback: bool,
+}
+
+impl SinkArgs {
+    pub fn config(&self) -> Result<SinkConfig, AddressError> {
+        let ranges = self.addresses.iter().map(|text| parse_range(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(SinkConfig {
+            addresses: ranges.concat(),
+            reach: reach(self.allow_non_loopback),
+            threads: self.threads,
+            pipelining: !self.no_pipelining,
+            chunking: !self.no_chunking,
+            faults: self.faults.clone(),
+            delay: Duration::from_millis(self.delay),
+            close_after: self.close_after,
+            seed: self.seed,
+            size_max: self.size_max,
+            recipients_max: self.recipients_max,
+            connections_max: self.connections_max,
+            idle_max: Duration::from_secs(self.idle),
+            audit: self.audit.clone(),
+            stats_interval: Duration::from_millis(self.stats_interval),
+            stop_on_stdin_eof: self.stop_on_stdin_eof,
+            announce: true,
+        })
+    }
+}
+
+/// Compare what was sent with what was received.
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// What a source recorded; once per run
+    #[arg(long, value_name = "FILE", required = true)]
+    pub sent: Vec<PathBuf>,
+    /// What a sink recorded
+    #[arg(long, value_name = "FILE", required = true)]
+    pub received: Vec<PathBuf>,
+    /// Check reverse-paths: a prefix such as list-return- or a pattern such as list-return-{}@lists.test
+    #[arg(long, value_name = "PREFIX")]
+    pub verp: Option<String>,
+    /// Before the recipient, and in place of its @
+    #[arg(long, default_value = "+=", allow_hyphen_values = true)]
+    pub verp_delimiters: Delimiters,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl AuditArgs {
+    pub fn config(&self) -> AuditConfig {
+        let verp = self.verp.as_deref().map(|pattern| VerpCheck::new(pattern, self.verp_delimiters));
+        AuditConfig { sent: self.sent.clone(), received: self.received.clone(), verp }
+    }
+}

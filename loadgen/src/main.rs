@@ -1,0 +1,98 @@
+//! The command line of the witness: `loadgen source`, `loadgen sink`, `loadgen audit`.
+//!
+//! Reports to standard output, talk to standard error. Exit codes: 0 done, 1 the audit found a defect (or an
+//! error ended the program), 75 the source could not send everything, 2 wrong usage.
+
+#![forbid(unsafe_code)]
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use loadgen::cli::{AuditArgs, SinkArgs, SourceArgs};
+use loadgen::source::{SourceProgress, SourceReport};
+use loadgen::{audit, sink, source};
+use serde::Serialize;
+
+const TRY_AGAIN: u8 = 75; // EX_TEMPFAIL
+
+#[derive(Parser)]
+#[command(name = "loadgen", about = "An SMTP source, sink and audit: a witness for a mail engine", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Source(SourceArgs),
+    Sink(SinkArgs),
+    Audit(AuditArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Source(args) => run_source(&args),
+        Command::Sink(args) => run_sink(&args),
+        Command::Audit(args) => run_audit(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("loadgen: {error}"); // its causes are in the sentence
+        ExitCode::FAILURE
+    })
+}
+
+fn run_source(args: &SourceArgs) -> anyhow::Result<ExitCode> {
+    let bar = progress_bar(args.messages)?;
+    let report = source::run(&args.config(), |progress| show(&bar, progress))?;
+    bar.finish_and_clear();
+    print(args.json, &report)?;
+    Ok(exit_code(&report))
+}
+
+fn exit_code(report: &SourceReport) -> ExitCode {
+    if report.messages_unsent > 0 { ExitCode::from(TRY_AGAIN) } else { ExitCode::SUCCESS }
+}
+
+fn progress_bar(messages: u64) -> anyhow::Result<ProgressBar> {
+    if !stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} messages {per_sec} {msg} {eta}")?;
+    Ok(ProgressBar::new(messages).with_style(style))
+}
+
+fn show(bar: &ProgressBar, progress: SourceProgress) {
+    if !bar.is_hidden() {
+        bar.set_position(progress.messages_done);
+        bar.set_message(format!("{} recipients", progress.recipients_accepted));
+    }
+}
+
+fn run_sink(args: &SinkArgs) -> anyhow::Result<ExitCode> {
+    let report = sink::run(&args.config()?)?;
+    print(true, &report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_audit(args: &AuditArgs) -> anyhow::Result<ExitCode> {
+    let report = audit::run(&args.config())?;
+    print(args.json, &report)?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One line of JSON, or one line per field.
+fn print(json: bool, report: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        return Ok(());
+    }
+    if let serde_json::Value::Object(fields) = serde_json::to_value(report)? {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            writeln!(out, "{name}: {value}")?;
+        }
+    }
+    Ok(())
+}

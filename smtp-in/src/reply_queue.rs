@@ -1,0 +1,131 @@
+//! Replies in the order of their commands, although stores end later and in any order.
+//!
+//! A message's reply is a gap until its store ended; what was said after it waits behind the gap.
+//! Bound: the session reads no further while `len` or `gap_count` is at its limit.
+
+use crate::output::{Stored, TransactionKey};
+use crate::replies::{self, Sentence};
+use std::collections::VecDeque;
+
+/// Room that is kept between two batches of replies, so that an idle session costs little.
+const READY_KEEP_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+pub(crate) struct ReplyQueue {
+    /// May be sent.
+    ready: Vec<u8>,
+    /// In order. The first has no outcome, or it would not be here any more.
+    gaps: VecDeque<Gap>,
+}
+
+/// The place of a message's reply.
+#[derive(Debug)]
+struct Gap {
+    transaction: TransactionKey,
+    outcome: Option<Stored>,
+    /// Said after it and before the next gap.
+    behind: Vec<u8>,
+}
+
+impl ReplyQueue {
+    /// Where the next reply goes.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        match self.gaps.back_mut() {
+            Some(gap) => &mut gap.behind,
+            None => &mut self.ready,
+        }
+    }
+
+    pub(crate) fn say(&mut self, sentence: Sentence) {
+        sentence.write(self.tail());
+    }
+
+    /// Keeps a place for the reply to a message whose store begins.
+    pub(crate) fn hold(&mut self, transaction: TransactionKey) {
+        self.gaps.push_back(Gap { transaction, outcome: None, behind: Vec::new() });
+    }
+
+    /// Fills the gap of `transaction` and frees what waited for it. A key that waits for nothing changes nothing.
+    pub(crate) fn fill(&mut self, transaction: TransactionKey, outcome: Stored) {
+        let gap = self.gaps.iter_mut().find(|gap| gap.transaction == transaction && gap.outcome.is_none());
+        debug_assert!(gap.is_some(), "{transaction:?} is not in flight");
+        if let Some(gap) = gap {
+            gap.outcome = Some(outcome);
+        }
+        while let Some(&Gap { outcome: Some(outcome), .. }) = self.gaps.front() {
+            outcome_reply(outcome, &mut self.ready);
+            self.ready.extend(self.gaps.pop_front().into_iter().flat_map(|gap| gap.behind));
+        }
+    }
+
+    /// Moves what may be sent; true if there was something.
+    pub(crate) fn take(&mut self, out: &mut Vec<u8>) -> bool {
+        let any = !self.ready.is_empty();
+        out.append(&mut self.ready);
+        if self.ready.capacity() > READY_KEEP_MAX {
+            self.ready = Vec::new();
+        }
+        any
+    }
+
+    /// Octets that nobody took yet.
+    pub(crate) fn len(&self) -> usize {
+        self.ready.len() + self.gaps.iter().map(|gap| gap.behind.len()).sum::<usize>()
+    }
+
+    /// Messages whose reply waits for their own store or for one before it.
+    pub(crate) fn gap_count(&self) -> usize {
+        self.gaps.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.gaps.is_empty()
+    }
+}
+
+fn outcome_reply(outcome: Stored, out: &mut Vec<u8>) {
+    match outcome {
+        Stored::Accepted(id) => replies::queued(id, out),
+        Stored::Full => replies::QUEUE_FULL.write(out),
+        Stored::Failed => replies::QUEUE_BROKEN.write(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use message::MessageId;
+
+    fn taken(queue: &mut ReplyQueue) -> String {
+        let mut out = Vec::new();
+        queue.take(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn replies_wait_for_the_store_before_them() {
+        let mut queue = ReplyQueue::default();
+        queue.hold(TransactionKey(0));
+        queue.say(replies::SENDER_OK);
+        queue.hold(TransactionKey(1));
+        queue.say(replies::BYE);
+        assert_eq!(taken(&mut queue), "");
+        queue.fill(TransactionKey(1), Stored::Full);
+        assert_eq!((taken(&mut queue).as_str(), queue.gap_count()), ("", 2));
+        queue.fill(TransactionKey(0), Stored::Accepted(MessageId(10)));
+        let expected = "250 2.0.0 Ok: queued as 000000000000000a\r\n250 2.1.0 Ok\r\n\
+                        452 4.3.1 Queue is full, try later\r\n221 2.0.0 Bye\r\n";
+        assert_eq!(taken(&mut queue), expected);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn taken_replies_leave_little_memory_behind() {
+        let mut queue = ReplyQueue::default();
+        for _ in 0..1000 {
+            queue.say(replies::RECIPIENT_OK);
+        }
+        assert_eq!(taken(&mut queue).len(), 14_000);
+        assert!(queue.ready.capacity() <= READY_KEEP_MAX);
+    }
+}

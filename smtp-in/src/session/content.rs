@@ -1,0 +1,139 @@
+//! Content of a message, by DATA or in chunks, until it is a submission or refused.
+//!
+//! Whatever is refused is still read to its end, so that content never becomes commands.
+
+use super::{OpenChunk, Reading, Session, check_gate};
+use crate::command::Chunk;
+use crate::data::Progress;
+use crate::limits::Gate;
+use crate::output::{Submission, TransactionKey};
+use crate::replies::{self, Sentence};
+use crate::transaction::Transaction;
+use message::{ContentFacts, Envelope};
+
+impl Session {
+    pub(super) fn read_data(&mut self, bytes: &[u8]) -> usize {
+        let (Reading::Data(reader), Some(transaction)) = (&mut self.reading, &mut self.transaction) else {
+            unreachable!("a transaction is open while its content comes");
+        };
+        match reader.read(bytes, &mut transaction.content) {
+            Progress::More => {
+                self.note_content(bytes.len());
+                bytes.len()
+            }
+            Progress::End(used) => {
+                self.end_content();
+                used
+            }
+        }
+    }
+
+    pub(super) fn read_chunk(&mut self, bytes: &[u8]) -> usize {
+        let Reading::Chunk(chunk) = &mut self.reading else {
+            unreachable!("only read() calls, and it looked");
+        };
+        let used = usize::try_from(chunk.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        chunk.left -= used as u64;
+        let whole = chunk.left == 0;
+        if let (None, Some(transaction)) = (chunk.refusal, &mut self.transaction) {
+            transaction.content.append(&bytes[..used]);
+        }
+        self.note_content(used);
+        if whole {
+            self.end_chunk();
+        }
+        used
+    }
+
+    /// Every `data_block_len` octets win the client more time.
+    fn note_content(&mut self, len: usize) {
+        self.block_left = self.block_left.saturating_sub(len as u64);
+        self.progressed |= self.block_left == 0;
+    }
+
+    /// A refused chunk ends its transaction at once: the chunks that follow meet none and are refused as RFC 3030
+    /// §2 wants, and the MAIL of a pipelined next message finds the way free.
+    pub(super) fn on_bdat(&mut self, gate: Gate, chunk: Chunk) {
+        let refusal = self.begin_chunk(gate, chunk).err();
+        if refusal.is_some() {
+            self.transaction = None;
+        }
+        let Chunk { len, last } = chunk;
+        self.reading = Reading::Chunk(OpenChunk { len, left: len, last, refusal });
+        if len == 0 {
+            self.end_chunk();
+        }
+    }
+
+    fn begin_chunk(&mut self, gate: Gate, chunk: Chunk) -> Result<(), Sentence> {
+        if !self.policy.offer_chunking {
+            return Err(replies::NOT_OFFERED);
+        }
+        let Some(transaction) = &mut self.transaction else {
+            return Err(replies::MAIL_FIRST);
+        };
+        if !transaction.chunks_begun {
+            transaction.check_recipients()?;
+            check_gate(gate)?;
+            transaction.chunks_begun = true;
+        }
+        if !transaction.content.has_room(chunk.len) {
+            return Err(replies::TOO_BIG);
+        }
+        transaction.content.reserve(chunk.len);
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) {
+        let Reading::Chunk(chunk) = std::mem::replace(&mut self.reading, Reading::Commands) else {
+            unreachable!("only the reader of a chunk calls");
+        };
+        self.progressed = true;
+        match chunk {
+            OpenChunk { refusal: Some(sentence), .. } => self.say(sentence),
+            OpenChunk { last: true, .. } => self.end_content(),
+            OpenChunk { len, .. } => replies::chunk_taken(len, self.replies.tail()),
+        }
+    }
+
+    /// The message is whole: it goes to the queue, or never anywhere.
+    fn end_content(&mut self) {
+        self.reading = Reading::Commands;
+        self.progressed = true;
+        let Some(transaction) = self.transaction.take() else {
+            unreachable!("a transaction is open while its content comes");
+        };
+        if transaction.content.is_over() {
+            self.say(replies::TOO_BIG);
+        } else if message::header::hop_count(transaction.content.as_slice()) > self.policy.limits.hops_max {
+            self.say(replies::TOO_MANY_HOPS);
+        } else {
+            self.submit(*transaction);
+        }
+    }
+
+    fn submit(&mut self, transaction: Transaction) {
+        let key = TransactionKey(self.next_key);
+        self.next_key = self.next_key.wrapping_add(1);
+        self.errors_count = 0;
+        self.replies.hold(key);
+        let content = transaction.content.into_vec();
+        self.stores.push_back(Box::new(Submission {
+            transaction: key,
+            with: self.with(&transaction.envelope),
+            envelope: transaction.envelope,
+            facts: ContentFacts::of(&content),
+            content,
+            helo: self.helo.as_ref().map_or_else(String::new, |helo| helo.name.clone()),
+        }));
+    }
+
+    /// RFC 3848, RFC 6531 §4.3.
+    fn with(&self, envelope: &Envelope) -> &'static str {
+        match &self.helo {
+            _ if envelope.smtputf8 => "UTF8SMTP",
+            Some(helo) if helo.extended => "ESMTP",
+            _ => "SMTP",
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Runs the dialogs in `tests/transcripts/smtp-out`. What a host and the engine do stands in a file as it is;
+//! what the session does about it is generated and compared, and `UPDATE_EXPECT=1` writes it into the file.
+//!
+//! ```text
+//! = window=8 max=0 habit_window=4 no_chunking no_pipelining helo_only      how the session is made (first line)
+//! S: 250 ok                      the host says it; lines with nothing between come in one segment
+//! > offer 1 from=a@b to=c@d,e@f len=12 8bit dots open smuggle utf8          if there is capacity
+//! > quit | eof why | capacity | habits | habits+idle
+//! > hold | sent                  from here on a flight stays under way until `> sent`
+//! > go                           lets a flight go before the next offer
+//! @ +300s                        time passes
+//! C: …   C.                      what we say; the end of a flight
+//! ! …                            what the session tells the engine
+//! ```
+
+// A test may panic, and its numbers are small.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use message::{ContentFacts, MailboxRef};
+use smtp_out::{Config, Flight, FlightPiece, Habits, Offered, Output, Session, Timeouts, Transaction};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[test]
+fn every_dialog_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/transcripts/smtp-out");
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 30, "only {} dialogs found", paths.len());
+    for path in paths {
+        let written = std::fs::read_to_string(&path).unwrap();
+        let happened = Dialog::run(&written);
+        if update {
+            std::fs::write(&path, &happened).unwrap();
+        } else {
+            assert!(happened == written, "{}:\n--- happened\n{happened}", path.display());
+        }
+    }
+}
+
+struct Dialog {
+    session: Session,
+    now: Instant,
+    flight: Flight,
+    is_holding: bool,
+    log: String,
+}
+
+impl Dialog {
+    fn run(written: &str) -> String {
+        // Our lines are kept as "!": they end a segment of the host's.
+        let lines: Vec<&str> = written.lines().map(|line| if is_ours(line) { "!" } else { line }).collect();
+        let settings = lines.iter().find_map(|line| line.strip_prefix("= ")).unwrap_or("");
+        let mut dialog = Dialog::new(settings);
+        let mut at = 0;
+        while at < lines.len() {
+            if lines[at] == "!" {
+                at += 1;
+                continue;
+            }
+            at += dialog.play(&lines[at..]);
+            dialog.drain();
+            let next = lines[at..].iter().find(|line| **line != "!");
+            if !next.is_some_and(|line| line.starts_with("> offer")) {
+                dialog.fly();
+            }
+        }
+        dialog.log
+    }
+
+    fn new(settings: &str) -> Dialog {
+        let settings = Words::of(settings);
+        let config = Config {
+            helo: "us.example".to_owned(),
+            timeouts: Timeouts::RFC_5321,
+            window_max: settings.number("window", 8) as u16,
+            transactions_max: settings.number("max", 1000) as u32,
+        };
+        let habits = Habits {
+            no_pipelining: settings.has("no_pipelining"),
+            no_chunking: settings.has("no_chunking"),
+            window: settings.number("habit_window", 0) as u16,
+            helo_only: settings.has("helo_only"),
+        };
+        let now = Instant::now();
+        let session = Session::new(now, Arc::new(config), habits);
+        Dialog { session, now, flight: Flight::default(), is_holding: false, log: String::new() }
+    }
+
+    /// Does what the first line says, or the first lines of the host together; returns how many it took.
+    fn play(&mut self, lines: &[&str]) -> usize {
+        let line = lines[0];
+        if line.starts_with("S:") {
+            return self.hear(lines);
+        }
+        writeln!(self.log, "{line}").unwrap();
+        if let Some(command) = line.strip_prefix("> ") {
+            self.command(command);
+        } else if let Some(seconds) = line.strip_prefix("@ +") {
+            self.now += Duration::from_secs(seconds.trim_end_matches('s').parse().unwrap());
+            self.session.handle_timeout(self.now);
+        }
+        1
+    }
+
+    fn hear(&mut self, lines: &[&str]) -> usize {
+        let mut segment = String::new();
+        let said: Vec<_> = lines.iter().take_while(|line| line.starts_with("S:")).collect();
+        for line in &said {
+            writeln!(self.log, "{line}").unwrap();
+            write!(segment, "{}\r\n", line[2..].trim_start()).unwrap();
+        }
+        self.session.handle_bytes(self.now, segment.as_bytes());
+        said.len()
+    }
+
+    fn command(&mut self, command: &str) {
+        match command.split_once(' ').unwrap_or((command, "")) {
+            ("offer", rest) => self.offer(rest),
+            ("quit", _) => self.session.quit(self.now),
+            ("eof", why) => self.session.handle_closed(self.now, why),
+            ("capacity", _) => self.tell(&format!("capacity {}", self.session.capacity())),
+            ("habits", _) => self.tell(&format!("{:?}", self.session.habits())),
+            ("idle", _) => self.tell(&format!("idle {}", self.session.is_idle())),
+            ("hold", _) => self.is_holding = true,
+            ("sent", _) => self.session.handle_sent(self.now),
+            ("go", _) => {}
+            _ => panic!("unknown command: {command}"),
+        }
+    }
+
+    fn offer(&mut self, rest: &str) {
+        if self.session.capacity() == 0 {
+            return self.tell("no capacity");
+        }
+        let words = Words::of(rest);
+        let recipients: Vec<_> =
+            words.text("to").split(',').map(|to| MailboxRef::parse(to).unwrap()).collect();
+        let key = rest.split(' ').next().unwrap().parse().unwrap();
+        let offered = self.session.offer(&Transaction {
+            key,
+            reverse_path: words.text("from"),
+            recipients: &recipients,
+            content_len: words.number("len", 12),
+            facts: facts(&words),
+            smtputf8: words.has("utf8"),
+        });
+        if let Offered::Refused(verdict, scope) = offered {
+            self.tell(&format!("refused {key} {} {scope:?} {}", verdict.name(), verdict.reply()));
+        }
+    }
+
+    fn tell(&mut self, what: &str) {
+        writeln!(self.log, "! {what}").unwrap();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            let told = match output {
+                Output::Ready => "ready".to_owned(),
+                Output::Verdict { key, recipient, verdict, scope } => {
+                    format!("verdict {key}/{recipient} {} {scope:?} {}", verdict.name(), verdict.reply())
+                }
+                Output::Finished { key, ambiguous: false } => format!("finished {key}"),
+                Output::Finished { key, ambiguous: true } => format!("finished {key} ambiguous"),
+                Output::Returned { key } => format!("returned {key}"),
+                Output::Closed { verdict: None } => "closed".to_owned(),
+                Output::Closed { verdict: Some((verdict, scope)) } => {
+                    format!("closed {} {scope:?} {}", verdict.name(), verdict.reply())
+                }
+            };
+            self.tell(&told);
+        }
+    }
+
+    fn fly(&mut self) {
+        let mut flight = std::mem::take(&mut self.flight);
+        while self.session.take_flight(self.now, &mut flight) {
+            self.log.push_str(&print(&flight));
+            if !self.is_holding {
+                self.session.handle_sent(self.now);
+            }
+        }
+        self.flight = flight;
+        assert!(self.log.ends_with('\n'));
+    }
+}
+
+fn is_ours(line: &str) -> bool {
+    line.starts_with("C:") || line == "C." || line.starts_with('!')
+}
+
+fn print(flight: &Flight) -> String {
+    let mut text = String::new();
+    for piece in &flight.pieces {
+        match piece {
+            FlightPiece::Own(range) => {
+                let own = &flight.own[range.start as usize..range.end as usize];
+                let own = std::str::from_utf8(own).unwrap().strip_suffix("\r\n").expect("whole lines");
+                own.split("\r\n").for_each(|line| writeln!(text, "C: {line}").unwrap());
+            }
+            FlightPiece::Content { key, stuffed: false } => writeln!(text, "C: {{content {key}}}").unwrap(),
+            FlightPiece::Content { key, stuffed: true } => writeln!(text, "C: {{stuffed {key}}}").unwrap(),
+        }
+    }
+    text + "C.\n"
+}
+
+fn facts(words: &Words<'_>) -> ContentFacts {
+    let mut content = "Subject: x\r\n\r\n".to_owned();
+    let parts =
+        [("8bit", "é\r\n"), ("dots", ".dot\r\n"), ("smuggle", "x\n.\r\n"), ("nul", "\0\r\n"), ("open", "x")];
+    parts.iter().filter(|(word, _)| words.has(word)).for_each(|(_, text)| content.push_str(text));
+    ContentFacts::of(content.as_bytes())
+}
+
+/// `name=value` and `name`.
+struct Words<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Words<'a> {
+    fn of(text: &'a str) -> Words<'a> {
+        Words(text.split_whitespace().map(|word| word.split_once('=').unwrap_or((word, ""))).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    fn text(&self, name: &str) -> &'a str {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    fn number(&self, name: &str, otherwise: u64) -> u64 {
+        self.0.get(name).map_or(otherwise, |value| value.parse().unwrap())
+    }
+}
