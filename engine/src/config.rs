@@ -82,6 +82,8 @@ pub struct Storage {
     pub spare_segments: usize,
     /// Bytes after which the journal is turned over.
     pub journal_len: u64,
+    /// Under load a commit waits this long for more messages. A lone submitter never waits. 0: never.
+    pub commit_linger_us: u64,
     /// Delivery marks are synced after this long.
     pub journal_sync_ms: u64,
     /// Bytes of messages that each core keeps in memory after they are on disk.
@@ -96,6 +98,7 @@ impl Default for Storage {
             segment_len: 64 << 20,
             spare_segments: 2,
             journal_len: 64 << 20,
+            commit_linger_us: 1000,
             journal_sync_ms: 10,
             cache_max: 64 << 20,
             free_min: 256 << 20,

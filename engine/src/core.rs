@@ -18,6 +18,7 @@ use crate::drive::sites::Sites;
 use crate::drive::verdicts::Failing;
 use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
+use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
 use crate::timers::Timers;
 use message::UnixMillis;
@@ -120,6 +121,7 @@ pub struct Core<R, C> {
     pub(crate) crossing: Arc<Crossing>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timers: Timers<Token>,
+    pub(crate) rhythm: Rhythm,
     pub(crate) intake: Intake,
     pub(crate) logs: Logs,
     pub(crate) journal: JournalDrive,
@@ -164,6 +166,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             letters: Letters::new(settings.config.storage.cache_max),
             counters: Arc::clone(&crossing.counters[index]),
             timers: Timers::new(now),
+            rhythm: Rhythm::new(now, Duration::from_micros(settings.config.storage.commit_linger_us)),
             store: Store::default(),
             schedule: Schedule::default(),
             domains: Domains::default(),
@@ -200,6 +203,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub fn turn(&mut self, events: &mut Vec<Event>) -> std::io::Result<bool> {
         self.ring.wait(self.wait_time(), events)?;
         (self.now, self.wall) = (self.clock.now(), self.clock.wall());
+        if self.rhythm.handle_turn(self.now, events.len()) {
+            self.ring.gather(self.rhythm.events_per_turn(), TURN_LINGER);
+        }
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -293,6 +299,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
+            self.rhythm.poll_timeout().filter(|_| !self.logs.primary().is_committing()),
             Some(self.now + WAIT_MAX),
         ];
         let next = deadlines.into_iter().flatten().min()?;

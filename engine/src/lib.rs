@@ -15,6 +15,7 @@ mod domains;
 mod drive;
 pub mod observe;
 pub mod recovery;
+mod rhythm;
 pub mod routes;
 pub mod settings;
 pub mod supervise;

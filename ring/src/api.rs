@@ -251,5 +251,11 @@ pub trait Ring {
     /// One system call.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
 
+    /// From now on a wait goes on until `want` operations have ended, or for `linger` since it began if at least
+    /// one has: fewer and fuller turns under load. A wish: a kernel that cannot (Linux before 6.12) wakes for each.
+    fn gather(&mut self, want: u32, linger: Duration) {
+        let _ = (want, linger);
+    }
+
     fn waker(&self) -> Waker;
 }

@@ -39,6 +39,15 @@ pub(crate) fn check_kernel() -> Result<(), StartError> {
     }
 }
 
+/// Can a wait gather completions for a while (`min_wait_usec`, Linux 6.12)?
+pub(crate) fn has_min_wait() -> bool {
+    static KNOWN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let found = rustix::system::uname();
+        version(&found.release().to_string_lossy()).is_some_and(|version| version >= (6, 12))
+    })
+}
+
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

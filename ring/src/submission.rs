@@ -24,6 +24,8 @@ pub(crate) struct Submission {
     backlog: VecDeque<Unit>,
     /// The kernel took only a part of a submission: it may have cut a link in two.
     cut: bool,
+    /// Completions to wait for, and for how many microseconds at most once there is one.
+    gather: (u32, u32),
 }
 
 /// A wait of a year is as good as for ever, and the kernel's clock cannot overflow.
@@ -31,11 +33,16 @@ const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Submission {
     pub(crate) fn new(ring: IoUring) -> Self {
-        Self { ring, backlog: VecDeque::new(), cut: false }
+        Self { ring, backlog: VecDeque::new(), cut: false, gather: (1, 0) }
     }
 
     pub(crate) fn ring(&mut self) -> &mut IoUring {
         &mut self.ring
+    }
+
+    pub(crate) fn set_gather(&mut self, want: u32, linger: Duration) {
+        let micros = u32::try_from(linger.as_micros()).unwrap_or(u32::MAX);
+        self.gather = if want > 1 && crate::probe::has_min_wait() { (want, micros) } else { (1, 0) };
     }
 
     /// Queues a unit; one copy, and a system call only when the queue is full.
@@ -91,7 +98,7 @@ impl Submission {
         // Without GETEVENTS the kernel does not run the work that DEFER_TASKRUN put off, nor hand out completions
         // that did not fit the queue before.
         let flags = EnterFlags::GETEVENTS;
-        match self.enter(timeout, if look_only { 0 } else { 1 }, flags) {
+        match self.enter(timeout, if look_only { 0 } else { self.gather.0 }, flags) {
             Err(error) if is_passing(&error) => Ok(()),
             result => result,
         }
@@ -102,6 +109,9 @@ impl Submission {
         let mut args = SubmitArgs::new();
         if let Some(span) = &span {
             args = args.timespec(span);
+        }
+        if want > 1 {
+            args = args.min_wait_usec(self.gather.1);
         }
         let queued =
             u32::try_from(self.ring.submission().len()).expect("a queue has fewer than 2^32 entries");

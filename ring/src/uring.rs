@@ -340,6 +340,10 @@ impl Ring for Uring {
         self.turn(timeout, events)
     }
 
+    fn gather(&mut self, want: u32, linger: Duration) {
+        self.submission.set_gather(want, linger);
+    }
+
     fn waker(&self) -> Waker {
         Arc::clone(&self.waker) as Arc<dyn Wake>
     }

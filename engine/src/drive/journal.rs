@@ -120,6 +120,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.put_frame();
         self.sync_journal();
         self.turn_journal_over();
+        self.remove_old_journals();
     }
 
     fn put_frame(&mut self) {
@@ -197,7 +198,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.ring.remove(token_of(Kind::Ignored, 0), &path);
             }
         }
-        self.remove_old_journals();
     }
 
     /// Journals of earlier starts may name what any core owes: they stay until every core has said it anew.

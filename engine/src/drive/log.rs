@@ -260,7 +260,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Takes a message into the next commit.
     pub(crate) fn append(&mut self, new: Incoming, origin: Origin) -> Result<(), Stored> {
         let Incoming { envelope, facts, content, meta } = new;
-        let arrived = self.wall;
+        let (arrived, arrived_at) = (self.wall, self.now);
         let recipients = envelope.recipients.count();
         let message = NewMessage {
             meta: &meta,
@@ -279,6 +279,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             AppendError::NoSpace | AppendError::TooLong => Stored::Full,
         })?;
         let Envelope { reverse_path, verp, .. } = envelope;
+        self.rhythm.handle_message(arrived_at);
         self.logs.appended.insert(Appended { origin, reverse_path, verp, content, meta });
         Ok(())
     }
@@ -286,6 +287,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Carries out what the logs want.
     pub(crate) fn run_logs(&mut self) {
         self.check_space();
+        let waiting = self.logs.primary().waiting();
+        if waiting > 0 && !self.logs.primary().is_committing() && self.rhythm.may_commit(self.now, waiting) {
+            self.rhythm.handle_commit();
+            self.logs.primary_mut().log.start_commit();
+        }
         for partition in self.logs.partitions() {
             while let Some(output) = self.logs.partitions.get_mut(&partition).and_then(|entry| entry.log.poll_output()) {
                 self.on_log_output(partition, output);

@@ -8,6 +8,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::crossing::{Chunk, ChunkReport, Mail};
+use crate::domains::SiteKey;
 use message::{MessageId, UnixMillis};
 use queue::fanout::{Letter, OpenRange};
 use queue::journal::{Mark, Position, Span, Waiting};
@@ -22,6 +23,9 @@ const BORROWED_MAX: usize = 8;
 
 /// Chunks that a core has out.
 const LENT_MAX: usize = 64;
+
+/// A crossing costs some microseconds: fewer recipients than this are not worth it.
+const CHUNK_MIN: u32 = 32;
 
 /// Marks a message's number as that of a borrowed chunk.
 const BORROWED: u32 = 1 << 31;
@@ -138,19 +142,34 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         for key in self.sites.keys() {
-            if self.shares.lent.len() >= LENT_MAX || self.crossing.chunks_on_offer() >= 2 * self.crossing.cores() {
-                return;
+            while self.shares.lent.len() < LENT_MAX && self.crossing.chunks_on_offer() < 2 * self.crossing.cores() {
+                let Some(part) = self.part_to_lend(key, share_len) else { break };
+                let range = part.range();
+                let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most LENT_MAX");
+                let domain = Arc::clone(&self.domains.get(range.domain).name);
+                self.crossing.offer_chunk(Chunk { owner: self.index, lent, domain, open: part });
             }
-            let Some(open) = self.sites.get_mut(key).open.front_mut() else { continue };
-            let range = open.range();
-            if is_borrowed(range.message) || range.count < 2 * share_len {
-                continue;
-            }
-            let Some(part) = open.split(share_len) else { continue };
-            let lent = u32::try_from(self.shares.lent.insert(part.range())).expect("at most LENT_MAX");
-            let domain = Arc::clone(&self.domains.get(range.domain).name);
-            self.crossing.offer_chunk(Chunk { owner: self.index, lent, domain, open: part });
         }
+    }
+
+    /// A stretch of the site's open range, or a whole one that waits behind it, if it is worth the crossing.
+    fn part_to_lend(&mut self, key: SiteKey, share_len: u32) -> Option<OpenRange> {
+        let site = self.sites.get_mut(key);
+        if let Some(open) = site.open.front_mut()
+            && !is_borrowed(open.range().message)
+            && open.range().count >= 2 * CHUNK_MIN
+        {
+            return open.split(share_len.min(open.range().count / 2));
+        }
+        let range = *site.queue.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+        let mut open = self.open_now(range)?;
+        let part = open.split(share_len)?;
+        let site = self.sites.get_mut(key);
+        site.queue.pop_back();
+        if open.range().count > 0 {
+            site.queue.push_back(open.range());
+        }
+        Some(part)
     }
 
     fn borrow_chunks(&mut self) {

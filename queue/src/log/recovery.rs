@@ -180,7 +180,9 @@ mod tests {
     impl Disk {
         fn run(&mut self, log: &mut Log) -> Vec<AppendToken> {
             let mut committed = Vec::new();
-            while let Some(output) = log.poll_output() {
+            loop {
+                log.start_commit();
+                let Some(output) = log.poll_output() else { break };
                 match output {
                     LogOutput::Prepare { segment, len, .. } => {
                         self.0.insert(segment, vec![0; len as usize]);
@@ -288,6 +290,7 @@ mod tests {
         append(&mut log, b"one\r\n", 1);
         disk.run(&mut log);
         append(&mut log, b"two\r\n", 2);
+        log.start_commit();
         let Some(LogOutput::Write { bytes, .. }) = log.poll_output() else { panic!() };
         append(&mut log, b"three\r\n", 3);
         log.handle_written(false, bytes);
@@ -301,6 +304,7 @@ mod tests {
         append(&mut log, b"one\r\n", 1);
         disk.run(&mut log);
         append(&mut log, b"two\r\n", 2);
+        log.start_commit();
         let Some(LogOutput::Write { bytes, .. }) = log.poll_output() else { panic!() };
         append(&mut log, b"three\r\n", 3);
         assert!(log.poll_output().is_none(), "one commit at a time");

@@ -229,9 +229,18 @@ impl Log {
         self.retire_if_empty(number);
     }
 
+    /// What is to be done. A commit is among it only after [`Log::start_commit`].
     pub fn poll_output(&mut self) -> Option<LogOutput> {
-        self.start_commit();
         self.outputs.pop_front()
+    }
+
+    /// Messages that wait for the next commit.
+    pub fn waiting(&self) -> usize {
+        self.batches.iter().map(|batch| batch.messages.len()).sum()
+    }
+
+    pub fn is_committing(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// The answer to `Prepare`.
@@ -391,7 +400,8 @@ impl Log {
         self.batches.back_mut().expect("one was just pushed")
     }
 
-    fn start_commit(&mut self) {
+    /// Begins a commit of what waits, unless one is under way. The caller decides when it is worth it.
+    pub fn start_commit(&mut self) {
         if self.in_flight.is_some() || self.poisoned {
             return;
         }
