@@ -11,7 +11,7 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod crossing;
-mod domains;
+pub mod domains;
 mod drive;
 pub mod observe;
 pub mod recovery;

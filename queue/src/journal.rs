@@ -185,7 +185,9 @@ impl Journal {
 
     /// Where the marks made so far will be.
     pub fn position(&self) -> Position {
-        Position(self.put + self.frame.len() as u64)
+        // A frame without marks is never put: nothing may wait for it.
+        let under_way = if self.frame.len() == FRAME_HEAD_LEN { 0 } else { self.frame.len() as u64 };
+        Position(self.put + under_way)
     }
 
     /// Put but not yet synced.
@@ -631,6 +633,16 @@ mod tests {
         assert!(!journal.is_durable(position) && journal.has_unsynced());
         journal.handle_synced(journal.put_position());
         assert!(journal.is_durable(position) && !journal.has_unsynced());
+    }
+
+    #[test]
+    fn position_without_new_marks_is_that_of_the_last_ones() {
+        let mut journal = Journal::new(WRITER, JournalNumber(0), 1);
+        journal.settled(ID, 1);
+        journal.frame();
+        journal.frame_put();
+        journal.handle_synced(journal.put_position());
+        assert!(journal.is_durable(journal.position()));
     }
 
     #[test]

@@ -1,1 +1,5 @@
 //! What is true of the whole: simulator, transcripts, real clients and servers, tidiness.
+#![forbid(unsafe_code)]
+
+pub mod process;
+pub mod sim;
