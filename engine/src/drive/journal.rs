@@ -44,6 +44,8 @@ pub(crate) struct JournalDrive {
     sync_due: Option<Instant>,
     sync_after: Duration,
     turn_len: u64,
+    /// Bytes of the state at the file's beginning.
+    state_len: u64,
     /// Files to remove once the state that replaces them is durable: this core's own, then all of earlier starts.
     replaced: Vec<PathBuf>,
     replaced_at: Option<Position>,
@@ -84,6 +86,7 @@ impl JournalDrive {
             sync_due: None,
             sync_after: Duration::from_millis(config.storage.journal_sync_ms),
             turn_len,
+            state_len: 0,
             replaced: Vec::new(),
             replaced_at: None,
             old: if index == 0 { journals.old.clone() } else { Vec::new() },
@@ -98,6 +101,12 @@ impl JournalDrive {
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.sync_due.filter(|_| self.syncing.is_none())
+    }
+
+    /// Bytes at which the file is turned over: beyond the configured length, as often again as its state is long, so
+    /// that writing states costs a bounded share of writing marks.
+    fn turn_at(&self) -> u64 {
+        self.turn_len.max(4 * self.state_len)
     }
 
     /// The message's last mark was just made: its place on disk is free once that is durable.
@@ -135,6 +144,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.halted = true;
             self.counters.poisoned.set(1);
         }
+        let drive = &mut self.journal;
         drive.sync_due.get_or_insert(self.now + drive.sync_after);
     }
 
@@ -156,7 +166,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn sync_journal(&mut self) {
         let drive = &mut self.journal;
         let is_due = drive.sync_due.is_some_and(|due| due <= self.now) || self.stop != crate::core::Stop::Running;
-        if !is_due || drive.syncing.is_some() || !drive.journal.has_unsynced() || self.halted {
+        if self.halted {
+            drive.sync_due = None;
+            return;
+        }
+        if !is_due || drive.syncing.is_some() || !drive.journal.has_unsynced() {
             return;
         }
         (drive.syncing, drive.sync_due) = (Some(drive.journal.put_position()), None);
@@ -214,7 +228,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn turn_journal_over(&mut self) {
         let drive = &mut self.journal;
-        let is_grown = drive.journal.len() >= drive.turn_len;
+        let is_grown = drive.journal.len() >= drive.turn_at();
         // While another core holds marks for us from before, or a chunk of ours, the old file is still needed only
         // until the new state is durable, which names both.
         if !is_grown || !matches!(drive.next, Next::None) || drive.replaced_at.is_some() || self.halted {
@@ -280,6 +294,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.journal.replaced.push(before);
         self.put_state();
         self.put_frame();
+        self.journal.state_len = self.journal.journal.len();
     }
 
     /// Marks everything that is owed. Every recipient must be in it exactly once, or a restart would lose or

@@ -288,7 +288,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn run_logs(&mut self) {
         self.check_space();
         let waiting = self.logs.primary().waiting();
-        if waiting > 0 && !self.logs.primary().is_committing() && self.rhythm.may_commit(self.now, waiting) {
+        if self.logs.primary().may_start_commit() && self.rhythm.may_commit(self.now, waiting) {
             self.rhythm.handle_commit();
             self.logs.primary_mut().log.start_commit();
         }

@@ -239,8 +239,10 @@ impl Log {
         self.batches.iter().map(|batch| batch.messages.len()).sum()
     }
 
-    pub fn is_committing(&self) -> bool {
-        self.in_flight.is_some()
+    /// Something waits, nothing is under way, and its segment is ready.
+    pub fn may_start_commit(&self) -> bool {
+        let is_ready = |batch: &Batch| self.segments.get(&batch.segment).is_some_and(|segment| segment.ready);
+        self.in_flight.is_none() && !self.poisoned && self.batches.front().is_some_and(is_ready)
     }
 
     /// The answer to `Prepare`.
@@ -402,11 +404,7 @@ impl Log {
 
     /// Begins a commit of what waits, unless one is under way. The caller decides when it is worth it.
     pub fn start_commit(&mut self) {
-        if self.in_flight.is_some() || self.poisoned {
-            return;
-        }
-        let Some(batch) = self.batches.front() else { return };
-        if !self.segments.get(&batch.segment).is_some_and(|segment| segment.ready) {
+        if !self.may_start_commit() {
             return;
         }
         let mut batch = self.batches.pop_front().expect("front() was there");
