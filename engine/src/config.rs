@@ -182,8 +182,10 @@ pub struct Network {
 }
 
 impl Network {
-    pub const LOOPBACK_V4: Network = Network { address: IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 };
-    pub const LOOPBACK_V6: Network = Network { address: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), prefix_len: 128 };
+    pub const LOOPBACK_V4: Network =
+        Network { address: IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 };
+    pub const LOOPBACK_V6: Network =
+        Network { address: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), prefix_len: 128 };
 
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -205,7 +207,8 @@ impl TryFrom<String> for Network {
 
     fn try_from(text: String) -> Result<Network, String> {
         let wrong = || format!("{text:?} is no network; write an address or address/bits");
-        let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
+        let (address, bits) =
+            text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix_len = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
@@ -241,7 +244,8 @@ pub enum ConfigError {
 /// Reads and checks a configuration file.
 pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
+    let text =
+        std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
     parse(&text, &name)
 }
 
@@ -262,16 +266,30 @@ impl Config {
         let rules = [
             (message::Domain::parse(&self.host_name).is_ok(), "host_name is no host name"),
             (!self.listen.is_empty(), "listen is empty: there is nobody to take mail from"),
-            (self.cpus.as_ref().is_none_or(|cpus| (1..=queue::site_table::CORES_MAX).contains(&cpus.len())), "cpus must name 1 to 64 CPUs"),
+            (
+                self.cpus
+                    .as_ref()
+                    .is_none_or(|cpus| (1..=queue::site_table::CORES_MAX).contains(&cpus.len())),
+                "cpus must name 1 to 64 CPUs",
+            ),
             (storage.segment_len.is_multiple_of(4096), "storage.segment_len must be a multiple of 4096"),
-            ((1 << 20..=1 << 30).contains(&storage.segment_len), "storage.segment_len must be between 1 MiB and 1 GiB"),
+            (
+                (1 << 20..=1 << 30).contains(&storage.segment_len),
+                "storage.segment_len must be between 1 MiB and 1 GiB",
+            ),
             (storage.journal_len >= 1 << 20, "storage.journal_len must be at least 1 MiB"),
             (self.retry.quadratic_secs > 0, "retry.quadratic_secs must be at least 1"),
             (delivery.window_max > 0, "delivery.window_max must be at least 1"),
-            ((1..=100).contains(&delivery.recipients_per_transaction), "delivery.recipients_per_transaction must be 1 to 100"),
+            (
+                (1..=100).contains(&delivery.recipients_per_transaction),
+                "delivery.recipients_per_transaction must be 1 to 100",
+            ),
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
-            (self.intake.recipients_max >= 100, "intake.recipients_max must be at least 100 (RFC 5321 4.5.3.1.8)"),
+            (
+                self.intake.recipients_max >= 100,
+                "intake.recipients_max must be at least 100 (RFC 5321 4.5.3.1.8)",
+            ),
             (self.intake.message_size_max <= 512 << 20, "intake.message_size_max must be at most 512 MiB"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))
@@ -285,7 +303,9 @@ fn advise(message: &str) -> String {
     let Some(unknown) = names.next() else { return message.to_owned() };
     let nearest = rest.split('`').skip(2).step_by(2).min_by_key(|known| distance(unknown, known));
     match nearest {
-        Some(known) if distance(unknown, known) <= 3 => format!("unknown key {unknown:?}; did you mean {known:?}?"),
+        Some(known) if distance(unknown, known) <= 3 => {
+            format!("unknown key {unknown:?}; did you mean {known:?}?")
+        }
         _ => format!("unknown key {unknown:?}"),
     }
 }
@@ -315,14 +335,20 @@ mod tests {
     #[test]
     fn unknown_key_is_named_with_its_line_and_neighbour() {
         let text = "queue = \"q\"\n\n[delivery]\nconections_max = 3\n";
-        assert_eq!(error(text), "ringpost.toml:4: unknown key \"conections_max\"; did you mean \"connections_max\"?");
+        assert_eq!(
+            error(text),
+            "ringpost.toml:4: unknown key \"conections_max\"; did you mean \"connections_max\"?"
+        );
     }
 
     #[test]
     fn wrong_values_say_what_to_do() {
         assert!(error("queue = 3").starts_with("ringpost.toml:1: invalid type"));
         assert!(error("host_name = \"h\"").contains("missing field `queue`"));
-        assert_eq!(error("queue = \"q\"\nlisten = []"), "ringpost.toml: listen is empty: there is nobody to take mail from");
+        assert_eq!(
+            error("queue = \"q\"\nlisten = []"),
+            "ringpost.toml: listen is empty: there is nobody to take mail from"
+        );
         assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
         assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
     }

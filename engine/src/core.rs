@@ -145,7 +145,9 @@ pub struct Core<R, C> {
 pub(crate) enum Stop {
     Running,
     /// No new mail and no new transactions; what is under way ends, at the latest then.
-    Draining { until: Instant },
+    Draining {
+        until: Instant,
+    },
     Done,
 }
 
@@ -352,7 +354,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Nothing is under way on the disk or on the network.
     pub fn is_quiet(&self) -> bool {
-        self.logs.is_idle() && self.outbound.open() == 0 && self.failing.is_empty() && !self.journal.has_unsynced()
+        self.logs.is_idle()
+            && self.outbound.open() == 0
+            && self.failing.is_empty()
+            && !self.journal.has_unsynced()
     }
 
     pub fn ring(&mut self) -> &mut R {

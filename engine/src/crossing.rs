@@ -48,10 +48,16 @@ pub struct ChunkReport {
 #[derive(Debug)]
 pub enum Mail {
     /// Where a domain's mail goes.
-    Answer { domain: DomainKey, name: Arc<str>, resolution: Resolution },
+    Answer {
+        domain: DomainKey,
+        name: Arc<str>,
+        resolution: Resolution,
+    },
     ChunkDone(ChunkReport),
     /// The owner has a chunk's report in its own journal, durably.
-    ChunkNoted { borrowed: u32 },
+    ChunkNoted {
+        borrowed: u32,
+    },
     Reload(Arc<Settings>),
     Shutdown,
 }

@@ -76,8 +76,15 @@ impl Domains {
 
     fn insert(&mut self, name: &str) -> DomainKey {
         let name: Arc<str> = name.into();
-        let domain = Domain { name: Arc::clone(&name), routed: Routed::Unknown, expires: None, waiting: Vec::new(), owed: 0 };
-        let key = DomainKey(u32::try_from(self.domains.insert(domain)).expect("as many as recipients at most"));
+        let domain = Domain {
+            name: Arc::clone(&name),
+            routed: Routed::Unknown,
+            expires: None,
+            waiting: Vec::new(),
+            owed: 0,
+        };
+        let key =
+            DomainKey(u32::try_from(self.domains.insert(domain)).expect("as many as recipients at most"));
         self.by_name.insert(name, key);
         key
     }

@@ -4,7 +4,6 @@
 //! start and stop it, [`control`] for what would make it wait, [`observe`] for those who look on.
 #![forbid(unsafe_code)]
 
-
 pub mod cli;
 pub mod clock;
 pub mod config;

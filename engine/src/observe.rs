@@ -110,7 +110,11 @@ impl Line<'_> {
     /// Appends the line. No allocation beyond the buffer's growth.
     pub fn render(&self, out: &mut Vec<u8>) {
         let reply: &Reply = self.verdict.reply();
-        let _ = write!(out, "{{\"at\":{},\"msg\":\"{}\",\"index\":{},\"rcpt\":\"", self.at.0, self.msg, self.index);
+        let _ = write!(
+            out,
+            "{{\"at\":{},\"msg\":\"{}\",\"index\":{},\"rcpt\":\"",
+            self.at.0, self.msg, self.index
+        );
         escape(self.local_part, out);
         out.push(b'@');
         escape(self.domain, out);

@@ -60,7 +60,9 @@ pub fn read_journals<R: Ring>(ring: &mut R, queue: &Path) -> Result<Journals, Re
     let (mut files, mut old, mut partitions, mut damaged) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut next_generation = 1;
     for name in ring.list(queue).map_err(io_error(queue))? {
-        let Some(partition) = name.strip_prefix("core-").and_then(|number| number.parse::<u8>().ok()) else { continue };
+        let Some(partition) = name.strip_prefix("core-").and_then(|number| number.parse::<u8>().ok()) else {
+            continue;
+        };
         partitions.push(partition);
         let folder = queue.join(&name);
         for name in ring.list(&folder).map_err(io_error(&folder))? {

@@ -53,7 +53,8 @@ impl Rhythm {
             return false;
         }
         self.events_per_turn = fitting(self.events, TURN_LINGER, elapsed).clamp(1, TURN_EVENTS_MAX);
-        self.messages_per_commit = fitting(self.messages, self.commit_linger, elapsed).clamp(1, COMMIT_MESSAGES_MAX);
+        self.messages_per_commit =
+            fitting(self.messages, self.commit_linger, elapsed).clamp(1, COMMIT_MESSAGES_MAX);
         (self.window_began, self.events, self.messages) = (now, 0, 0);
         true
     }

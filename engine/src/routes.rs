@@ -113,7 +113,9 @@ fn parse_route(text: &str) -> Result<Route, RouteError> {
 fn split_port(text: &str) -> Option<(&str, u16)> {
     let colons = text.bytes().filter(|octet| *octet == b':').count();
     match text.rsplit_once(':') {
-        Some((host, port)) if colons == 1 || host.ends_with(']') => Some((host, port.parse().ok().filter(|port| *port > 0)?)),
+        Some((host, port)) if colons == 1 || host.ends_with(']') => {
+            Some((host, port.parse().ok().filter(|port| *port > 0)?))
+        }
         Some(_) | None => Some((text, 25)),
     }
 }
@@ -123,7 +125,8 @@ mod tests {
     use super::*;
 
     fn routes(table: &[(&str, &str)]) -> Result<Routes, RouteError> {
-        let table: BTreeMap<String, String> = table.iter().map(|(domain, relay)| ((*domain).into(), (*relay).into())).collect();
+        let table: BTreeMap<String, String> =
+            table.iter().map(|(domain, relay)| ((*domain).into(), (*relay).into())).collect();
         Routes::try_from(table)
     }
 
@@ -133,7 +136,13 @@ mod tests {
 
     #[test]
     fn longest_match_wins() {
-        let routes = routes(&[("a.test", "127.0.0.1:1"), (".a.test", "127.0.0.1:2"), ("*", "127.0.0.1"), (".x.a.test", "")]).unwrap();
+        let routes = routes(&[
+            ("a.test", "127.0.0.1:1"),
+            (".a.test", "127.0.0.1:2"),
+            ("*", "127.0.0.1"),
+            (".x.a.test", ""),
+        ])
+        .unwrap();
         assert_eq!(routes.route("a.test"), relay("127.0.0.1", 1));
         assert_eq!(routes.route("b.a.test"), relay("127.0.0.1", 2));
         assert_eq!(routes.route("b.x.a.test"), Route::Mx);

@@ -47,10 +47,10 @@ impl ServeError {
     /// `sysexits(3)`: 78 the configuration is wrong, 75 try again later.
     pub fn exit_code(&self) -> u8 {
         let is_config = match self {
-            ServeError::Start(crate::core::StartError::Listen { source, .. }) | ServeError::Http { source, .. } => {
-                source.kind() != io::ErrorKind::AddrInUse
-            }
-            ServeError::Queue { source, .. } | ServeError::Start(crate::core::StartError::File { source, .. }) => {
+            ServeError::Start(crate::core::StartError::Listen { source, .. })
+            | ServeError::Http { source, .. } => source.kind() != io::ErrorKind::AddrInUse,
+            ServeError::Queue { source, .. }
+            | ServeError::Start(crate::core::StartError::File { source, .. }) => {
                 matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
             }
             ServeError::Secret { .. } => true,
@@ -82,14 +82,15 @@ pub fn serve(
     let settings = Arc::new(Settings::new(config, &secret));
     let journals = Arc::new(read_journals(&settings.config.queue)?);
     let crossing = Arc::new(Crossing::new(cpus.len()));
-    let listener = http.map(|address| bind_http(address)).transpose()?;
+    let listener = http.map(bind_http).transpose()?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let (threads, listening) = start.cores(&cpus)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     ready(&Ready { listening, http, cpus });
     let reread = move || reread().map(|config| Settings::new(config, &secret));
-    let result = control::run(control::Control { settings, crossing, listener, ends, reread: Box::new(reread) });
+    let result =
+        control::run(control::Control { settings, crossing, listener, ends, reread: Box::new(reread) });
     for thread in threads {
         let _ = thread.join();
     }
@@ -119,7 +120,13 @@ fn lock_queue(queue: &Path) -> Result<File, ServeError> {
     };
     DirBuilder::new().recursive(true).mode(0o700).create(queue).map_err(wrap(queue))?;
     let path = queue.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(wrap(&path))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(wrap(&path))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| ServeError::Locked { path: queue.to_owned() })?;
     Ok(file)
@@ -130,12 +137,14 @@ fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
     let wrap = |source| ServeError::Queue { path: path.to_owned(), source };
     let mut secret = [0; 32];
     match File::open(path) {
-        Ok(mut file) => file
-            .read_exact(&mut secret)
-            .map_err(|_| ServeError::Secret { path: path.to_owned(), what: "shorter than 32 bytes; remove it to have a new one made" })?,
+        Ok(mut file) => file.read_exact(&mut secret).map_err(|_| ServeError::Secret {
+            path: path.to_owned(),
+            what: "shorter than 32 bytes; remove it to have a new one made",
+        })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).map_err(wrap)?;
-            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(wrap)?;
+            let mut file =
+                OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(wrap)?;
             file.write_all(&secret).and_then(|()| file.sync_all()).map_err(wrap)?;
         }
         Err(error) => return Err(wrap(error)),
@@ -155,7 +164,14 @@ fn read_journals(queue: &Path) -> Result<Journals, ServeError> {
 
 /// A ring for reading files, without the buffers of a core's.
 pub fn small_ring() -> Result<Uring, ring::StartError> {
-    Uring::new(UringConfig { submission_entries: 8, completion_entries: 16, receive_buffers: 1, receive_buffer_len: 4096, write_buffers_len: 0, write_buffer_len: 4096 })
+    Uring::new(UringConfig {
+        submission_entries: 8,
+        completion_entries: 16,
+        receive_buffers: 1,
+        receive_buffer_len: 4096,
+        write_buffers_len: 0,
+        write_buffer_len: 4096,
+    })
 }
 
 fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
@@ -192,7 +208,10 @@ impl Start {
                 core_thread(cpu, config, &listen, &report);
                 let _ = ended.send(index);
             };
-            let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(body).map_err(ServeError::Thread)?;
+            let thread = std::thread::Builder::new()
+                .name(format!("core-{index}"))
+                .spawn(body)
+                .map_err(ServeError::Thread)?;
             threads.push(thread);
             addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
         }
@@ -200,7 +219,12 @@ impl Start {
     }
 }
 
-fn core_thread(cpu: usize, config: CoreConfig, listen: &[SocketAddr], report: &mpsc::Sender<Result<Vec<SocketAddr>, ServeError>>) {
+fn core_thread(
+    cpu: usize,
+    config: CoreConfig,
+    listen: &[SocketAddr],
+    report: &mpsc::Sender<Result<Vec<SocketAddr>, ServeError>>,
+) {
     match start_core(cpu, config, listen) {
         Ok((core, addresses)) => {
             let _ = report.send(Ok(addresses));
@@ -212,7 +236,11 @@ fn core_thread(cpu: usize, config: CoreConfig, listen: &[SocketAddr], report: &m
 
 type SystemCore = Core<Uring, SystemClock>;
 
-fn start_core(cpu: usize, config: CoreConfig, listen: &[SocketAddr]) -> Result<(SystemCore, Vec<SocketAddr>), ServeError> {
+fn start_core(
+    cpu: usize,
+    config: CoreConfig,
+    listen: &[SocketAddr],
+) -> Result<(SystemCore, Vec<SocketAddr>), ServeError> {
     let mut cpus = rustix::thread::CpuSet::new();
     cpus.set(cpu);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &cpus) {

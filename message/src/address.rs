@@ -132,7 +132,8 @@ impl<'a> MailboxRef<'a> {
     }
 
     pub fn to_owned(self) -> Mailbox {
-        let local_len = u8::try_from(self.local_part.len()).expect("a parsed local part is at most 255 octets");
+        let local_len =
+            u8::try_from(self.local_part.len()).expect("a parsed local part is at most 255 octets");
         let mut text = String::with_capacity(self.local_part.len() + 1 + self.domain.len());
         text.push_str(self.local_part);
         text.push('@');
@@ -247,7 +248,8 @@ mod tests {
 
     #[test]
     fn refuses_what_could_break_a_command_line() {
-        for bad in ["a b@c.d", "a@b c", "a\r@b.c", "a@b\n.c", "a@b..c", "@b.c", "a@", "a", "a<b@c.d", "a@b>c"] {
+        for bad in ["a b@c.d", "a@b c", "a\r@b.c", "a@b\n.c", "a@b..c", "@b.c", "a@", "a", "a<b@c.d", "a@b>c"]
+        {
             assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -41,7 +41,10 @@ impl Notification<'_> {
         let mut text = self.top(&boundary);
         text.push_str(&self.for_people(&boundary));
         text.push_str(&self.for_programs(&boundary));
-        let _ = write!(text, "--{boundary}\r\nContent-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
+        let _ = write!(
+            text,
+            "--{boundary}\r\nContent-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        );
         let mut out = text.into_bytes();
         let header = &self.original[..header_len(self.original).min(QUOTED_HEADER_MAX)];
         out.extend_from_slice(header.trim_ascii_end());
@@ -82,8 +85,16 @@ impl Notification<'_> {
             self.arrived.rfc5322()
         );
         for failed in self.failed {
-            let status = failed.reply.enhanced.filter(|code| code.0 == 5).map_or("5.0.0".into(), |code| code.to_string());
-            let _ = write!(text, "Final-Recipient: rfc822; {}\r\nAction: failed\r\nStatus: {status}\r\n", failed.recipient);
+            let status = failed
+                .reply
+                .enhanced
+                .filter(|code| code.0 == 5)
+                .map_or("5.0.0".into(), |code| code.to_string());
+            let _ = write!(
+                text,
+                "Final-Recipient: rfc822; {}\r\nAction: failed\r\nStatus: {status}\r\n",
+                failed.recipient
+            );
             if let Some(host) = &failed.remote_host {
                 let _ = write!(text, "Remote-MTA: dns; {host}\r\n");
             }

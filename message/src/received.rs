@@ -23,9 +23,19 @@ impl Received<'_> {
             IpAddr::V4(ip) => format!("[{ip}]"),
             IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
         };
-        for part in
-            ["Received: from ", helo, " (", &literal, ")\r\n\tby ", self.by, " with ", self.with, "; ", &self.at.rfc5322(), "\r\n"]
-        {
+        for part in [
+            "Received: from ",
+            helo,
+            " (",
+            &literal,
+            ")\r\n\tby ",
+            self.by,
+            " with ",
+            self.with,
+            "; ",
+            &self.at.rfc5322(),
+            "\r\n",
+        ] {
             out.extend_from_slice(part.as_bytes());
         }
     }
@@ -39,7 +49,8 @@ mod tests {
     fn field_reads_as_the_rfc_shows() {
         let mut out = Vec::new();
         let client = "127.0.0.1".parse().unwrap();
-        Received { helo: "mx.example", client, by: "relay.example", with: "ESMTP", at: UnixMillis(0) }.render(&mut out);
+        Received { helo: "mx.example", client, by: "relay.example", with: "ESMTP", at: UnixMillis(0) }
+            .render(&mut out);
         let want = "Received: from mx.example ([127.0.0.1])\r\n\tby relay.example with ESMTP; Thu, 01 Jan 1970 00:00:00 +0000\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }

@@ -30,7 +30,10 @@ impl UnixMillis {
 
     /// A time beyond what the calendar holds prints as the epoch.
     fn timestamp(self) -> jiff::Timestamp {
-        i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
+        i64::try_from(self.0)
+            .ok()
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_default()
     }
 }
 

@@ -192,8 +192,14 @@ mod tests {
 
     #[test]
     fn recipient_stands_in_the_reverse_path() {
-        assert_eq!(render(Verp::DEFAULT, "list@example.org", "ann@example.net"), "list+ann=example.net@example.org");
-        assert_eq!(render(Verp::QMAIL, "list-@example.org", "ann@example.net"), "list-ann=example.net@example.org");
+        assert_eq!(
+            render(Verp::DEFAULT, "list@example.org", "ann@example.net"),
+            "list+ann=example.net@example.org"
+        );
+        assert_eq!(
+            render(Verp::QMAIL, "list-@example.org", "ann@example.net"),
+            "list-ann=example.net@example.org"
+        );
     }
 
     #[test]
@@ -205,7 +211,14 @@ mod tests {
         let key = VerpKey::new(&[1; 32]);
         let place = VerpOrigin::Place(MessageId(0x0102_0304_0506_0708), RecipientIndex(77));
         assert_eq!(Verp::DEFAULT.decode("newsletter", local, &key), Some(place.clone()));
-        assert_eq!(Verp::DEFAULT.decode("newsletter", &local.to_uppercase().replace("NEWSLETTER", "newsletter"), &key), Some(place));
+        assert_eq!(
+            Verp::DEFAULT.decode(
+                "newsletter",
+                &local.to_uppercase().replace("NEWSLETTER", "newsletter"),
+                &key
+            ),
+            Some(place)
+        );
         assert_eq!(Verp::DEFAULT.decode("newsletter", local, &VerpKey::new(&[2; 32])), None);
     }
 

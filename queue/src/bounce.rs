@@ -61,7 +61,8 @@ impl<M> Bounces<M> {
         }
         let id = letter.id;
         let due = now + self.config.delay;
-        let (_, bounce) = self.gathering.entry(id).or_insert_with(|| (due, Bounce { letter, to, failures: Vec::new() }));
+        let (_, bounce) =
+            self.gathering.entry(id).or_insert_with(|| (due, Bounce { letter, to, failures: Vec::new() }));
         bounce.failures.push(failure);
         if bounce.failures.len() >= self.config.recipients_max {
             self.ready.extend(self.gathering.remove(&id).map(|(_, bounce)| bounce));
@@ -109,13 +110,17 @@ mod tests {
         let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
         bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, failure(1));
         bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, failure(2));
-        assert_eq!((bounces.pop(now).unwrap().failures.len(), bounces.pop(now).unwrap().failures.len()), (1, 1));
+        assert_eq!(
+            (bounces.pop(now).unwrap().failures.len(), bounces.pop(now).unwrap().failures.len()),
+            (1, 1)
+        );
         assert!(bounces.is_empty());
     }
 
     #[test]
     fn other_bounces_wait_for_company() {
-        let (mut bounces, now) = (Bounces::new(BounceConfig { recipients_max: 3, delay: Duration::from_secs(1) }), Instant::now());
+        let (mut bounces, now) =
+            (Bounces::new(BounceConfig { recipients_max: 3, delay: Duration::from_secs(1) }), Instant::now());
         bounces.push(now, &letter(None), ReversePath::Null, failure(1));
         assert!(bounces.pop(now).is_none());
         assert_eq!(bounces.poll_timeout(), Some(now + Duration::from_secs(1)));

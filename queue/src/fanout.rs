@@ -140,6 +140,7 @@ impl OpenRange {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 mod tests {
     use super::*;
     use crate::range::DomainKey;
@@ -152,13 +153,26 @@ mod tests {
             window.extend_from_slice(name.as_bytes());
         }
         window.truncate(window.len() - cut);
-        let letter = Letter::new((MessageId(1), UnixMillis(0)), (ReversePath::Null, None), (Bytes::new(), ContentFacts::default()), false);
-        let range = Range { message: MessageKey(0), domain: DomainKey(0), first: 7, count, name_offset: 110, attempts: 0 };
+        let letter = Letter::new(
+            (MessageId(1), UnixMillis(0)),
+            (ReversePath::Null, None),
+            (Bytes::new(), ContentFacts::default()),
+            false,
+        );
+        let range = Range {
+            message: MessageKey(0),
+            domain: DomainKey(0),
+            first: 7,
+            count,
+            name_offset: 110,
+            attempts: 0,
+        };
         OpenRange::new(range, Arc::new(letter), Bytes::from(window), 100)
     }
 
     fn drain(open: &mut OpenRange) -> Vec<(u32, String)> {
-        std::iter::from_fn(|| open.next_name().map(|name| (name.index, name.text(open.window()).to_owned()))).collect()
+        std::iter::from_fn(|| open.next_name().map(|name| (name.index, name.text(open.window()).to_owned())))
+            .collect()
     }
 
     #[test]

@@ -56,7 +56,9 @@ pub enum Mark {
     Deferred(Waiting),
     /// What follows, up to `StateEnds`, is everything that is owed of this partition's messages up to this id;
     /// marks that this partition made before are void.
-    StateBegins { covers: MessageId },
+    StateBegins {
+        covers: MessageId,
+    },
     Owed(Waiting),
     StateEnds,
 }
@@ -90,15 +92,8 @@ pub struct Position(u64);
 impl Journal {
     /// Starts on an empty file, whose head is the first thing to be put.
     pub fn new(writer: Writer, number: JournalNumber, next_generation: u32) -> Journal {
-        let mut journal = Journal {
-            writer,
-            number,
-            offset: 0,
-            frame: Vec::new(),
-            joinable: None,
-            put: 0,
-            synced: 0,
-        };
+        let mut journal =
+            Journal { writer, number, offset: 0, frame: Vec::new(), joinable: None, put: 0, synced: 0 };
         journal.begin_file(number, next_generation);
         journal
     }
@@ -417,7 +412,13 @@ impl Fold {
                 Mark::StateBegins { covers } => open = Some((at, *covers)),
                 Mark::StateEnds => {
                     let Some((begins, covers)) = open.take() else { continue };
-                    let state = State { covers, writer: file.writer, file: (file.epoch, file.number), begins, ends: at };
+                    let state = State {
+                        covers,
+                        writer: file.writer,
+                        file: (file.epoch, file.number),
+                        begins,
+                        ends: at,
+                    };
                     self.states.insert(covers.partition(), state);
                 }
                 Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) => {}
@@ -437,10 +438,18 @@ impl Fold {
         *max = id.generation().max(*max);
         let state = self.states.get(&id.partition()).copied();
         match mark {
-            Mark::Settled(span) if counts(state, file, at) => self.of(id).settled.push((span.first, span.count)),
+            Mark::Settled(span) if counts(state, file, at) => {
+                self.of(id).settled.push((span.first, span.count))
+            }
             Mark::Deferred(waiting) if counts(state, file, at) => self.of(id).deferred.push(*waiting),
-            Mark::Owed(waiting) if state.is_some_and(|state| state.holds(file, at)) => self.of(id).owed.push(*waiting),
-            Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) | Mark::StateBegins { .. } | Mark::StateEnds => {}
+            Mark::Owed(waiting) if state.is_some_and(|state| state.holds(file, at)) => {
+                self.of(id).owed.push(*waiting)
+            }
+            Mark::Settled(_)
+            | Mark::Deferred(_)
+            | Mark::Owed(_)
+            | Mark::StateBegins { .. }
+            | Mark::StateEnds => {}
         }
     }
 
@@ -465,7 +474,9 @@ impl Fold {
 
 impl State {
     fn holds(&self, file: &JournalFile, at: usize) -> bool {
-        self.writer == file.writer && self.file == (file.epoch, file.number) && (self.begins..=self.ends).contains(&at)
+        self.writer == file.writer
+            && self.file == (file.epoch, file.number)
+            && (self.begins..=self.ends).contains(&at)
     }
 }
 
@@ -519,7 +530,13 @@ fn slots(fates: &mut [Fate], first: u32, count: u32) -> &mut [Fate] {
 }
 
 /// Cuts one base range into what is left of it, neighbours of one fate together.
-fn cut(base: &Waiting, fates: &[Fate], deferred: &[Waiting], next_offset: &dyn Fn(u32) -> Option<u32>, left: &mut Vec<Waiting>) {
+fn cut(
+    base: &Waiting,
+    fates: &[Fate],
+    deferred: &[Waiting],
+    next_offset: &dyn Fn(u32) -> Option<u32>,
+    left: &mut Vec<Waiting>,
+) {
     let mut offset = base.name_offset;
     let from = left.len();
     for index in base.span.first..base.span.first + base.span.count {
@@ -534,11 +551,17 @@ fn cut(base: &Waiting, fates: &[Fate], deferred: &[Waiting], next_offset: &dyn F
         };
         match left[from..].last_mut() {
             Some(last)
-                if last.span.first + last.span.count == index && (last.attempts, last.due) == (attempts, due) =>
+                if last.span.first + last.span.count == index
+                    && (last.attempts, last.due) == (attempts, due) =>
             {
                 last.span.count += 1;
             }
-            _ => left.push(Waiting { span: Span { id: base.span.id, first: index, count: 1 }, name_offset: offset, attempts, due }),
+            _ => left.push(Waiting {
+                span: Span { id: base.span.id, first: index, count: 1 },
+                name_offset: offset,
+                attempts,
+                due,
+            }),
         }
         offset = next_offset(offset).unwrap_or(offset);
     }
@@ -552,6 +575,7 @@ pub fn fuzz_journal(bytes: &[u8]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -564,7 +588,12 @@ mod tests {
 
     fn waiting(first: u32, count: u32, attempts: u16) -> Waiting {
         // In these tests each name takes 10 bytes.
-        Waiting { span: span(first, count), name_offset: first * 10, attempts, due: UnixMillis(u64::from(attempts) * 1000) }
+        Waiting {
+            span: span(first, count),
+            name_offset: first * 10,
+            attempts,
+            due: UnixMillis(u64::from(attempts) * 1000),
+        }
     }
 
     const WRITER: Writer = Writer { partition: 0, epoch: 1 };
@@ -604,7 +633,10 @@ mod tests {
         journal.mark(&Mark::Deferred(waiting(7, 1, 2)));
         put(&mut journal, &mut file);
         put(&mut journal, &mut file);
-        assert_eq!(marks(&file), [Mark::Settled(span(4, 3)), Mark::Settled(span(9, 1)), Mark::Deferred(waiting(7, 1, 2))]);
+        assert_eq!(
+            marks(&file),
+            [Mark::Settled(span(4, 3)), Mark::Settled(span(9, 1)), Mark::Deferred(waiting(7, 1, 2))]
+        );
         assert_eq!(read(&file, &mut |_| {}).unwrap().next_generation, 8);
     }
 
@@ -652,23 +684,37 @@ mod tests {
 
     #[test]
     fn settled_and_deferred_are_cut_out_of_the_groups() {
-        let marks = vec![Mark::Settled(span(0, 2)), Mark::Deferred(waiting(3, 1, 1)), Mark::Settled(span(6, 4))];
+        let marks =
+            vec![Mark::Settled(span(0, 2)), Mark::Deferred(waiting(3, 1, 1)), Mark::Settled(span(6, 4))];
         assert_eq!(left(&[marks]), Left::Some(vec![waiting(2, 1, 0), waiting(3, 1, 1), waiting(4, 2, 0)]));
     }
 
     #[test]
     fn order_of_marks_does_not_matter() {
-        let mut marks = vec![Mark::Deferred(waiting(3, 1, 1)), Mark::Deferred(waiting(3, 1, 2)), Mark::Settled(span(4, 1)), Mark::Deferred(waiting(4, 1, 5))];
+        let mut marks = vec![
+            Mark::Deferred(waiting(3, 1, 1)),
+            Mark::Deferred(waiting(3, 1, 2)),
+            Mark::Settled(span(4, 1)),
+            Mark::Deferred(waiting(4, 1, 5)),
+        ];
         let forward = left(&[marks.clone()]);
         marks.reverse();
         assert_eq!(forward, left(&[marks]));
-        assert_eq!(forward, Left::Some(vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)]));
+        assert_eq!(
+            forward,
+            Left::Some(vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)])
+        );
     }
 
     #[test]
     fn whole_state_replaces_what_came_before() {
         let old = vec![Mark::Settled(span(9, 1))];
-        let new = vec![Mark::StateBegins { covers: ID }, Mark::Owed(waiting(9, 1, 3)), Mark::StateEnds, Mark::Deferred(waiting(9, 1, 4))];
+        let new = vec![
+            Mark::StateBegins { covers: ID },
+            Mark::Owed(waiting(9, 1, 3)),
+            Mark::StateEnds,
+            Mark::Deferred(waiting(9, 1, 4)),
+        ];
         assert_eq!(left(&[old.clone(), new.clone()]), Left::Some(vec![waiting(9, 1, 4)]));
         // Cut short by a crash, it is no state.
         assert_eq!(left(&[old, new[..2].to_vec()]), Left::Some(vec![waiting(0, 6, 0), waiting(6, 3, 0)]));

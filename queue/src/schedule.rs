@@ -145,7 +145,10 @@ mod tests {
 
     #[test]
     fn attempts_follow_the_quadratic_curve() {
-        assert_eq!([due_after(1, 1), due_after(2, 401), due_after(3, 1601), due_after(4, 3601)], [400, 1600, 3600, 6400]);
+        assert_eq!(
+            [due_after(1, 1), due_after(2, 401), due_after(3, 1601), due_after(4, 3601)],
+            [400, 1600, 3600, 6400]
+        );
     }
 
     #[test]
@@ -163,7 +166,14 @@ mod tests {
     #[test]
     fn ranges_come_out_when_due_and_not_before() {
         let mut schedule = Schedule::default();
-        let range = |first| Range { message: MessageKey(1), domain: DomainKey(0), first, count: 1, name_offset: 0, attempts: 1 };
+        let range = |first| Range {
+            message: MessageKey(1),
+            domain: DomainKey(0),
+            first,
+            count: 1,
+            name_offset: 0,
+            attempts: 1,
+        };
         schedule.push(range(1), UnixMillis(5001));
         schedule.push(range(2), UnixMillis(4000));
         assert_eq!(schedule.pop_due(UnixMillis(3999)), None);

@@ -30,7 +30,13 @@ pub struct SiteLimits {
 
 impl Default for SiteLimits {
     fn default() -> SiteLimits {
-        SiteLimits { connections_max: 20, slots_initial: 5, backoff_secs: 60, backoff_max_secs: 3600, failures_max: 3 }
+        SiteLimits {
+            connections_max: 20,
+            slots_initial: 5,
+            backoff_secs: 60,
+            backoff_max_secs: 3600,
+            failures_max: 3,
+        }
     }
 }
 
@@ -41,7 +47,9 @@ pub enum Lease {
     /// All are out; ask again when one came back.
     Full,
     /// The site is held or waits out its back-off.
-    Wait { until: Option<Instant> },
+    Wait {
+        until: Option<Instant>,
+    },
 }
 
 /// What happened at a site, as far as its concurrency is concerned.
@@ -180,7 +188,11 @@ impl State {
         if self.failures < self.limits.failures_max {
             return None;
         }
-        let secs = self.limits.backoff_secs.saturating_mul(1 << self.backoffs.min(20)).min(self.limits.backoff_max_secs);
+        let secs = self
+            .limits
+            .backoff_secs
+            .saturating_mul(1 << self.backoffs.min(20))
+            .min(self.limits.backoff_max_secs);
         let until = now + Duration::from_secs(secs);
         // A back-off that was set is kept: failures of connections that were already open do not lengthen it.
         if self.not_before.is_none() {
@@ -269,16 +281,27 @@ mod tests {
     #[test]
     fn failures_in_a_row_make_it_wait_twice_as_long_each_time() {
         let (site, now) = site();
-        assert_eq!((site.report(now, Health::HostFailed), site.report(now, Health::HostFailed)), (None, None));
+        assert_eq!(
+            (site.report(now, Health::HostFailed), site.report(now, Health::HostFailed)),
+            (None, None)
+        );
         let until = now + Duration::from_secs(60);
         assert_eq!(site.report(now, Health::HostFailed), Some(until));
-        assert_eq!(site.report(now + Duration::from_secs(5), Health::HostFailed), Some(until), "kept exactly");
+        assert_eq!(
+            site.report(now + Duration::from_secs(5), Health::HostFailed),
+            Some(until),
+            "kept exactly"
+        );
         assert_eq!(site.lease(0, 1, now), Lease::Wait { until: Some(until) });
         assert_eq!((site.lease(0, 1, until), site.lease(0, 1, until)), (Lease::Granted, Lease::Full));
         assert_eq!(site.report(until, Health::HostFailed), Some(until + Duration::from_secs(120)));
         site.report(until, Health::Works(1));
         let lease = site.lease(0, 1, until);
-        assert_eq!(lease, Lease::Wait { until: Some(until + Duration::from_secs(120)) }, "one success ends no wait");
+        assert_eq!(
+            lease,
+            Lease::Wait { until: Some(until + Duration::from_secs(120)) },
+            "one success ends no wait"
+        );
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl Store {
             verp: head.verp,
             owed,
         });
-        MessageKey(u32::try_from(key).expect("a partition has fewer than 2^32 messages: its places are 64 bytes apart"))
+        MessageKey(
+            u32::try_from(key)
+                .expect("a partition has fewer than 2^32 messages: its places are 64 bytes apart"),
+        )
     }
 
     pub fn get(&self, key: MessageKey) -> Option<&Queued> {

@@ -3,6 +3,8 @@
 //!
 //! `SIM_SEEDS=5000 cargo test -p tests --test sim` runs more seeds; a failure prints the one to repeat.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use engine::clock::Clock;
 use engine::config::{self, Config};
 use engine::core::{Core, CoreConfig};
@@ -18,7 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::sim::{
-    CORE, Injector, InjectorPlan, LetterPlan, SimClock, SimRing, Weather, World, for_seeds, spawn_injector, spawn_sinks,
+    CORE, Injector, InjectorPlan, LetterPlan, SimClock, SimRing, Weather, World, for_seeds, spawn_injector,
+    spawn_sinks,
 };
 
 /// A run that has not settled by then never will: longer than any back-off and the longest stall.
@@ -114,7 +117,11 @@ impl Life {
 /// Answers the cores' questions from the world's routes, a little later.
 fn answer(world: &World, crossing: &Arc<Crossing>) {
     while let Some(question) = crossing.next_question() {
-        let hosts: Vec<Host> = world.route(&question.name).into_iter().map(|address| Host { name: "mx".into(), address }).collect();
+        let hosts: Vec<Host> = world
+            .route(&question.name)
+            .into_iter()
+            .map(|address| Host { name: "mx".into(), address })
+            .collect();
         let resolution = match hosts.first() {
             Some(host) => Resolution::Site { site: host.address.to_string().into(), hosts, ttl_secs: 3600 },
             None => Resolution::Failed(Reply::ours(550, (5, 1, 2), "no such domain")),
@@ -193,7 +200,9 @@ fn crash_during_recovery_loses_nothing() {
         let domains = spawn_sinks(&world, 3);
         spawn_injector(&world, 20, domains);
         // Some lives are over before their first turns are.
-        survives(&world, 3 + world.random(5), 300, 2, |world| if world.random(2) == 0 { world.crash() } else { world.kill() });
+        survives(&world, 3 + world.random(5), 300, 2, |world| {
+            if world.random(2) == 0 { world.crash() } else { world.kill() }
+        });
     });
 }
 
@@ -210,7 +219,8 @@ fn bad_disk_poisons_and_a_restart_recovers() {
 /// A start on a failing disk may fail; that is an answer. Starts again after each end.
 fn survives_bad_disk(world: &World) {
     for _ in 0..1 + world.random(3) {
-        world.adjust(|weather| (weather.read_error, weather.no_space) = (tests::sim::NEVER, weather.no_space));
+        world
+            .adjust(|weather| (weather.read_error, weather.no_space) = (tests::sim::NEVER, weather.no_space));
         let mut life = Life::begin(world, 1);
         life.live(world, Duration::from_millis(world.random(40_000)));
         world.crash();
@@ -233,7 +243,9 @@ fn fan_out_is_shared_between_cores_and_survives_crashes() {
             letter,
         };
         world.spawn(Injector::new(plan));
-        survives(&world, world.random(3), 8_000, 3, |world| if world.random(2) == 0 { world.crash() } else { world.kill() });
+        survives(&world, world.random(3), 8_000, 3, |world| {
+            if world.random(2) == 0 { world.crash() } else { world.kill() }
+        });
     });
 }
 

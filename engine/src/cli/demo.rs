@@ -92,7 +92,8 @@ pub(super) fn run(demo: &Demo) -> ExitCode {
 }
 
 pub(super) fn run_sink(args: &loadgen::cli::SinkArgs) -> ExitCode {
-    let outcome = args.config().map_err(anyhow::Error::from).and_then(|config| Ok(loadgen::sink::run(&config)?));
+    let outcome =
+        args.config().map_err(anyhow::Error::from).and_then(|config| Ok(loadgen::sink::run(&config)?));
     match outcome {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => complain(75, &format_args!("the demo's sink: {error:#}")),
@@ -107,10 +108,14 @@ impl Demo {
         let (folder, queue_on_tmpfs) = self.make_folder()?;
         let folder = folder.path();
         let (sent, received) = (folder.join("sent.tsv"), folder.join("received.tsv"));
-        let mut sink = Program::start(Command::new(std::env::current_exe()?).args(sink_args(&received)), "the sink")?;
+        let mut sink =
+            Program::start(Command::new(std::env::current_exe()?).args(sink_args(&received)), "the sink")?;
         let sink_address: SocketAddr = sink.announced()?;
         let config = self.write_config(folder, sink_address)?;
-        let mut engine = Program::start(Command::new(std::env::current_exe()?).arg("serve").arg("--config").arg(config), "the engine")?;
+        let mut engine = Program::start(
+            Command::new(std::env::current_exe()?).arg("serve").arg("--config").arg(config),
+            "the engine",
+        )?;
         let engine_address: SocketAddr = engine.announced()?;
         let cpu_before = engine.cpu_secs()?;
         let report = self.inject(engine_address, &sent)?;
@@ -118,15 +123,29 @@ impl Demo {
         let (cpu, peak_rss_bytes) = (engine.cpu_secs()? - cpu_before, engine.peak_rss()?);
         engine.stop()?;
         sink.stop()?;
-        let audit = audit::run(&AuditConfig { sent: vec![sent], received: vec![received], verp: Some(self.verp()?) })?;
+        let audit = audit::run(&AuditConfig {
+            sent: vec![sent],
+            received: vec![received],
+            verp: Some(self.verp()?),
+        })?;
         Ok(self.summarize(&audit, cpu, peak_rss_bytes, report.elapsed_secs, queue_on_tmpfs))
     }
 
     fn verp(&self) -> anyhow::Result<audit::verp::VerpCheck> {
-        Ok(audit::verp::VerpCheck::new("newsletter+{}@demo.test", "+=".parse().map_err(|error| anyhow::anyhow!("{error}"))?))
+        Ok(audit::verp::VerpCheck::new(
+            "newsletter+{}@demo.test",
+            "+=".parse().map_err(|error| anyhow::anyhow!("{error}"))?,
+        ))
     }
 
-    fn summarize(&self, audit: &AuditReport, cpu: f64, peak_rss_bytes: u64, injection_s: f64, queue_on_tmpfs: bool) -> Summary {
+    fn summarize(
+        &self,
+        audit: &AuditReport,
+        cpu: f64,
+        peak_rss_bytes: u64,
+        injection_s: f64,
+        queue_on_tmpfs: bool,
+    ) -> Summary {
         let delivered = audit.received - audit.duplicated;
         Summary {
             recipients: self.recipients,
@@ -156,12 +175,16 @@ impl Demo {
     fn make_folder(&self) -> anyhow::Result<(tempfile::TempDir, bool)> {
         let candidates = match &self.folder {
             Some(folder) => vec![folder.clone()],
-            None => vec!["/var/tmp".into(), std::env::current_dir().unwrap_or_default(), std::env::temp_dir()],
+            None => {
+                vec!["/var/tmp".into(), std::env::current_dir().unwrap_or_default(), std::env::temp_dir()]
+            }
         };
-        let is_tmpfs = |path: &PathBuf| rustix::fs::statfs(path).is_ok_and(|stat| i64::from(stat.f_type) == TMPFS_MAGIC);
+        let is_tmpfs = |path: &PathBuf| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
         let is_usable = |path: &&PathBuf| tempfile::tempdir_in(path).is_ok();
         let on_disk = candidates.iter().filter(|path| !is_tmpfs(path)).find(is_usable);
-        let folder = on_disk.or_else(|| candidates.iter().find(is_usable)).context("no folder for the queue can be written to")?;
+        let folder = on_disk
+            .or_else(|| candidates.iter().find(is_usable))
+            .context("no folder for the queue can be written to")?;
         let made = tempfile::Builder::new().prefix("ringpost-demo-").tempdir_in(folder)?;
         Ok((made, is_tmpfs(folder)))
     }
@@ -185,14 +208,23 @@ impl Demo {
         };
         let mut config = config;
         config.insert("queue".into(), folder.join("queue").display().to_string().into());
-        config.insert("cpus".into(), self.cpus().into_iter().map(|cpu| i64::try_from(cpu).unwrap_or(0)).collect::<Vec<_>>().into());
+        config.insert(
+            "cpus".into(),
+            self.cpus().into_iter().map(|cpu| i64::try_from(cpu).unwrap_or(0)).collect::<Vec<_>>().into(),
+        );
         let limit = i64::try_from(self.recipients.max(1000)).context("--recipients is too large")?;
-        config.insert("intake".into(), toml::Table::from_iter([("recipients_max".to_owned(), limit.into())]).into());
+        config.insert(
+            "intake".into(),
+            toml::Table::from_iter([("recipients_max".to_owned(), limit.into())]).into(),
+        );
         if let Some(delivery) = config.get_mut("delivery").and_then(toml::Value::as_table_mut) {
             delivery.insert("connections_max".into(), i64::from(self.connections).into());
             delivery.insert("window_max".into(), i64::from(self.window).into());
         }
-        config.insert("routes".into(), toml::Table::from_iter([("*".to_owned(), sink.to_string().into())]).into());
+        config.insert(
+            "routes".into(),
+            toml::Table::from_iter([("*".to_owned(), sink.to_string().into())]).into(),
+        );
         let path = folder.join("ringpost.toml");
         std::fs::write(&path, toml::to_string(&config)?)?;
         Ok(path)
@@ -220,11 +252,18 @@ impl Demo {
 
     /// Follows the sink until everybody is served.
     fn watch(&self, sink: &mut Program) -> anyhow::Result<()> {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(self.recipients) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} delivered, {per_sec}, {eta} left")?);
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::new(self.recipients)
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_style(ProgressStyle::with_template(
+            "{bar:40} {human_pos}/{human_len} delivered, {per_sec}, {eta} left",
+        )?);
         let (mut last, mut still) = (0, Duration::ZERO);
         while last < self.recipients {
-            let stats: serde_json::Value = serde_json::from_str(&sink.line()?).context("the sink's counters")?;
+            let stats: serde_json::Value =
+                serde_json::from_str(&sink.line()?).context("the sink's counters")?;
             let accepted = stats["recipients"].as_u64().context("the sink's counters lack recipients")?;
             still = if accepted > last { Duration::ZERO } else { still + STATS };
             last = accepted;
@@ -244,7 +283,11 @@ impl Demo {
             return;
         }
         let rounded = |number: f64| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate, rounded for people")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate, rounded for people"
+            )]
             grouped(number.round() as u64)
         };
         println!("recipients            {:>12}", grouped(summary.recipients));
@@ -253,7 +296,10 @@ impl Demo {
         println!("duplicated            {:>12}", grouped(summary.duplicated));
         println!("altered, wrong sender {:>12}", format!("{}, {}", summary.altered, summary.wrong_sender));
         println!("deliveries per second {:>12}", rounded(summary.deliveries_per_s));
-        println!("CPU µs per delivery   {:>12.2}  (the engine's own, its kernel time included)", summary.cpu_us_per_delivery);
+        println!(
+            "CPU µs per delivery   {:>12.2}  (the engine's own, its kernel time included)",
+            summary.cpu_us_per_delivery
+        );
         println!("peak memory, MiB      {:>12.1}", summary.peak_rss_bytes as f64 / 1048576.0);
         println!("injection, s          {:>12.3}", summary.injection_s);
         println!(
@@ -303,7 +349,9 @@ impl Program {
     fn announced(&mut self) -> anyhow::Result<SocketAddr> {
         let line = self.line()?;
         let address = line.strip_prefix("listening ").and_then(|rest| rest.split_whitespace().next());
-        address.and_then(|address| address.parse().ok()).with_context(|| format!("{} said {line:?}", self.name))
+        address
+            .and_then(|address| address.parse().ok())
+            .with_context(|| format!("{} said {line:?}", self.name))
     }
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {
@@ -314,13 +362,17 @@ impl Program {
     fn cpu_secs(&self) -> anyhow::Result<f64> {
         let stat = self.proc("stat")?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).context("/proc/PID/stat");
+        let ticks =
+            |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).context("/proc/PID/stat");
         Ok((ticks(11)? + ticks(12)?) / rustix::param::clock_ticks_per_second() as f64)
     }
 
     fn peak_rss(&self) -> anyhow::Result<u64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in /proc/PID/status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM in /proc/PID/status")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }

@@ -81,9 +81,14 @@ fn stat(queue: &Path, json: bool) -> anyhow::Result<()> {
     })?;
     let (owed, tried) = domains.values().fold((0, 0), |sums, (owed, tried)| (sums.0 + owed, sums.1 + tried));
     if json {
-        let by_domain: BTreeMap<_, _> =
-            domains.iter().map(|(domain, (owed, tried))| (domain, serde_json::json!({ "owed": owed, "deferred": tried }))).collect();
-        println!("{}", serde_json::json!({ "messages": messages, "octets": octets, "recipients_owed": owed, "deferred": tried, "domains": by_domain }));
+        let by_domain: BTreeMap<_, _> = domains
+            .iter()
+            .map(|(domain, (owed, tried))| (domain, serde_json::json!({ "owed": owed, "deferred": tried })))
+            .collect();
+        println!(
+            "{}",
+            serde_json::json!({ "messages": messages, "octets": octets, "recipients_owed": owed, "deferred": tried, "domains": by_domain })
+        );
         return Ok(());
     }
     println!("messages in queue: {}", grouped(messages));
@@ -100,7 +105,8 @@ fn stat(queue: &Path, json: bool) -> anyhow::Result<()> {
 fn list(queue: &Path, json: bool) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     visit(queue, &mut |entry| {
-        let (id, arrived, len) = (entry.head.id.to_string(), entry.head.arrived.rfc3339(), entry.head.content_len);
+        let (id, arrived, len) =
+            (entry.head.id.to_string(), entry.head.arrived.rfc3339(), entry.head.content_len);
         let owed = entry.owed();
         let first = entry.domains.keys().next().unwrap_or(&"");
         if json {
@@ -109,8 +115,19 @@ fn list(queue: &Path, json: bool) -> anyhow::Result<()> {
                 "recipients": entry.head.recipients, "owed": owed, "domains": entry.domains.keys().collect::<Vec<_>>(), "next_due": due });
             return writeln!(out, "{line}");
         }
-        let more = if entry.domains.len() > 1 { format!(" and {} more domains", entry.domains.len() - 1) } else { String::new() };
-        writeln!(out, "{id}  {arrived}  {:>12}  <{}>  {} of {} to do at {first}{more}", grouped(u64::from(len)), entry.sender, grouped(owed), grouped(u64::from(entry.head.recipients)))
+        let more = if entry.domains.len() > 1 {
+            format!(" and {} more domains", entry.domains.len() - 1)
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "{id}  {arrived}  {:>12}  <{}>  {} of {} to do at {first}{more}",
+            grouped(u64::from(len)),
+            entry.sender,
+            grouped(owed),
+            grouped(u64::from(entry.head.recipients))
+        )
     })?;
     out.flush()?;
     Ok(())
@@ -133,7 +150,12 @@ fn visit(queue: &Path, visitor: Visitor<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn visit_segment(ring: &mut Uring, path: &Path, journals: &Journals, visitor: Visitor<'_>) -> anyhow::Result<()> {
+fn visit_segment(
+    ring: &mut Uring,
+    path: &Path,
+    journals: &Journals,
+    visitor: Visitor<'_>,
+) -> anyhow::Result<()> {
     let file = match ring.open_now(path, Access::Read) {
         Ok(file) => file,
         // The daemon just removed it: nothing in it is owed.
@@ -162,6 +184,7 @@ fn visit_message(head: Head, meta: &[u8], journals: &Journals, visitor: Visitor<
         sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
     }
     let now = clock::wall();
-    let next_due = left.iter().map(|(_, waiting)| waiting.due).filter(|due| *due > now).min().unwrap_or_default();
+    let next_due =
+        left.iter().map(|(_, waiting)| waiting.due).filter(|due| *due > now).min().unwrap_or_default();
     visitor(&Entry { head, sender: parsed.reverse_path, domains, next_due })
 }

@@ -44,10 +44,14 @@ impl Resolver {
             TokioResolver::builder(provider)?
         } else {
             let servers = servers.iter().map(|server| name_server(*server)).collect();
-            TokioResolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), servers), provider)
+            TokioResolver::builder_with_config(
+                ResolverConfig::from_parts(None, Vec::new(), servers),
+                provider,
+            )
         };
         let options = builder.options_mut();
-        (options.ndots, options.cache_size, options.timeout, options.attempts) = (0, 1 << 16, Duration::from_secs(5), 2);
+        (options.ndots, options.cache_size, options.timeout, options.attempts) =
+            (0, 1 << 16, Duration::from_secs(5), 2);
         options.use_hosts_file = ResolveHosts::Auto;
         options.negative_min_ttl = Some(Duration::from_secs(TTL_MIN_SECS));
         let own_name = settings.config.host_name.to_lowercase();
@@ -73,7 +77,9 @@ impl Resolver {
         let answer = match resolver.mx_lookup(format!("{domain}.")).await {
             Ok(answer) => answer,
             // No MX: the domain is its own host (RFC 5321 §5.1).
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) if none.response_code == ResponseCode::NoError => {
+            Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+                if none.response_code == ResponseCode::NoError =>
+            {
                 return one_host(resolver, domain, self.port).await;
             }
             Err(error) => return refusal(domain, &error),
@@ -82,12 +88,18 @@ impl Resolver {
             .answers()
             .iter()
             .filter_map(|record| match &record.data {
-                RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii().trim_end_matches('.').to_lowercase())),
+                RData::MX(mx) => {
+                    Some((mx.preference, mx.exchange.to_ascii().trim_end_matches('.').to_lowercase()))
+                }
                 _ => None,
             })
             .collect();
         if exchanges.iter().all(|(_, name)| name.is_empty()) {
-            return Resolution::Failed(Reply::ours(556, (5, 1, 10), "the domain takes no mail (null MX, RFC 7505)"));
+            return Resolution::Failed(Reply::ours(
+                556,
+                (5, 1, 10),
+                "the domain takes no mail (null MX, RFC 7505)",
+            ));
         }
         exchanges.retain(|(_, name)| !name.is_empty());
         sort_exchanges(&mut exchanges);
@@ -95,13 +107,23 @@ impl Resolver {
             exchanges.retain(|(preference, _)| *preference < own);
         }
         if exchanges.is_empty() {
-            return Resolution::Failed(Reply::ours(554, (5, 4, 6), "the best MX of the domain is this host, which does not take its mail"));
+            return Resolution::Failed(Reply::ours(
+                554,
+                (5, 4, 6),
+                "the best MX of the domain is this host, which does not take its mail",
+            ));
         }
         let ttl = answer.valid_until().saturating_duration_since(crate::clock::now());
         self.hosts_of(resolver, domain, exchanges, ttl.as_secs()).await
     }
 
-    async fn hosts_of(&self, resolver: &TokioResolver, domain: &str, exchanges: Vec<(u16, String)>, ttl_secs: u64) -> Resolution {
+    async fn hosts_of(
+        &self,
+        resolver: &TokioResolver,
+        domain: &str,
+        exchanges: Vec<(u16, String)>,
+        ttl_secs: u64,
+    ) -> Resolution {
         let mut hosts = Vec::new();
         let mut trouble = None;
         for (_, name) in exchanges.iter().take(HOSTS_MAX) {
@@ -112,7 +134,13 @@ impl Resolver {
         }
         if hosts.is_empty() {
             return trouble.map_or_else(
-                || Resolution::Failed(Reply::ours(550, (5, 4, 4), &format!("no MX of {domain} has an address"))),
+                || {
+                    Resolution::Failed(Reply::ours(
+                        550,
+                        (5, 4, 4),
+                        &format!("no MX of {domain} has an address"),
+                    ))
+                },
                 |error| refusal(domain, &error),
             );
         }

@@ -22,7 +22,8 @@ pub(super) async fn serve(listener: std::net::TcpListener, crossing: Arc<Crossin
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "serving HTTP"),
     };
-    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).with_state(crossing);
+    let router =
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).with_state(crossing);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "serving HTTP");
     }
@@ -32,7 +33,8 @@ async fn metrics(State(crossing): State<Arc<Crossing>>) -> impl IntoResponse {
     let mut registry = Registry::with_prefix("ringpost");
     registry.register_collector(Box::new(Cores(crossing)));
     let mut page = String::new();
-    let status = if encode(&mut page, &registry).is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let status =
+        if encode(&mut page, &registry).is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
 }
 
@@ -50,8 +52,14 @@ async fn health(State(crossing): State<Arc<Crossing>>) -> impl IntoResponse {
 struct Cores(Arc<Crossing>);
 
 /// Those that also fall.
-const GAUGES: [&str; 6] =
-    ["queued_messages", "queued_recipients", "deferred_recipients", "sessions_in", "sessions_out", "poisoned"];
+const GAUGES: [&str; 6] = [
+    "queued_messages",
+    "queued_recipients",
+    "deferred_recipients",
+    "sessions_in",
+    "sessions_out",
+    "poisoned",
+];
 
 impl Collector for Cores {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

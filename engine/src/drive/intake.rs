@@ -6,8 +6,8 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
 use bytes::Bytes;
-use message::received::Received as Trace;
 use message::MessageId;
+use message::received::Received as Trace;
 use queue::log::record;
 use ring::{Outgoing, Piece, Received, Ring, Socket, Token};
 use slab::Slab;
@@ -114,7 +114,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         debug_assert_eq!(untoken(listener).0, Kind::Listener);
         self.counters.connections_in.add(1);
         let generation = self.intake.next_generation();
-        if self.intake.clients.len() >= self.settings.config.intake.sessions_max || self.stop != Stop::Running {
+        if self.intake.clients.len() >= self.settings.config.intake.sessions_max || self.stop != Stop::Running
+        {
             self.refuse(socket, generation);
             return;
         }
@@ -144,11 +145,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// One sentence, then the door.
     fn refuse(&mut self, socket: Socket, generation: u32) {
-        let mut outgoing = Outgoing::default();
-        outgoing.own = smtp_in::refusal_too_busy(&self.settings.config.host_name);
+        let own = smtp_in::refusal_too_busy(&self.settings.config.host_name);
+        let mut outgoing = Outgoing { own, ..Outgoing::default() };
         outgoing.pieces.push(Piece::Own(0..u32::try_from(outgoing.own.len()).unwrap_or(0)));
         let index = self.intake.refused.insert((generation, socket));
-        let place = place_of(index | REFUSED as usize, generation);
+        let mut place = place_of(index, generation);
+        place.index |= REFUSED;
         self.ring.send(token(Kind::Intake, place), socket, outgoing);
     }
 
@@ -156,7 +158,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let gate = self.gate();
         let Some(client) = self.intake.get(place) else { return self.ring.give_back(data) };
         let bytes = self.ring.received(&data);
-        let used = if client.held.is_empty() { client.session.handle_bytes(self.now, gate, bytes) } else { 0 };
+        let used =
+            if client.held.is_empty() { client.session.handle_bytes(self.now, gate, bytes) } else { 0 };
         client.held.extend_from_slice(&bytes[used..]);
         self.ring.give_back(data);
         self.drain_client(place);
@@ -331,7 +334,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         content.extend_from_slice(&submission.content);
         let Submission { transaction, envelope, facts, .. } = submission;
         let meta = record::meta_of(&envelope);
-        let new = super::log::Incoming { envelope, facts, content: Bytes::from(content), meta: Bytes::from(meta) };
+        let new =
+            super::log::Incoming { envelope, facts, content: Bytes::from(content), meta: Bytes::from(meta) };
         let submitter = Submitter { place, transaction };
         if let Err(outcome) = self.append(new, super::log::Origin::Session(submitter)) {
             self.answer(submitter, outcome);

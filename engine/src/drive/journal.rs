@@ -58,7 +58,12 @@ pub(crate) struct JournalDrive {
 
 impl JournalDrive {
     /// Begins a new file; the state of the partition follows as its first marks.
-    pub(crate) fn start<R: Ring>(ring: &mut R, index: usize, config: &Config, journals: &Journals) -> Result<JournalDrive, StartError> {
+    pub(crate) fn start<R: Ring>(
+        ring: &mut R,
+        index: usize,
+        config: &Config,
+        journals: &Journals,
+    ) -> Result<JournalDrive, StartError> {
         let partition = u8::try_from(index).expect("at most 64 cores");
         let folder_path = partition_folder(&config.queue, partition);
         let wrap = |path: &Path| {
@@ -165,7 +170,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn sync_journal(&mut self) {
         let drive = &mut self.journal;
-        let is_due = drive.sync_due.is_some_and(|due| due <= self.now) || self.stop != crate::core::Stop::Running;
+        let is_due =
+            drive.sync_due.is_some_and(|due| due <= self.now) || self.stop != crate::core::Stop::Running;
         if self.halted {
             drive.sync_due = None;
             return;
@@ -246,7 +252,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.ring.allocate(token_of(Kind::JournalAllocate, 1), file, self.journal.turn_len);
                 self.journal.next = Next::Allocating(path, file);
             }
-            Err(error) => tracing::error!(path = %path.display(), %error, "no new journal; the old one grows on"),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "no new journal; the old one grows on")
+            }
         }
     }
 

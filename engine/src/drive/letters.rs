@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Enough of the meta part to hold reverse-path and VERP.
 const META_HEAD_LEN: u32 = 1024;
 
+#[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
+const HEAD_SPAN: u32 = HEAD_LEN as u32;
+
 #[derive(Debug)]
 struct Cached {
     letter: Arc<Letter>,
@@ -93,7 +96,11 @@ impl Letters {
             self.len -= cached.len().min(self.len);
         }
         // Names of ended messages must not pile up in the order.
-        while self.order.front().is_some_and(|(key, id)| self.cached.get(key).is_none_or(|cached| cached.letter.id != *id)) {
+        while self
+            .order
+            .front()
+            .is_some_and(|(key, id)| self.cached.get(key).is_none_or(|cached| cached.letter.id != *id))
+        {
             self.order.pop_front();
         }
     }
@@ -141,12 +148,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn load(&mut self, site: SiteKey, range: Range, queued: &Queued, letter: Option<Arc<Letter>>) {
         let has_letter = letter.is_some();
-        let load = Load { site, range, head: None, content: None, names: None, letter, pending: 0, failed: None };
+        let load =
+            Load { site, range, head: None, content: None, names: None, letter, pending: 0, failed: None };
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
         let is_small = meta_len <= WINDOW_LEN;
         if !has_letter || is_small {
-            let len = HEAD_LEN as u32 + if is_small { meta_len } else { META_HEAD_LEN };
+            let len = HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN };
             self.read_part(index, Part::Head, queued, queued.id.place(), len);
         }
         if !has_letter {
@@ -211,7 +219,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Some(letter) => letter,
             None => Arc::new(letter_of(queued, head.as_ref()?, meta.as_ref()?, load.content?)?),
         };
-        let (window, offset) = if is_small { (meta?, 0) } else { (Bytes::from(load.names?), load.range.name_offset) };
+        let (window, offset) =
+            if is_small { (meta?, 0) } else { (Bytes::from(load.names?), load.range.name_offset) };
         let open = OpenRange::new(load.range, Arc::clone(&letter), window.clone(), offset);
         // A window without the name it was read for is no window.
         open.clone().next_name()?;
@@ -221,11 +230,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
 }
 
 fn letter_of(queued: &Queued, head: &[u8], meta: &[u8], content: Vec<u8>) -> Option<Letter> {
-    let head = Head::decode(head).filter(|head| head.id == queued.id && head.content_len == queued.content_len)?;
+    let head =
+        Head::decode(head).filter(|head| head.id == queued.id && head.content_len == queued.content_len)?;
     if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
         return None;
     }
     let parsed = Meta::parse(meta, queued.verp)?;
     let sender = (parsed.reverse_path()?, parsed.verp);
-    Some(Letter::new((queued.id, queued.arrived), sender, (Bytes::from(content), queued.facts), queued.smtputf8))
+    Some(Letter::new(
+        (queued.id, queued.arrived),
+        sender,
+        (Bytes::from(content), queued.facts),
+        queued.smtputf8,
+    ))
 }

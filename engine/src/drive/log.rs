@@ -7,7 +7,9 @@ use super::intake::Submitter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, token_of};
-use crate::recovery::{Journals, RecoverError, SegmentFile, io_error, numbered, partition_folder, what_is_left};
+use crate::recovery::{
+    Journals, RecoverError, SegmentFile, io_error, numbered, partition_folder, what_is_left,
+};
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::Letter;
@@ -183,7 +185,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn recover_partition(&mut self, partition: u8, journals: &Journals) -> Result<(), RecoverError> {
         let folder = partition_folder(&self.logs.queue, partition);
-        let (mut segments, mut files, mut generation) = (Vec::new(), BTreeMap::new(), journals.next_generation);
+        let (mut segments, mut files, mut generation) =
+            (Vec::new(), BTreeMap::new(), journals.next_generation);
         let mut found = Vec::new();
         for name in self.ring.list(&folder).map_err(io_error(&folder))? {
             let Some(number) = numbered(&name, "data-").map(SegmentNumber) else { continue };
@@ -293,7 +296,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.logs.primary_mut().log.start_commit();
         }
         for partition in self.logs.partitions() {
-            while let Some(output) = self.logs.partitions.get_mut(&partition).and_then(|entry| entry.log.poll_output()) {
+            while let Some(output) =
+                self.logs.partitions.get_mut(&partition).and_then(|entry| entry.log.poll_output())
+            {
                 self.on_log_output(partition, output);
             }
         }
@@ -342,11 +347,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(appended) = self.logs.appended.try_remove(entry) else { return };
         let Appended { origin, reverse_path, verp, content, meta } = appended;
         let key = self.store.admit(head, head.recipients);
-        let letter = Letter::new((head.id, head.arrived), (reverse_path, verp), (content, head.facts), head.smtputf8);
+        let letter =
+            Letter::new((head.id, head.arrived), (reverse_path, verp), (content, head.facts), head.smtputf8);
         let groups = Meta::parse(&meta, head.verp).into_iter().flat_map(|meta| meta.groups());
         for group in groups {
             let domain = self.domains.owe(group.domain, group.count);
-            let range = Range { message: key, domain, first: group.first, count: group.count, name_offset: group.name_offset, attempts: 0 };
+            let range = Range {
+                message: key,
+                domain,
+                first: group.first,
+                count: group.count,
+                name_offset: group.name_offset,
+                attempts: 0,
+            };
             self.offer_range(range);
         }
         self.letters.insert(key, Arc::new(letter), Some(meta));

@@ -44,7 +44,11 @@ impl Delivery {
     }
 
     fn open_ranges(&self) -> impl Iterator<Item = Range> {
-        self.names.iter().enumerate().filter(|(at, _)| self.open >> at & 1 == 1).map(|(_, name)| self.range(name))
+        self.names
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| self.open >> at & 1 == 1)
+            .map(|(_, name)| self.range(name))
     }
 }
 
@@ -80,12 +84,17 @@ impl Outbound {
     }
 
     pub(crate) fn get(&mut self, place: Place) -> Option<&mut Connection> {
-        self.connections.get_mut(place.index as usize).filter(|connection| connection.generation == place.generation)
+        self.connections
+            .get_mut(place.index as usize)
+            .filter(|connection| connection.generation == place.generation)
     }
 
     /// Every range in flight.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
-        self.connections.iter().flat_map(|(_, connection)| &connection.deliveries).flat_map(|(_, delivery)| delivery.open_ranges())
+        self.connections
+            .iter()
+            .flat_map(|(_, connection)| &connection.deliveries)
+            .flat_map(|(_, delivery)| delivery.open_ranges())
     }
 
     fn places(&self) -> Vec<Place> {
@@ -111,7 +120,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let deadline = self.now + Duration::from_secs(self.settings.config.delivery.connect_timeout_secs);
         let entry = self.outbound.connections.vacant_entry();
         let place = place_of(entry.key(), generation);
-        let connected = self.ring.connect(token(Kind::Outbound, place), host.address, self.settings.config.delivery.bind);
+        let connected =
+            self.ring.connect(token(Kind::Outbound, place), host.address, self.settings.config.delivery.bind);
         let socket = match connected {
             Ok(socket) => socket,
             Err(error) => {
@@ -152,7 +162,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.counters.connections_out.add(1);
         let site = self.sites.get(key);
-        let habits = site.hosts.iter().find(|host| host.host.address == peer).map(|host| host.habits).unwrap_or_default();
+        let habits = site
+            .hosts
+            .iter()
+            .find(|host| host.host.address == peer)
+            .map(|host| host.habits)
+            .unwrap_or_default();
         connection_of(&mut self.outbound, place).session =
             Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits));
         self.ring.receive(token(Kind::Outbound, place), socket);
@@ -169,7 +184,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     pub(crate) fn on_outbound_ended(&mut self, place: Place, result: &io::Result<()>) {
-        let why = result.as_ref().err().map_or_else(|| "the peer closed the connection".to_owned(), ToString::to_string);
+        let why = result
+            .as_ref()
+            .err()
+            .map_or_else(|| "the peer closed the connection".to_owned(), ToString::to_string);
         self.connection_lost(place, &why);
     }
 
@@ -181,12 +199,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.drain_connection(place);
     }
 
-    pub(crate) fn on_outbound_sent(&mut self, place: Place, result: io::Result<()>, outgoing: Outgoing, copied: Option<bool>) {
+    pub(crate) fn on_outbound_sent(
+        &mut self,
+        place: Place,
+        result: io::Result<()>,
+        outgoing: Outgoing,
+        copied: Option<bool>,
+    ) {
         let Some(connection) = self.outbound.get(place) else { return };
         connection.outgoing = Some(outgoing);
         let (site, peer) = (connection.site, connection.peer);
         if copied == Some(true)
-            && let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer)
+            && let Some(host) =
+                self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer)
         {
             host.copies = true;
         }
@@ -235,7 +260,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Carries out what the session says, then gives it more to do.
     fn drain_connection(&mut self, place: Place) {
-        while let Some(output) = self.outbound.get(place).and_then(|connection| connection.session.as_mut()).and_then(Session::poll_output) {
+        while let Some(output) = self
+            .outbound
+            .get(place)
+            .and_then(|connection| connection.session.as_mut())
+            .and_then(Session::poll_output)
+        {
             match output {
                 Output::Ready => self.on_ready(place),
                 Output::Verdict { key, recipient, verdict, scope } => {
@@ -272,7 +302,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match (&verdict, scope) {
             (Verdict::Deferred(_), Scope::Site) => self.site_throttles(site),
             // The connection's end says it once, for all that were in flight.
-            (Verdict::Deferred(reply), Scope::Host) if reply.code == 421 => self.host_failed(site, peer, reply.clone()),
+            (Verdict::Deferred(reply), Scope::Host) if reply.code == 421 => {
+                self.host_failed(site, peer, reply.clone())
+            }
             (Verdict::Deferred(_), Scope::Host) => {}
             (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => self.site_works(site),
         }
@@ -306,7 +338,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             host.habits = habits.unwrap_or(host.habits);
         }
         self.close_connection(place);
-        if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict {
+        if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
+        {
             if !was_ready {
                 self.counters.connect_failures.add(1);
             }
@@ -376,7 +409,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn note_idle(&mut self, place: Place) {
         let now = self.now;
         let Some(connection) = self.outbound.get(place) else { return };
-        let is_idle = connection.session.as_ref().is_some_and(|session| session.is_idle() && session.capacity() > 0);
+        let is_idle =
+            connection.session.as_ref().is_some_and(|session| session.is_idle() && session.capacity() > 0);
         let was_idle = connection.idle_since.is_some();
         if is_idle == was_idle {
             return;
@@ -408,8 +442,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut sender = std::mem::take(&mut self.outbound.sender);
         sender.clear();
         self.render_sender(&delivery, domain, &mut sender);
-        let recipients: SmallVec<[MailboxRef<'_>; 1]> =
-            delivery.names.iter().map(|name| MailboxRef { local_part: delivery.local_part(name), domain }).collect();
+        let recipients: SmallVec<[MailboxRef<'_>; 1]> = delivery
+            .names
+            .iter()
+            .map(|name| MailboxRef { local_part: delivery.local_part(name), domain })
+            .collect();
         let connection = connection_of(&mut self.outbound, place);
         let transaction = Transaction {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
@@ -453,7 +490,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Names for one transaction from the site's first open range; opens the next range when one is used up.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
-        let most = self.settings.config.delivery.recipients_per_transaction.min(peer_max.map_or(usize::MAX, |max| max as usize)).max(1);
+        let most = self
+            .settings
+            .config
+            .delivery
+            .recipients_per_transaction
+            .min(peer_max.map_or(usize::MAX, |max| max as usize))
+            .max(1);
         loop {
             let Some(open) = self.sites.get_mut(key).open.front_mut() else {
                 self.open_next(key)?;
@@ -467,13 +510,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
             {
                 names.push(name);
             }
-            let (letter, window, is_done) = (Arc::clone(open.letter()), open.window().clone(), open.is_done());
+            let (letter, window, is_done) =
+                (Arc::clone(open.letter()), open.window().clone(), open.is_done());
             if is_done || names.is_empty() {
                 self.finish_open(key);
             }
             if !names.is_empty() {
                 let open = u128::MAX >> (128 - names.len());
-                let delivery = Delivery { letter, message: range.message, domain: range.domain, attempts: range.attempts, names, open, window };
+                let delivery = Delivery {
+                    letter,
+                    message: range.message,
+                    domain: range.domain,
+                    attempts: range.attempts,
+                    names,
+                    open,
+                    window,
+                };
                 return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
             }
         }
@@ -513,7 +565,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn fly(&mut self, place: Place) {
         let now = self.now;
         let Outbound { connections, flight, .. } = &mut self.outbound;
-        let Some(connection) = connections.get_mut(place.index as usize).filter(|connection| connection.generation == place.generation) else { return };
+        let Some(connection) = connections
+            .get_mut(place.index as usize)
+            .filter(|connection| connection.generation == place.generation)
+        else {
+            return;
+        };
         let Some(session) = &mut connection.session else { return };
         if connection.outgoing.is_none() || !session.take_flight(now, flight) {
             return;
@@ -536,7 +593,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let zero_copy_min = self.settings.config.delivery.zero_copy_min;
         if zero_copy_min > 0 && largest >= zero_copy_min {
             let hosts = &self.sites.get(connection.site).hosts;
-            outgoing.zero_copy = hosts.iter().any(|host| host.host.address == connection.peer && !host.copies);
+            outgoing.zero_copy =
+                hosts.iter().any(|host| host.host.address == connection.peer && !host.copies);
         }
         self.ring.send(token(Kind::Outbound, place), connection.socket, outgoing);
     }
@@ -554,4 +612,3 @@ impl Connection {
 fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
 }
-

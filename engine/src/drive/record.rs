@@ -23,7 +23,11 @@ pub(crate) struct DeliveryLog {
 }
 
 impl DeliveryLog {
-    pub(crate) fn open<R: Ring>(ring: &mut R, config: &Config, _now: Instant) -> Result<DeliveryLog, StartError> {
+    pub(crate) fn open<R: Ring>(
+        ring: &mut R,
+        config: &Config,
+        _now: Instant,
+    ) -> Result<DeliveryLog, StartError> {
         let file = match &config.delivery_log {
             Some(path) => Some(
                 ring.open_now(path, Access::Append)

@@ -138,11 +138,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn lend(&mut self) {
         let share_len = self.settings.config.delivery.share_len;
-        if !self.crossing.has_idle_core(self.index) || self.crossing.chunks_on_offer() >= 2 * self.crossing.cores() {
+        if !self.crossing.has_idle_core(self.index)
+            || self.crossing.chunks_on_offer() >= 2 * self.crossing.cores()
+        {
             return;
         }
         for key in self.sites.keys() {
-            while self.shares.lent.len() < LENT_MAX && self.crossing.chunks_on_offer() < 2 * self.crossing.cores() {
+            while self.shares.lent.len() < LENT_MAX
+                && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
+            {
                 let Some(part) = self.part_to_lend(key, share_len) else { break };
                 let range = part.range();
                 let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most LENT_MAX");
@@ -161,7 +165,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         {
             return open.split(share_len.min(open.range().count / 2));
         }
-        let range = *site.queue.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+        let range =
+            *site.queue.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
         let site = self.sites.get_mut(key);
@@ -173,7 +178,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn borrow_chunks(&mut self) {
-        let has_time = self.shares.at_work < BORROWED_MAX && (self.shares.at_work > 0 || !self.sites.have_work());
+        let has_time =
+            self.shares.at_work < BORROWED_MAX && (self.shares.at_work > 0 || !self.sites.have_work());
         if has_time != self.shares.is_idle {
             self.shares.is_idle = has_time;
             self.crossing.set_idle(self.index, has_time);
@@ -190,7 +196,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.counters.chunks_borrowed.add(1);
         let mut range = open.range();
         let id = open.letter().id;
-        let borrowed = Borrowed { owner, lent, id, open, left: range.count, settled: Vec::new(), waiting: Vec::new(), has_reported: false };
+        let borrowed = Borrowed {
+            owner,
+            lent,
+            id,
+            open,
+            left: range.count,
+            settled: Vec::new(),
+            waiting: Vec::new(),
+            has_reported: false,
+        };
         let index = u32::try_from(self.shares.borrowed.insert(borrowed)).expect("few chunks");
         self.shares.at_work += 1;
         range.message = MessageKey(BORROWED | index);
@@ -250,7 +265,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for waiting in report.waiting {
             let Waiting { span, name_offset, attempts, due } = waiting;
             self.mark(&Mark::Deferred(waiting));
-            self.schedule.push(Range { first: span.first, count: span.count, name_offset, attempts, ..range }, due);
+            self.schedule
+                .push(Range { first: span.first, count: span.count, name_offset, attempts, ..range }, due);
         }
         self.shares.noted.push_back((self.journal.journal.position(), report.borrower, report.borrowed));
     }
@@ -262,8 +278,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .borrowed
             .iter()
             .flat_map(|(_, borrowed)| {
-                let settled = borrowed.settled.iter().map(|(first, count)| Mark::Settled(Span { id: borrowed.id, first: *first, count: *count }));
-                settled.chain(borrowed.waiting.iter().map(|waiting| Mark::Deferred(*waiting))).collect::<Vec<_>>()
+                let settled = borrowed.settled.iter().map(|(first, count)| {
+                    Mark::Settled(Span { id: borrowed.id, first: *first, count: *count })
+                });
+                settled
+                    .chain(borrowed.waiting.iter().map(|waiting| Mark::Deferred(*waiting)))
+                    .collect::<Vec<_>>()
             })
             .collect();
         for mark in &marks {

@@ -119,7 +119,9 @@ impl Sites {
 
     /// Every range that is ready.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
-        self.sites.iter().flat_map(|(_, site)| site.queue.iter().copied().chain(site.open.iter().map(OpenRange::range)))
+        self.sites
+            .iter()
+            .flat_map(|(_, site)| site.queue.iter().copied().chain(site.open.iter().map(OpenRange::range)))
     }
 
     /// True if something is ready that a connection could take now.
@@ -387,7 +389,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(trouble) = self.sites.get(key).trouble.clone() else { return };
         let expired: VecDeque<Range> = {
             let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
-            let is_expired = |range: &Range| store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall);
+            let is_expired = |range: &Range| {
+                store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall)
+            };
             let site = self.sites.get_mut(key);
             if !site.queue.iter().any(is_expired) {
                 return;
@@ -408,9 +412,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.wall.plus_secs(wait.as_secs() + 1)
         });
         let site = self.sites.get_mut(key);
-        let (back, kept): (Vec<Range>, _) = site.queue.drain(..).partition(|range| is_borrowed(range.message));
+        let (back, kept): (Vec<Range>, _) =
+            site.queue.drain(..).partition(|range| is_borrowed(range.message));
         site.queue = kept.into();
-        let (open_back, kept): (Vec<OpenRange>, _) = site.open.drain(..).partition(|open| is_borrowed(open.range().message));
+        let (open_back, kept): (Vec<OpenRange>, _) =
+            site.open.drain(..).partition(|open| is_borrowed(open.range().message));
         site.open = kept.into();
         for range in back.into_iter().chain(open_back.iter().map(OpenRange::range)) {
             self.defer(range, due);
@@ -433,7 +439,11 @@ fn take_hosts(site: &mut LocalSite, hosts: Vec<Host>) {
 /// A configured relay with a literal address: no look-up, no expiry.
 fn relay_at(address: SocketAddr) -> Resolution {
     let name: Arc<str> = address.to_string().into();
-    Resolution::Site { site: Arc::clone(&name), hosts: vec![Host { name, address }], ttl_secs: u64::from(u32::MAX) }
+    Resolution::Site {
+        site: Arc::clone(&name),
+        hosts: vec![Host { name, address }],
+        ttl_secs: u64::from(u32::MAX),
+    }
 }
 
 /// `[192.0.2.1]`, `[ipv6:…]`: the domain is an address (RFC 5321 §4.1.3).

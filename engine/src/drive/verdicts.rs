@@ -8,7 +8,8 @@ use crate::observe::Line;
 use bytes::Bytes;
 use message::dsn::{FailedRecipient, Notification};
 use message::{
-    BodyKind, ContentFacts, Envelope, Mailbox, MailboxRef, RecipientIndex, Recipients, ReversePath, UnixMillis, Verdict,
+    BodyKind, ContentFacts, Envelope, Mailbox, MailboxRef, RecipientIndex, Recipients, ReversePath,
+    UnixMillis, Verdict,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Failure};
@@ -30,7 +31,14 @@ pub(crate) struct Failing {
 
 impl<R: Ring, C: Clock> Core<R, C> {
     /// The end of one attempt for one recipient (`range` has count 1).
-    pub(crate) fn conclude(&mut self, letter: &Arc<Letter>, range: Range, local_part: &Bytes, host: &str, verdict: Verdict) {
+    pub(crate) fn conclude(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        local_part: &Bytes,
+        host: &str,
+        verdict: Verdict,
+    ) {
         let verdict = self.harden(letter, &range, verdict);
         self.log_verdict(letter, &range, local_part, host, &verdict);
         match verdict {
@@ -61,7 +69,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn harden(&self, letter: &Letter, range: &Range, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Deferred(reply)
-                if self.settings.retry.next(letter.arrived, range.attempts.saturating_add(1), self.wall) == Next::GiveUp =>
+                if self.settings.retry.next(letter.arrived, range.attempts.saturating_add(1), self.wall)
+                    == Next::GiveUp =>
             {
                 Verdict::Failed(reply)
             }
@@ -74,7 +83,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // Soft, and nothing else to say about each: the range waits as one.
         let arrived = self.arrived_of(&range);
         let attempts = range.attempts.saturating_add(1);
-        if let (Verdict::Deferred(_), Next::Retry { due }) = (&verdict, self.settings.retry.next(arrived, attempts, self.wall)) {
+        if let (Verdict::Deferred(_), Next::Retry { due }) =
+            (&verdict, self.settings.retry.next(arrived, attempts, self.wall))
+        {
             self.counters.deferred.add(u64::from(range.count));
             return self.defer(Range { attempts, ..range }, due);
         }
@@ -216,7 +227,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn log_verdict(&mut self, letter: &Letter, range: &Range, local_part: &Bytes, host: &str, verdict: &Verdict) {
+    fn log_verdict(
+        &mut self,
+        letter: &Letter,
+        range: &Range,
+        local_part: &Bytes,
+        host: &str,
+        verdict: &Verdict,
+    ) {
         match self.delivery_log.wants_line() {
             None => return,
             Some(false) => return self.counters.log_lines_dropped.add(1),

@@ -70,7 +70,7 @@ impl Head {
             BodyKind::EightBitMime => 1,
             BodyKind::BinaryMime => 2,
         };
-        let flags = u8::from(self.smtputf8) * FLAG_SMTPUTF8 | u8::from(self.verp) * FLAG_VERP;
+        let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8) | (u8::from(self.verp) * FLAG_VERP);
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8..12].copy_from_slice(&self.generation.to_le_bytes());
         out[12..16].copy_from_slice(&[1, self.facts.bits(), flags, body]);
@@ -90,7 +90,7 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Option<Head> {
         let bytes: &[u8; HEAD_LEN] = bytes.get(..HEAD_LEN)?.try_into().ok()?;
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        let u64_at = |at: usize| u64::from(u32_at(at)) | (u64::from(u32_at(at + 4)) << 32);
         if u32_at(0) != MAGIC || u32_at(4) != crc32c::crc32c(&bytes[8..]) || bytes[12] != 1 {
             return None;
         }
@@ -279,12 +279,27 @@ pub(crate) mod tests {
             list.push(MailboxRef::parse(recipient).unwrap());
         }
         let reverse_path = ReversePath::Mailbox(Mailbox::parse("list@example.org").unwrap());
-        Envelope { reverse_path, verp: Some(Verp::DEFAULT), body: BodyKind::EightBitMime, smtputf8: false, recipients: list }
+        Envelope {
+            reverse_path,
+            verp: Some(Verp::DEFAULT),
+            body: BodyKind::EightBitMime,
+            smtputf8: false,
+            recipients: list,
+        }
     }
 
     pub(crate) fn message<'a>(meta: &'a [u8], content: &'a [u8]) -> NewMessage<'a> {
         let (facts, arrived) = (ContentFacts::of(content), UnixMillis(77));
-        NewMessage { meta, recipients: 3, verp: true, body: BodyKind::EightBitMime, smtputf8: false, content, facts, arrived }
+        NewMessage {
+            meta,
+            recipients: 3,
+            verp: true,
+            body: BodyKind::EightBitMime,
+            smtputf8: false,
+            content,
+            facts,
+            arrived,
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Bound: one read buffer, and the meta part of one record at a time.
 
 use crate::log::record::{HEAD_LEN, Head};
-use crate::log::writer::{BLOCK, SegmentHead, decode_segment_head};
+use crate::log::writer::{BLOCK, BLOCK_LEN, SegmentHead, decode_segment_head};
 use message::MessageId;
 
 /// Where a segment's bytes come from.
@@ -40,7 +40,7 @@ pub fn scan_segment(
     on_message: &mut dyn FnMut(Head, &[u8]),
 ) -> Result<Scan, ScanError> {
     let mut reader = Reader { source, buffer: Vec::new(), start: 0 };
-    let head = decode_segment_head(reader.bytes(0, BLOCK as usize)?);
+    let head = decode_segment_head(reader.bytes(0, BLOCK_LEN)?);
     let generation = match head {
         SegmentHead::Blank => return Ok(Scan::default()),
         SegmentHead::Unknown => return Err(ScanError::TooNew),
@@ -108,9 +108,9 @@ fn next_head(reader: &mut Reader<'_>, from: u64, generation: u32) -> Result<Opti
             return Ok(None);
         }
         let units = window.len() / HEAD_LEN;
-        let found = window.chunks_exact(HEAD_LEN).position(|bytes| {
-            Head::decode(bytes).is_some_and(|head| head.generation == generation)
-        });
+        let found = window
+            .chunks_exact(HEAD_LEN)
+            .position(|bytes| Head::decode(bytes).is_some_and(|head| head.generation == generation));
         match found {
             Some(unit) if reader.head(place + (unit * HEAD_LEN) as u64, generation)?.is_some() => {
                 return Ok(Some(place + (unit * HEAD_LEN) as u64));
@@ -149,7 +149,10 @@ impl Reader<'_> {
         let mut have = 0;
         while have < len {
             let place = offset + have as u64;
-            let got = self.source.read(place, &mut self.buffer[have..]).map_err(|source| ScanError::Read { offset: place, source })?;
+            let got = self
+                .source
+                .read(place, &mut self.buffer[have..])
+                .map_err(|source| ScanError::Read { offset: place, source })?;
             if got == 0 {
                 break;
             }
@@ -162,14 +165,20 @@ impl Reader<'_> {
     /// The head at `place` if it is one of this generation and says that it belongs there.
     fn head(&mut self, place: u64, generation: u32) -> Result<Option<Head>, ScanError> {
         let head = Head::decode(self.bytes(place, HEAD_LEN)?);
-        Ok(head.filter(|head| head.generation == generation && head.id.place() == place && head.id.generation() == generation))
+        Ok(head.filter(|head| {
+            head.generation == generation && head.id.place() == place && head.id.generation() == generation
+        }))
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 mod tests {
     use super::*;
-    use crate::log::record::{meta_of, tests::{envelope, message}};
+    use crate::log::record::{
+        meta_of,
+        tests::{envelope, message},
+    };
     use crate::log::writer::{AppendToken, FoundSegment, Log, LogConfig, LogOutput, SegmentNumber};
     use std::collections::BTreeMap;
 
@@ -193,7 +202,9 @@ mod tests {
                         self.0.get_mut(&segment).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
                         log.handle_written(true, bytes);
                     }
-                    LogOutput::Committed(messages) => committed.extend(messages.iter().map(|(token, _)| *token)),
+                    LogOutput::Committed(messages) => {
+                        committed.extend(messages.iter().map(|(token, _)| *token))
+                    }
                     LogOutput::Refused(tokens) => panic!("{tokens:?} refused"),
                     LogOutput::Remove { segment } => drop(self.0.remove(&segment)),
                 }
@@ -246,7 +257,13 @@ mod tests {
     #[test]
     fn torn_end_is_silently_dropped_but_damage_is_reported() {
         let (mut log, mut disk) = (log(), Disk::default());
-        let ids: Vec<_> = (0..3).map(|token| { let id = append(&mut log, &[b'x'; 900], token); disk.run(&mut log); id }).collect();
+        let ids: Vec<_> = (0..3)
+            .map(|token| {
+                let id = append(&mut log, &[b'x'; 900], token);
+                disk.run(&mut log);
+                id
+            })
+            .collect();
         let number = log.segment_of(ids[0]).unwrap();
         let whole = disk.0[&number].clone();
         for (victim, damaged, left) in [(2, vec![], 2), (1, vec![ids[1].place()], 2)] {
@@ -294,7 +311,9 @@ mod tests {
         let Some(LogOutput::Write { bytes, .. }) = log.poll_output() else { panic!() };
         append(&mut log, b"three\r\n", 3);
         log.handle_written(false, bytes);
-        assert!(matches!(log.poll_output(), Some(LogOutput::Refused(tokens)) if tokens == [AppendToken(2), AppendToken(3)]));
+        assert!(
+            matches!(log.poll_output(), Some(LogOutput::Refused(tokens)) if tokens == [AppendToken(2), AppendToken(3)])
+        );
         assert!(log.is_poisoned());
     }
 
@@ -315,10 +334,19 @@ mod tests {
     #[test]
     fn found_segments_are_taken_up_again() {
         let config = LogConfig { partition: 0, segment_len: 64 * 1024, spares: 1, pending_max: 1 << 20 };
-        let found = |number, generation, live| FoundSegment { number: SegmentNumber(number), generation, len: 64 * 1024, live };
+        let found = |number, generation, live| FoundSegment {
+            number: SegmentNumber(number),
+            generation,
+            len: 64 * 1024,
+            live,
+        };
         let mut log = Log::new(config, vec![found(3, 7, 2), found(4, 8, 0)], 9);
         let id = append(&mut log, b"x\r\n", 1);
-        assert_eq!((id.generation(), log.segment_of(id)), (9, Some(SegmentNumber(4))), "the empty file is used first");
+        assert_eq!(
+            (id.generation(), log.segment_of(id)),
+            (9, Some(SegmentNumber(4))),
+            "the empty file is used first"
+        );
         assert_eq!(log.segment_of(MessageId::new(0, 7, 4096).unwrap()), Some(SegmentNumber(3)));
     }
 }

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Commits, and therefore records' first bytes after a commit, stand at multiples of this.
 pub const BLOCK: u64 = 4096;
 
+/// [`BLOCK`], as memory is counted.
+pub const BLOCK_LEN: usize = 4096;
+
 /// A segment file's number: its name. The generation tells one life of the file from the next.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SegmentNumber(pub u32);
@@ -106,7 +109,7 @@ pub struct Log {
     outputs: VecDeque<LogOutput>,
     poisoned: bool,
     no_space: bool,
-    /// The last message that is durable; everything that recovery found counts as before it.
+    /// The last message that `Committed` was said of; everything that recovery found counts as before it.
     committed: MessageId,
     /// Buffers that came back, for the next batches.
     buffers: Vec<Vec<u8>>,
@@ -141,7 +144,9 @@ impl Log {
             outputs: VecDeque::new(),
             poisoned: false,
             no_space: false,
-            committed: MessageId(u64::from(config.partition) << 56 | (u64::from(next_generation) << 24).saturating_sub(1)),
+            committed: MessageId(
+                u64::from(config.partition) << 56 | (u64::from(next_generation) << 24).saturating_sub(1),
+            ),
             buffers: Vec::new(),
         };
         for FoundSegment { number, generation, len, live } in found {
@@ -163,7 +168,8 @@ impl Log {
         }
         let active = self.active_with_room(record_len)?;
         let place = active.tail;
-        let id = MessageId::new(self.config.partition, active.generation, place).ok_or(AppendError::TooLong)?;
+        let id =
+            MessageId::new(self.config.partition, active.generation, place).ok_or(AppendError::TooLong)?;
         let batch = self.open_batch(active);
         let before = batch.bytes.len();
         let head = record::encode(message, id, active.generation, &mut batch.bytes);
@@ -207,7 +213,8 @@ impl Log {
         self.segments.iter().find(|(_, segment)| segment.generation == generation).map(|(number, _)| *number)
     }
 
-    /// No message with a higher id is durable yet.
+    /// No message with a higher id has been given to the caller as durable: what a whole state covers must be known
+    /// to those who write it, not just to the disk.
     pub fn committed(&self) -> MessageId {
         self.committed
     }
@@ -231,7 +238,11 @@ impl Log {
 
     /// What is to be done. A commit is among it only after [`Log::start_commit`].
     pub fn poll_output(&mut self) -> Option<LogOutput> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front()?;
+        if let LogOutput::Committed(messages) = &output {
+            self.committed = messages.last().map_or(self.committed, |(_, head)| head.id);
+        }
+        Some(output)
     }
 
     /// Messages that wait for the next commit.
@@ -263,7 +274,6 @@ impl Log {
     pub fn handle_written(&mut self, ok: bool, bytes: Vec<u8>) {
         let Some(messages) = self.in_flight.take() else { return };
         if ok {
-            self.committed = messages.last().map_or(self.committed, |(_, head)| head.id);
             self.outputs.push_back(LogOutput::Committed(messages));
         } else {
             self.poison(messages);
@@ -298,11 +308,17 @@ impl Log {
         let generation = self.next_generation;
         self.next_generation += 1;
         // One of `live` stands for being written to, until it is sealed.
-        let segment = self.segments.entry(number).or_insert(Segment { generation, len, live: 0, ready: true });
+        let segment =
+            self.segments.entry(number).or_insert(Segment { generation, len, live: 0, ready: true });
         (segment.generation, segment.live) = (generation, 1);
         let active = Active { segment: number, generation, tail: BLOCK, len };
         self.active = Some(active);
-        self.batches.push_back(Batch { segment: number, offset: 0, bytes: segment_head(self.config.partition, generation, len), messages: Vec::new() });
+        self.batches.push_back(Batch {
+            segment: number,
+            offset: 0,
+            bytes: segment_head(self.config.partition, generation, len),
+            messages: Vec::new(),
+        });
         self.prepare_spares();
         Ok(active)
     }
@@ -364,10 +380,12 @@ impl Log {
         if self.active.is_some_and(|active| active.segment == number) {
             self.active = None;
         }
-        let (gone, kept) = self.batches.drain(..).partition::<VecDeque<_>, _>(|batch| batch.segment == number);
+        let (gone, kept) =
+            self.batches.drain(..).partition::<VecDeque<_>, _>(|batch| batch.segment == number);
         self.batches = kept;
         self.pending_len -= gone.iter().map(|batch| batch.bytes.len()).sum::<usize>().min(self.pending_len);
-        let tokens: Vec<_> = gone.into_iter().flat_map(|batch| batch.messages).map(|(token, _)| token).collect();
+        let tokens: Vec<_> =
+            gone.into_iter().flat_map(|batch| batch.messages).map(|(token, _)| token).collect();
         self.outputs.push_back(LogOutput::Remove { segment: number });
         if !tokens.is_empty() {
             self.outputs.push_back(LogOutput::Refused(tokens));
@@ -397,7 +415,12 @@ impl Log {
                 buffer.clear();
                 buffer
             });
-            self.batches.push_back(Batch { segment: active.segment, offset: active.tail, bytes, messages: Vec::new() });
+            self.batches.push_back(Batch {
+                segment: active.segment,
+                offset: active.tail,
+                bytes,
+                messages: Vec::new(),
+            });
         }
         self.batches.back_mut().expect("one was just pushed")
     }
@@ -409,7 +432,7 @@ impl Log {
         }
         let mut batch = self.batches.pop_front().expect("front() was there");
         self.pending_len = self.pending_len.saturating_sub(batch.bytes.len());
-        let padded = batch.bytes.len().next_multiple_of(BLOCK as usize);
+        let padded = batch.bytes.len().next_multiple_of(BLOCK_LEN);
         batch.bytes.resize(padded, 0);
         if let Some(active) = &mut self.active
             && active.segment == batch.segment
@@ -417,7 +440,11 @@ impl Log {
             active.tail = batch.offset + padded as u64;
         }
         self.in_flight = Some(batch.messages);
-        self.outputs.push_back(LogOutput::Write { segment: batch.segment, offset: batch.offset, bytes: batch.bytes });
+        self.outputs.push_back(LogOutput::Write {
+            segment: batch.segment,
+            offset: batch.offset,
+            bytes: batch.bytes,
+        });
     }
 }
 
@@ -425,7 +452,7 @@ const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x01\n";
 
 /// The first block of a segment, written with its first commit.
 fn segment_head(partition: u8, generation: u32, len: u64) -> Vec<u8> {
-    let mut block = vec![0; BLOCK as usize];
+    let mut block = vec![0; BLOCK_LEN];
     block[..8].copy_from_slice(SEGMENT_MAGIC);
     block[12..16].copy_from_slice(&generation.to_le_bytes());
     block[16..24].copy_from_slice(&len.to_le_bytes());
@@ -440,13 +467,16 @@ fn segment_head(partition: u8, generation: u32, len: u64) -> Vec<u8> {
 pub enum SegmentHead {
     /// Never used, or its first commit was torn.
     Blank,
-    Written { generation: u32, partition: u8 },
+    Written {
+        generation: u32,
+        partition: u8,
+    },
     /// A format that this program does not know.
     Unknown,
 }
 
 pub fn decode_segment_head(block: &[u8]) -> SegmentHead {
-    let Some(block) = block.get(..BLOCK as usize) else { return SegmentHead::Blank };
+    let Some(block) = block.get(..BLOCK_LEN) else { return SegmentHead::Blank };
     if &block[..6] == b"RPSEG\x00" && &block[..8] != SEGMENT_MAGIC {
         return SegmentHead::Unknown;
     }

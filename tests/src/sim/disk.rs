@@ -24,6 +24,8 @@ pub(super) struct Disk {
     /// What a look at the folder shows, and what a crash is sure to leave.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
+    /// Of each folder: the latest sync that has ended.
+    folders_synced: BTreeMap<PathBuf, u64>,
     pub(super) operations: BTreeMap<u64, Operation>,
     next_operation: u64,
     /// Counts writes that reached the cache: a sync covers those that came before it began.
@@ -129,6 +131,7 @@ impl Disk {
             folders: BTreeSet::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
+            folders_synced: BTreeMap::new(),
             operations: BTreeMap::new(),
             next_operation: 0,
             applied: 0,
@@ -209,7 +212,13 @@ impl Disk {
         inside.map(|(path, inode)| (path.clone(), *inode)).collect()
     }
 
-    pub(super) fn names_are_durable(&mut self, folder: &Path, names: BTreeMap<PathBuf, usize>) {
+    /// A sync that was asked for earlier takes nothing back of what a later one made durable.
+    pub(super) fn names_are_durable(&mut self, op: u64, folder: &Path, names: BTreeMap<PathBuf, usize>) {
+        let last = self.folders_synced.entry(folder.to_owned()).or_default();
+        if *last > op {
+            return;
+        }
+        *last = op;
         self.durable_names.retain(|path, _| path.parent() != Some(folder));
         self.durable_names.extend(names);
     }

@@ -159,7 +159,7 @@ impl State {
             }
             Asked::Sync { inode, covers } => Event::Done { token, result: self.sync(inode, covers) },
             Asked::SyncFolder { folder, names } => {
-                Event::Done { token, result: self.sync_names(&folder, names) }
+                Event::Done { token, result: self.sync_names(op, &folder, names) }
             }
             Asked::Allocate { inode, len } => Event::Done { token, result: self.allocate(inode, len) },
             Asked::Open { path, access } => {
@@ -253,11 +253,11 @@ impl State {
     }
 
     /// A failed sync of a folder makes none of its names durable; a later one may.
-    fn sync_names(&mut self, folder: &Path, names: BTreeMap<PathBuf, usize>) -> io::Result<()> {
+    fn sync_names(&mut self, op: u64, folder: &Path, names: BTreeMap<PathBuf, usize>) -> io::Result<()> {
         if self.rng.hits(self.weather.sync_error) {
             return Err(errno(EIO));
         }
-        self.disk.names_are_durable(folder, names);
+        self.disk.names_are_durable(op, folder, names);
         Ok(())
     }
 
