@@ -1,1 +1,2 @@
-//! What the hot functions cost.
+//! What the hot functions cost: see `benches/hot/` and README.md.
+#![forbid(unsafe_code)]

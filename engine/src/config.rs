@@ -98,7 +98,7 @@ impl Default for Storage {
             segment_len: 64 << 20,
             spare_segments: 2,
             journal_len: 64 << 20,
-            commit_linger_us: 1000,
+            commit_linger_us: 2000,
             journal_sync_ms: 10,
             cache_max: 64 << 20,
             free_min: 256 << 20,

@@ -206,7 +206,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.ring.wait(self.wait_time(), events)?;
         (self.now, self.wall) = (self.clock.now(), self.clock.wall());
         if self.rhythm.handle_turn(self.now, events.len()) {
-            self.ring.gather(self.rhythm.events_per_turn(), TURN_LINGER);
+            let connections = self.intake.open() + self.outbound.open();
+            self.ring.gather(self.rhythm.events_per_turn(connections), TURN_LINGER);
         }
         for event in events.drain(..) {
             self.on_event(event);

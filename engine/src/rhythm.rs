@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 /// How long a wait may gather events.
-pub(crate) const TURN_LINGER: Duration = Duration::from_micros(150);
+pub(crate) const TURN_LINGER: Duration = Duration::from_micros(500);
 
 /// Events that a wait gathers at most.
 const TURN_EVENTS_MAX: u32 = 64;
@@ -59,9 +59,11 @@ impl Rhythm {
         true
     }
 
-    /// Events worth waiting for in the next turn.
-    pub(crate) fn events_per_turn(&self) -> u32 {
-        self.events_per_turn
+    /// Events worth waiting for in the next turn. Never more than half of the connections could bring: peers that
+    /// wait for our answers bring nothing while we wait for them.
+    pub(crate) fn events_per_turn(&self, connections: usize) -> u32 {
+        let half = u32::try_from(connections / 2).unwrap_or(u32::MAX);
+        self.events_per_turn.min(half.max(1))
     }
 
     /// A message joined the next commit.
@@ -104,10 +106,10 @@ mod tests {
         let now = Instant::now();
         let mut rhythm = Rhythm::new(now, MS);
         rhythm.handle_message(now);
-        assert!(rhythm.handle_turn(now + 4 * MS, 8));
+        assert!(rhythm.handle_turn(now + 4 * MS, 6));
         rhythm.handle_message(now + 4 * MS);
         assert!(rhythm.may_commit(now + 4 * MS, 1));
-        assert_eq!(rhythm.events_per_turn(), 1);
+        assert_eq!(rhythm.events_per_turn(50), 1);
     }
 
     #[test]
@@ -119,7 +121,7 @@ mod tests {
         }
         rhythm.handle_commit();
         rhythm.handle_turn(now + 4 * MS, 400);
-        assert_eq!(rhythm.events_per_turn(), 15);
+        assert_eq!((rhythm.events_per_turn(200), rhythm.events_per_turn(50)), (50, 25));
         let now = now + 5 * MS;
         rhythm.handle_message(now);
         assert!(!rhythm.may_commit(now, 9) && rhythm.may_commit(now, 10));

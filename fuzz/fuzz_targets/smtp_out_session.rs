@@ -1,0 +1,4 @@
+//! A host that says anything to a session with mail to send.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| smtp_out::fuzz_session(bytes));
