@@ -272,6 +272,10 @@ impl Config {
                     .is_none_or(|cpus| (1..=queue::site_table::CORES_MAX).contains(&cpus.len())),
                 "cpus must name 1 to 64 CPUs",
             ),
+            (
+                self.cpus.iter().flatten().all(|cpu| *cpu < rustix::thread::CpuSet::MAX_CPU),
+                "cpus names a CPU beyond 1023",
+            ),
             (storage.segment_len.is_multiple_of(4096), "storage.segment_len must be a multiple of 4096"),
             (
                 (1 << 20..=1 << 30).contains(&storage.segment_len),

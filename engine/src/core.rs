@@ -256,8 +256,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             },
             Event::Done { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_step(place.index, result),
-                (Kind::JournalSync, _) => self.on_journal_synced(result),
-                (Kind::JournalAllocate | Kind::JournalFolder, _) => self.on_journal_step(result),
+                (Kind::JournalSync, place) => self.on_journal_synced(place.index, result),
+                (kind @ (Kind::JournalAllocate | Kind::JournalFolder), _) => {
+                    self.on_journal_step(kind, result)
+                }
                 _ => {}
             },
             Event::Woken => {}
@@ -337,7 +339,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn has_ended(&mut self) -> bool {
         let Stop::Draining { until } = self.stop else { return self.stop == Stop::Done };
         let quiet = self.intake.open() == 0 && self.outbound.open() == 0 && self.logs.is_idle();
-        if (quiet || self.now >= until) && !self.journal.has_unsynced() {
+        if (quiet || self.now >= until) && (self.halted || !self.journal.has_unsynced()) {
             self.stop = Stop::Done;
         }
         self.stop == Stop::Done

@@ -195,8 +195,7 @@ fn check_domain(domain: &str) -> Result<(), AddressError> {
     if let Some(literal) = domain.strip_prefix('[') {
         return check_literal(literal);
     }
-    let name = domain.strip_suffix('.').unwrap_or(domain);
-    for label in name.split('.') {
+    for label in domain.split('.') {
         if label.is_empty() {
             return Err(AddressError::EmptyLabel);
         }

@@ -88,9 +88,12 @@ impl Verp {
     /// The plain form must fit, need no quotes, and not make a 7-bit sender an 8-bit one.
     fn names_plainly(self, base: MailboxRef<'_>, recipient: MailboxRef<'_>) -> bool {
         let len = base.local_part.len() + 2 + recipient.local_part.len() + recipient.domain.len();
+        // Decoding divides at the last delimiter, which must not be the domain's own hyphen.
+        let divides_wrongly = self.after == b'-' && recipient.domain.contains('-');
         len <= LOCAL_PART_MAX
             && !recipient.local_part.starts_with(['"', '='])
             && !recipient.domain.starts_with('[')
+            && !divides_wrongly
             && !recipient.needs_smtputf8()
     }
 
@@ -103,7 +106,7 @@ impl Verp {
         if let Some(token) = rest.strip_prefix('=') {
             return key.open(token).map(|(id, index)| VerpOrigin::Place(id, index));
         }
-        // The last delimiter divides: no domain has one, save `-`, which is why `+=` and `-=` are the usual pairs.
+        // The last delimiter divides: no domain that was named plainly has one.
         let (local, domain) = rest.rsplit_once(char::from(self.after))?;
         Mailbox::parse(&format!("{local}@{domain}")).ok().map(VerpOrigin::Recipient)
     }
@@ -220,6 +223,13 @@ mod tests {
             Some(place)
         );
         assert_eq!(Verp::DEFAULT.decode("newsletter", local, &VerpKey::new(&[2; 32])), None);
+    }
+
+    #[test]
+    fn delimiter_in_the_domain_makes_a_token() {
+        let verp = Verp::with_delimiters("+-").unwrap();
+        assert!(render(verp, "l@example.org", "ann@a-b.example").starts_with("l+="));
+        assert_eq!(render(verp, "l@example.org", "ann@ab.example"), "l+ann-ab.example@example.org");
     }
 
     #[test]

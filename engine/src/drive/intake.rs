@@ -32,7 +32,7 @@ struct Client {
     outgoing: Option<Outgoing>,
     /// What the session held at the last look, for the sum over all sessions.
     buffered: usize,
-    is_paused: bool,
+    receiving: Receiving,
     is_closing: bool,
     /// The peer sends no more.
     has_ended: bool,
@@ -40,6 +40,14 @@ struct Client {
     stores: u32,
     /// Since when a send has been under way.
     sending_since: Option<Instant>,
+}
+
+/// Whether the ring receives for a client.
+#[derive(Clone, Copy, Debug)]
+enum Receiving {
+    Armed,
+    Stopping,
+    Paused,
 }
 
 /// All incoming sessions of a core.
@@ -131,7 +139,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             held: Vec::new(),
             outgoing: Some(Outgoing::default()),
             buffered: 0,
-            is_paused: false,
+            receiving: Receiving::Armed,
             is_closing: false,
             has_ended: false,
             stores: 0,
@@ -168,15 +176,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn on_intake_ended(&mut self, place: Place, result: &io::Result<()>) {
         let Some(client) = self.intake.get(place) else { return };
         let was_paused = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
-        if !was_paused {
-            client.has_ended = true;
-            return self.drain_client(place);
+        if was_paused {
+            client.receiving = Receiving::Paused;
+            return self.pause_if_ahead(place);
         }
-        if client.held.is_empty() {
-            client.is_paused = false;
-            let socket = client.socket;
-            self.ring.receive(token(Kind::Intake, place), socket);
-        }
+        client.has_ended = true;
+        self.drain_client(place);
     }
 
     pub(crate) fn on_intake_sent(&mut self, place: Place, result: io::Result<()>, outgoing: Outgoing) {
@@ -282,12 +287,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn pause_if_ahead(&mut self, place: Place) {
         let Some(client) = self.intake.get(place) else { return };
         let socket = client.socket;
-        if client.held.len() > HELD_MAX && !client.is_paused && !client.has_ended {
-            client.is_paused = true;
-            self.ring.pause(socket);
-        } else if client.held.is_empty() && client.is_paused {
-            client.is_paused = false;
-            self.ring.receive(token(Kind::Intake, place), socket);
+        match client.receiving {
+            Receiving::Armed if client.held.len() > HELD_MAX && !client.has_ended => {
+                client.receiving = Receiving::Stopping;
+                self.ring.pause(socket);
+            }
+            Receiving::Paused if client.held.is_empty() => {
+                client.receiving = Receiving::Armed;
+                self.ring.receive(token(Kind::Intake, place), socket);
+            }
+            // While it is stopping its end is still to come.
+            Receiving::Armed | Receiving::Stopping | Receiving::Paused => {}
         }
     }
 

@@ -16,6 +16,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// A turn-over that failed is tried again after this long.
+const TURN_AGAIN: Duration = Duration::from_secs(10);
+
 /// How far the next journal file is on its way.
 #[derive(Debug)]
 enum Next {
@@ -44,6 +47,7 @@ pub(crate) struct JournalDrive {
     sync_due: Option<Instant>,
     sync_after: Duration,
     turn_len: u64,
+    turn_failed: Option<Instant>,
     /// Bytes of the state at the file's beginning.
     state_len: u64,
     /// Files to remove once the state that replaces them is durable: this core's own, then all of earlier starts.
@@ -91,6 +95,7 @@ impl JournalDrive {
             sync_due: None,
             sync_after: Duration::from_millis(config.storage.journal_sync_ms),
             turn_len,
+            turn_failed: None,
             state_len: 0,
             replaced: Vec::new(),
             replaced_at: None,
@@ -146,8 +151,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             && !self.halted
         {
             tracing::error!(path = %drive.path.display(), %error, "the journal cannot be written: deliveries stop until a restart");
-            self.halted = true;
-            self.counters.poisoned.set(1);
+            self.halt();
         }
         let drive = &mut self.journal;
         drive.sync_due.get_or_insert(self.now + drive.sync_after);
@@ -181,16 +185,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         (drive.syncing, drive.sync_due) = (Some(drive.journal.put_position()), None);
         self.counters.journal_syncs.add(1);
-        self.ring.sync(token_of(Kind::JournalSync, 0), drive.file, false);
+        self.ring.sync(token_of(Kind::JournalSync, drive.journal.number().0), drive.file, false);
     }
 
-    pub(crate) fn on_journal_synced(&mut self, result: io::Result<()>) {
+    pub(crate) fn on_journal_synced(&mut self, number: u32, result: io::Result<()>) {
+        if number != self.journal.journal.number().0 {
+            // A file that was turned over meanwhile: it says nothing about the new one.
+            return;
+        }
         let Some(position) = self.journal.syncing.take() else { return };
         if let Err(error) = result {
             tracing::error!(path = %self.journal.path.display(), %error, "syncing the journal failed: deliveries stop until a restart");
-            self.halted = true;
-            self.counters.poisoned.set(1);
-            return;
+            return self.halt();
         }
         self.journal.journal.handle_synced(position);
         self.on_journal_durable();
@@ -237,7 +243,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_grown = drive.journal.len() >= drive.turn_at();
         // While another core holds marks for us from before, or a chunk of ours, the old file is still needed only
         // until the new state is durable, which names both.
-        if !is_grown || !matches!(drive.next, Next::None) || drive.replaced_at.is_some() || self.halted {
+        let has_just_failed = drive.turn_failed.is_some_and(|at| self.now < at + TURN_AGAIN);
+        if has_just_failed
+            || !is_grown
+            || !matches!(drive.next, Next::None)
+            || drive.replaced_at.is_some()
+            || self.halted
+        {
             return;
         }
         let path = journal_path(&drive.folder_path, JournalNumber(drive.journal.number().0 + 1));
@@ -253,15 +265,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.journal.next = Next::Allocating(path, file);
             }
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "no new journal; the old one grows on")
+                tracing::error!(path = %path.display(), %error, "no new journal; the old one grows on");
+                self.journal.turn_failed = Some(self.now);
             }
         }
     }
 
     /// A journal file was reserved, or a folder synced.
-    pub(crate) fn on_journal_step(&mut self, result: io::Result<()>) {
+    pub(crate) fn on_journal_step(&mut self, kind: Kind, result: io::Result<()>) {
         if !self.journal.is_named {
-            return self.on_first_journal_step(result);
+            return self.on_first_journal_step(kind, result);
         }
         match std::mem::replace(&mut self.journal.next, Next::None) {
             Next::Allocating(path, file) if result.is_ok() => {
@@ -272,22 +285,32 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Next::Allocating(path, file) | Next::Naming(path, file) => {
                 tracing::error!(path = %path.display(), error = ?result.err(), "no room for a new journal; the old one grows on");
                 self.ring.close_file(file);
+                self.journal.turn_failed = Some(self.now);
             }
             next @ (Next::None | Next::Opening(_)) => self.journal.next = next,
         }
     }
 
     /// The first file's space is reserved (a full disk is no reason not to start) and its name made durable.
-    fn on_first_journal_step(&mut self, result: io::Result<()>) {
+    fn on_first_journal_step(&mut self, kind: Kind, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::warn!(path = %self.journal.path.display(), %error, "preparing the journal");
-            return;
+            if kind == Kind::JournalFolder {
+                self.halt();
+                return;
+            }
         }
         self.journal.first_steps += 1;
         if self.journal.first_steps == 2 {
             self.journal.is_named = true;
             self.on_journal_durable();
         }
+    }
+
+    /// What is delivered can no longer be recorded: nothing more is, until a restart.
+    fn halt(&mut self) {
+        self.halted = true;
+        self.counters.poisoned.set(1);
     }
 
     fn take_new_journal(&mut self, path: PathBuf, file: File) {

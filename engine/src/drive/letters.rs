@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
 use bytes::Bytes;
+use message::Verdict;
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
 use queue::log::record::{HEAD_LEN, Head, Meta, checksum};
 use queue::store::Queued;
@@ -27,27 +28,37 @@ struct Cached {
     letter: Arc<Letter>,
     /// The whole meta part, if it fits into a window.
     meta: Option<Bytes>,
+    /// What it counted for when it came. (A dot-stuffed copy made later is not counted.)
+    len: usize,
 }
 
-impl Cached {
-    fn len(&self) -> usize {
-        self.letter.len() + self.meta.as_ref().map_or(0, Bytes::len)
-    }
+/// What names are read for.
+#[derive(Debug)]
+enum Purpose {
+    Deliver(SiteKey),
+    /// Each of them gets this verdict: there is nobody to deliver to.
+    Conclude(Verdict),
 }
 
 /// A range whose message or names are being read.
 #[derive(Debug)]
 struct Load {
-    site: SiteKey,
+    purpose: Purpose,
     range: Range,
+    parts: Parts,
+    pending: u8,
+    failed: Option<io::Error>,
+}
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+struct Parts {
     /// The record from its head on: head, meta part or its beginning.
     head: Option<Vec<u8>>,
     content: Option<Vec<u8>>,
     names: Option<Vec<u8>>,
     /// From the cache, if only names were missing.
     letter: Option<Arc<Letter>>,
-    pending: u8,
-    failed: Option<io::Error>,
 }
 
 /// Which part a read was for: the low two bits of the place.
@@ -67,11 +78,22 @@ pub(crate) struct Letters {
     len: usize,
     max: usize,
     loads: Slab<Load>,
+    /// Ranges whose names are needed only to give each its verdict.
+    to_conclude: VecDeque<(Range, Verdict)>,
+    is_concluding: bool,
 }
 
 impl Letters {
     pub(crate) fn new(max: usize) -> Letters {
-        Letters { cached: HashMap::new(), order: VecDeque::new(), len: 0, max, loads: Slab::new() }
+        Letters {
+            cached: HashMap::new(),
+            order: VecDeque::new(),
+            len: 0,
+            max,
+            loads: Slab::new(),
+            to_conclude: VecDeque::new(),
+            is_concluding: false,
+        }
     }
 
     pub(crate) fn set_max(&mut self, max: usize) {
@@ -83,17 +105,17 @@ impl Letters {
     pub(crate) fn insert(&mut self, key: MessageKey, letter: Arc<Letter>, meta: Option<Bytes>) {
         let meta = meta.filter(|meta| meta.len() <= WINDOW_LEN as usize);
         self.order.push_back((key, letter.id));
-        let cached = Cached { letter, meta };
-        self.len += cached.len();
-        if let Some(before) = self.cached.insert(key, cached) {
-            self.len -= before.len().min(self.len);
+        let len = letter.len() + meta.as_ref().map_or(0, Bytes::len);
+        self.len += len;
+        if let Some(before) = self.cached.insert(key, Cached { letter, meta, len }) {
+            self.len -= before.len;
         }
         self.shrink();
     }
 
     pub(crate) fn remove(&mut self, key: MessageKey) {
         if let Some(cached) = self.cached.remove(&key) {
-            self.len -= cached.len().min(self.len);
+            self.len -= cached.len;
         }
         // Names of ended messages must not pile up in the order.
         while self
@@ -111,14 +133,15 @@ impl Letters {
             if self.cached.get(&key).is_some_and(|cached| cached.letter.id == id)
                 && let Some(cached) = self.cached.remove(&key)
             {
-                self.len -= cached.len().min(self.len);
+                self.len -= cached.len;
             }
         }
     }
 
     /// Ranges on their way in.
     pub(crate) fn loading(&self) -> impl Iterator<Item = &Range> {
-        self.loads.iter().map(|(_, load)| &load.range)
+        let loads = self.loads.iter().map(|(_, load)| &load.range);
+        loads.chain(self.to_conclude.iter().map(|(range, _)| range))
     }
 
     /// The range with its names, if everything is at hand.
@@ -140,42 +163,54 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Some(open) = self.open_now(range) {
             return Some(open);
         }
-        let queued = *self.store.get(range.message)?;
-        let letter = self.letters.cached.get(&range.message).map(|cached| Arc::clone(&cached.letter));
-        self.load(site, range, &queued, letter);
+        self.load(Purpose::Deliver(site), range);
         None
     }
 
-    fn load(&mut self, site: SiteKey, range: Range, queued: &Queued, letter: Option<Arc<Letter>>) {
+    /// Reads the range's names, then gives each of its recipients the verdict. One such read is under way at a time.
+    pub(crate) fn load_to_conclude(&mut self, range: Range, verdict: Verdict) {
+        if self.letters.is_concluding {
+            self.letters.to_conclude.push_back((range, verdict));
+            return;
+        }
+        self.letters.is_concluding = true;
+        self.load(Purpose::Conclude(verdict), range);
+    }
+
+    fn load(&mut self, purpose: Purpose, range: Range) {
+        let Some(queued) = self.store.get(range.message).copied() else {
+            return self.load_failed(purpose, range, None);
+        };
+        let Some(file) = self.logs.file_of(queued.id) else {
+            let missing = io::Error::new(io::ErrorKind::NotFound, "no segment holds the message");
+            return self.load_failed(purpose, range, Some(missing));
+        };
+        let letter = self.letters.cached.get(&range.message).map(|cached| Arc::clone(&cached.letter));
         let has_letter = letter.is_some();
-        let load =
-            Load { site, range, head: None, content: None, names: None, letter, pending: 0, failed: None };
+        let parts = Parts { letter, ..Parts::default() };
+        let load = Load { purpose, range, parts, pending: 0, failed: None };
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
         let is_small = meta_len <= WINDOW_LEN;
+        let mut read = |part: Part, offset: u64, len: u32| {
+            self.letters.loads[index].pending += 1;
+            let place = u32::try_from(index).expect("one load per site") << 2 | part as u32;
+            self.ring.read(token_of(Kind::Load, place), file, offset, len as usize);
+        };
         if !has_letter || is_small {
-            let len = HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN };
-            self.read_part(index, Part::Head, queued, queued.id.place(), len);
+            read(Part::Head, queued.id.place(), HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN });
         }
         if !has_letter {
-            self.read_part(index, Part::Content, queued, queued.content_offset(), queued.content_len);
+            read(Part::Content, queued.content_offset(), queued.content_len);
         }
         if !is_small {
-            let len = WINDOW_LEN.min(meta_len.saturating_sub(range.name_offset));
-            self.read_part(index, Part::Names, queued, meta_at + u64::from(range.name_offset), len);
-        }
-    }
-
-    fn read_part(&mut self, index: usize, part: Part, queued: &Queued, offset: u64, len: u32) {
-        let load = &mut self.letters.loads[index];
-        load.pending += 1;
-        let place = u32::try_from(index).expect("one load per site") << 2 | part as u32;
-        match self.logs.file_of(queued.id) {
-            Some(file) => self.ring.read(token_of(Kind::Load, place), file, offset, len as usize),
-            None => {
-                let missing = io::Error::new(io::ErrorKind::NotFound, "no segment holds the message");
-                self.on_read(crate::core::Place { index: place, generation: 0 }, Err(missing));
-            }
+            // No more than the range's names can be long.
+            let names = range.count.saturating_mul(256).min(WINDOW_LEN);
+            read(
+                Part::Names,
+                meta_at + u64::from(range.name_offset),
+                names.min(meta_len.saturating_sub(range.name_offset)),
+            );
         }
     }
 
@@ -184,9 +219,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(load) = self.letters.loads.get_mut(index) else { return };
         load.pending -= 1;
         match (result, place.index & 3) {
-            (Ok(bytes), 0) => load.head = Some(bytes),
-            (Ok(bytes), 1) => load.content = Some(bytes),
-            (Ok(bytes), _) => load.names = Some(bytes),
+            (Ok(bytes), 0) => load.parts.head = Some(bytes),
+            (Ok(bytes), 1) => load.parts.content = Some(bytes),
+            (Ok(bytes), _) => load.parts.names = Some(bytes),
             (Err(error), _) => load.failed = Some(error),
         }
         if load.pending == 0 {
@@ -195,36 +230,64 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn finish_load(&mut self, mut load: Load) {
-        let (site, range) = (load.site, load.range);
-        self.sites.get_mut(site).loading = false;
-        self.sites.touch(site);
-        let Some(queued) = self.store.get(range.message).copied() else { return };
-        let failed = load.failed.take();
-        if let Some(open) = self.assemble(&queued, load) {
-            return self.sites.get_mut(site).open.push_back(open);
+    fn finish_load(&mut self, load: Load) {
+        let Load { purpose, range, parts, failed, .. } = load;
+        let queued = self.store.get(range.message).copied();
+        match (queued.and_then(|queued| self.assemble(&queued, range, parts)), purpose) {
+            (Some(open), Purpose::Deliver(site)) => {
+                self.sites.get_mut(site).open.push_back(open);
+                self.load_is_over(&Purpose::Deliver(site));
+            }
+            (Some(open), Purpose::Conclude(verdict)) => {
+                self.load_is_over(&Purpose::Conclude(verdict.clone()));
+                self.conclude_open(open, &verdict);
+            }
+            (None, purpose) => self.load_failed(purpose, range, failed),
         }
-        // The disk may answer better later; the message stays queued, and the log says where it lies.
-        tracing::error!(msg = %queued.id, error = ?failed, "the message cannot be read back; it is tried again in an hour");
+    }
+
+    /// The disk may answer better later; the message stays queued, and the log says where it lies.
+    fn load_failed(&mut self, purpose: Purpose, range: Range, error: Option<io::Error>) {
+        self.load_is_over(&purpose);
+        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return };
+        tracing::error!(msg = %id, ?error, "the message cannot be read back; it is tried again in an hour");
         self.counters.damaged.add(1);
         self.schedule.push(range, self.wall.plus_secs(3600));
     }
 
+    fn load_is_over(&mut self, purpose: &Purpose) {
+        match purpose {
+            Purpose::Deliver(site) => {
+                self.sites.get_mut(*site).loading = false;
+                self.sites.touch(*site);
+            }
+            Purpose::Conclude(_) => {
+                self.letters.is_concluding = false;
+                // Those whose names are at hand need no read.
+                while !self.letters.is_concluding
+                    && let Some((range, verdict)) = self.letters.to_conclude.pop_front()
+                {
+                    self.conclude_range(range, verdict);
+                }
+            }
+        }
+    }
+
     /// Checks what was read and puts it together.
-    fn assemble(&mut self, queued: &Queued, load: Load) -> Option<OpenRange> {
+    fn assemble(&mut self, queued: &Queued, range: Range, parts: Parts) -> Option<OpenRange> {
         let is_small = queued.meta_len <= WINDOW_LEN;
-        let head = load.head.map(Bytes::from);
+        let head = parts.head.map(Bytes::from);
         let meta = head.as_ref().map(|bytes| bytes.slice(HEAD_LEN.min(bytes.len())..));
-        let letter = match load.letter {
+        let letter = match parts.letter {
             Some(letter) => letter,
-            None => Arc::new(letter_of(queued, head.as_ref()?, meta.as_ref()?, load.content?)?),
+            None => Arc::new(letter_of(queued, head.as_ref()?, meta.as_ref()?, parts.content?)?),
         };
         let (window, offset) =
-            if is_small { (meta?, 0) } else { (Bytes::from(load.names?), load.range.name_offset) };
-        let open = OpenRange::new(load.range, Arc::clone(&letter), window.clone(), offset);
+            if is_small { (meta?, 0) } else { (Bytes::from(parts.names?), range.name_offset) };
+        let open = OpenRange::new(range, Arc::clone(&letter), window.clone(), offset);
         // A window without the name it was read for is no window.
         open.clone().next_name()?;
-        self.letters.insert(load.range.message, letter, is_small.then_some(window));
+        self.letters.insert(range.message, letter, is_small.then_some(window));
         Some(open)
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Connection {
     idle_since: Option<Instant>,
     /// The session came as far as EHLO's answer.
     was_ready: bool,
+    /// The last verdict that spoke of the host rather than of the mail.
+    trouble: Option<Reply>,
 }
 
 /// All outgoing connections of a core.
@@ -108,11 +110,12 @@ fn place_of(index: usize, generation: u32) -> Place {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// Opens a connection for which a lease was granted.
-    pub(crate) fn connect(&mut self, key: SiteKey) {
+    /// Opens a connection for which a lease was granted. False if that is no use for now.
+    pub(crate) fn connect(&mut self, key: SiteKey) -> bool {
         let Some(host) = self.next_host(key) else {
             self.sites.get(key).shared.give_back(self.index);
-            return;
+            self.no_host_is_left(key);
+            return false;
         };
         let host = self.sites.get(key).hosts[host].host.clone();
         self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
@@ -126,7 +129,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Ok(socket) => socket,
             Err(error) => {
                 self.sites.get(key).shared.give_back(self.index);
-                return self.connect_failed(key, host.address, &error.to_string());
+                self.connect_failed(key, host.address, &error.to_string());
+                return false;
             }
         };
         entry.insert(Connection {
@@ -141,10 +145,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             outgoing: Some(Outgoing::default()),
             idle_since: None,
             was_ready: false,
+            trouble: None,
         });
         let site = self.sites.get_mut(key);
         (site.connections, site.connecting) = (site.connections + 1, site.connecting + 1);
         self.timers.insert(self.now, deadline, token(Kind::Outbound, place));
+        true
     }
 
     fn connect_failed(&mut self, key: SiteKey, address: SocketAddr, why: &str) {
@@ -293,7 +299,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
         let Some(connection) = self.outbound.get(place) else { return };
-        let (site, peer, host) = (connection.site, connection.peer, Arc::clone(&connection.host));
+        let (site, host) = (connection.site, Arc::clone(&connection.host));
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
@@ -301,11 +307,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
         match (&verdict, scope) {
             (Verdict::Deferred(_), Scope::Site) => self.site_throttles(site),
-            // The connection's end says it once, for all that were in flight.
-            (Verdict::Deferred(reply), Scope::Host) if reply.code == 421 => {
-                self.host_failed(site, peer, reply.clone())
+            // Its connection's end says it once, for all that were in flight; one that stays open is slowed down.
+            (Verdict::Deferred(reply), Scope::Host) => {
+                connection.trouble = Some(reply.clone());
+                self.site_throttles(site);
             }
-            (Verdict::Deferred(_), Scope::Host) => {}
             (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => self.site_works(site),
         }
         self.conclude(&letter, range, &local_part, &host, verdict);
@@ -334,6 +340,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (site, peer) = (connection.site, connection.peer);
         let was_ready = connection.was_ready;
         let habits = connection.session.as_ref().map(Session::habits);
+        let trouble = connection.trouble.take();
         if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
             host.habits = habits.unwrap_or(host.habits);
         }
@@ -343,6 +350,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if !was_ready {
                 self.counters.connect_failures.add(1);
             }
+            self.host_failed(site, peer, reply);
+        } else if let Some(reply) = trouble {
             self.host_failed(site, peer, reply);
         }
     }
@@ -547,16 +556,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return None;
         }
         let range = site.queue.pop_front()?;
-        match self.open_or_load(key, range) {
-            Some(open) => {
-                self.sites.get_mut(key).open.push_back(open);
-                Some(())
-            }
-            None => {
-                self.sites.get_mut(key).loading = true;
-                None
-            }
-        }
+        // Before it is asked for: a load may fail at once.
+        site.loading = true;
+        let open = self.open_or_load(key, range)?;
+        let site = self.sites.get_mut(key);
+        site.loading = false;
+        site.open.push_back(open);
+        Some(())
     }
 
     // ---- sending ----

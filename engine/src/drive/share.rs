@@ -223,8 +223,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 done.push((position, index));
             }
         }
+        if done.is_empty() {
+            return;
+        }
         self.shares.at_work -= done.len();
         self.shares.done.extend(done);
+        // Their marks may be durable already.
+        self.report_shares();
     }
 
     /// Marks became durable: report chunks, let borrowers forget theirs.

@@ -318,7 +318,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 return;
             }
             match site.shared.lease(self.index, self.crossing.cores(), self.now) {
-                Lease::Granted => self.connect(key),
+                Lease::Granted => {
+                    if !self.connect(key) {
+                        return;
+                    }
+                }
                 Lease::Full if site.connections == 0 => return self.wake_site(key, self.now + PAUSE),
                 Lease::Full => return,
                 Lease::Wait { until } => {
@@ -327,6 +331,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 }
             }
         }
+    }
+
+    /// Every host rests, although another was left when the last one failed (an answer took it away): none rests
+    /// any more, after a pause.
+    pub(crate) fn no_host_is_left(&mut self, key: SiteKey) {
+        for host in &mut self.sites.get_mut(key).hosts {
+            host.rests_until = None;
+        }
+        self.site_must_wait(key, self.now + PAUSE);
     }
 
     fn wake_site(&mut self, key: SiteKey, at: Instant) {

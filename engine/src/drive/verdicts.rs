@@ -13,7 +13,7 @@ use message::{
 };
 use queue::Range;
 use queue::bounce::{Bounce, Failure};
-use queue::fanout::Letter;
+use queue::fanout::{Letter, OpenRange};
 use queue::journal::{Mark, Span, Waiting};
 use queue::log::record;
 use queue::schedule::Next;
@@ -89,10 +89,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.counters.deferred.add(u64::from(range.count));
             return self.defer(Range { attempts, ..range }, due);
         }
-        let Some(mut open) = self.open_now(range) else {
-            // Its names are on disk: it comes back as a range of the site that failed.
-            return self.schedule_or_return(range, self.wall.plus_secs(1));
-        };
+        match self.open_now(range) {
+            Some(open) => self.conclude_open(open, &verdict),
+            None => self.load_to_conclude(range, verdict),
+        }
+    }
+
+    /// As [`Core::conclude_range`], with the names at hand.
+    pub(crate) fn conclude_open(&mut self, mut open: OpenRange, verdict: &Verdict) {
+        let range = open.range();
         let letter = Arc::clone(open.letter());
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
@@ -100,7 +105,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let left = open.range();
         if left.count > 0 {
-            self.schedule_or_return(left, self.wall.plus_secs(1));
+            self.conclude_range(left, verdict.clone());
         }
     }
 

@@ -42,14 +42,22 @@ pub fn scan_segment(
     let mut reader = Reader { source, buffer: Vec::new(), start: 0 };
     let head = decode_segment_head(reader.bytes(0, BLOCK_LEN)?);
     let generation = match head {
-        SegmentHead::Blank => return Ok(Scan::default()),
+        SegmentHead::Blank => match generation_of_records(&mut reader)? {
+            None => return Ok(Scan::default()),
+            Some(generation) => generation,
+        },
         SegmentHead::Unknown => return Err(ScanError::TooNew),
         SegmentHead::Written { generation, .. } => generation,
     };
     let mut scan = Scan { generation, damaged: Vec::new(), end: BLOCK };
+    if head == SegmentHead::Blank {
+        scan.damaged.push(0);
+    }
     let mut at = BLOCK;
     while let Some(place) = next_head(&mut reader, at, generation)? {
-        if place != at && place != at.next_multiple_of(BLOCK) {
+        // Behind a record that failed, the rest of it is no second damage.
+        let is_reported = scan.damaged.last().is_some_and(|last| last + MessageId::PLACE_UNIT == at);
+        if !is_reported && !is_padding(&mut reader, at, place)? {
             scan.damaged.push(at);
         }
         at = take_record(&mut reader, place, &mut scan, on_message)?;
@@ -57,6 +65,20 @@ pub fn scan_segment(
     // A broken record at the very end was never acknowledged: a torn commit, not damage.
     scan.damaged.retain(|offset| *offset < scan.end);
     Ok(scan)
+}
+
+/// A segment whose first block is damaged still has its records: theirs is the generation.
+fn generation_of_records(reader: &mut Reader<'_>) -> Result<Option<u32>, ScanError> {
+    let head = Head::decode(reader.bytes(BLOCK, HEAD_LEN)?);
+    Ok(head
+        .filter(|head| head.id.place() == BLOCK && head.id.generation() == head.generation)
+        .map(|head| head.generation))
+}
+
+/// True if nothing, or only the zeros that fill a commit's last block, stand between two records.
+fn is_padding(reader: &mut Reader<'_>, from: u64, to: u64) -> Result<bool, ScanError> {
+    let len = usize::try_from(to - from).unwrap_or(usize::MAX);
+    Ok(len < BLOCK_LEN && reader.bytes(from, len)?.iter().all(|byte| *byte == 0))
 }
 
 /// Hands out the record at `place` if it is whole; returns where the next one should be.
@@ -101,6 +123,11 @@ fn content_is_whole(reader: &mut Reader<'_>, head: &Head) -> Result<bool, ScanEr
 /// The usual case looks at `from` and at the next block only; when both have nothing, the rest is searched, which
 /// is what tells a torn end from damage.
 fn next_head(reader: &mut Reader<'_>, from: u64, generation: u32) -> Result<Option<u64>, ScanError> {
+    for place in [from, from.next_multiple_of(BLOCK)] {
+        if reader.head(place, generation)?.is_some() {
+            return Ok(Some(place));
+        }
+    }
     let mut place = from;
     loop {
         let window = reader.bytes(place, READ_LEN)?;
@@ -271,6 +298,51 @@ mod tests {
             disk.0.get_mut(&number).unwrap()[ids[victim].place() as usize + 200] ^= 1;
             let (scan, heads) = disk.scan(number);
             assert_eq!((scan.damaged, heads.len()), (damaged, left), "victim {victim}");
+        }
+    }
+
+    #[test]
+    fn damaged_first_block_hides_no_message() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let id = append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        let number = log.segment_of(id).unwrap();
+        disk.0.get_mut(&number).unwrap()[9] ^= 1;
+        let (scan, heads) = disk.scan(number);
+        assert_eq!((scan.damaged, scan.generation, heads.len()), (vec![0], id.generation(), 1));
+    }
+
+    #[test]
+    fn broken_head_before_another_commit_is_damage_not_padding() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let first = append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        append(&mut log, &[b'y'; 900], 1);
+        disk.run(&mut log);
+        let number = log.segment_of(first).unwrap();
+        disk.0.get_mut(&number).unwrap()[first.place() as usize + 5] ^= 1;
+        let (scan, heads) = disk.scan(number);
+        assert_eq!((scan.damaged, heads.len()), (vec![first.place()], 1));
+    }
+
+    #[test]
+    fn recovery_reads_each_byte_about_once() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let id = append(&mut log, &[b'x'; 900], 0);
+        (1..30).for_each(|token| drop(append(&mut log, &[b'x'; 900], token)));
+        disk.run(&mut log);
+        let mut counted = Counted(Bytes(&disk.0[&log.segment_of(id).unwrap()]), 0);
+        scan_segment(&mut counted, &mut |_, _| {}).unwrap();
+        assert!(counted.1 < 4 * 64 * 1024, "{} bytes read of a segment of 64 KiB", counted.1);
+    }
+
+    struct Counted<'a>(Bytes<'a>, usize);
+
+    impl SegmentSource for Counted<'_> {
+        fn read(&mut self, offset: u64, bytes: &mut [u8]) -> std::io::Result<usize> {
+            let len = self.0.read(offset, bytes)?;
+            self.1 += len;
+            Ok(len)
         }
     }
 

@@ -105,7 +105,7 @@ impl Session {
         };
         if transaction.content.is_over() {
             self.say(replies::TOO_BIG);
-        } else if message::header::hop_count(transaction.content.as_slice()) > self.policy.limits.hops_max {
+        } else if message::header::hop_count(transaction.content.as_slice()) >= self.policy.limits.hops_max {
             self.say(replies::TOO_MANY_HOPS);
         } else {
             self.submit(*transaction);
