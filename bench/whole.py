@@ -10,7 +10,8 @@ Works:
   fan-open       the same with the window open (8)
 
 CPU is the ringpost process's own user and system time, kernel workers of its rings included, from the first
-connection until the queue is empty; divided by deliveries. Every message is synced before its 250. Needs Postfix's
+connection until the queue is empty; divided by deliveries. The engine runs on the CPUs of --cpus (default: the first;
+generator and sink need the others). Every message is synced before its 250. Needs Postfix's
 smtp-source. Programs come from target/release unless --ringpost and --loadgen name others. Quote medians, and
 compare only what ran in the same run. Sends to loopback only.
 """
@@ -54,6 +55,7 @@ def relay(a, kept, folder):
 queue = "{folder}/queue"
 listen = ["127.0.0.1:0"]
 http = "127.0.0.1:0"
+cpus = [{a.cpus}]
 [storage]
 free_min = 0
 [delivery]
@@ -86,7 +88,7 @@ connections_max = 100
 
 
 def fan(a, window):
-    command = [a.ringpost, "demo", "--json", "--recipients", str(a.recipients), "--size", str(a.size), "--window", str(window)]
+    command = [a.ringpost, "demo", "--json", "--recipients", str(a.recipients), "--size", str(a.size), "--window", str(window), "--cores", str(len(a.cpus.split(",")))]
     summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     if summary["lost"] or summary["duplicated"]:
         sys.exit(f"lost or duplicated: {summary}")
@@ -101,6 +103,7 @@ def main():
     p.add_argument("--recipients", type=int, default=100000)
     p.add_argument("--sessions", type=int, default=50)
     p.add_argument("--size", type=int, default=4096)
+    p.add_argument("--cpus", default="0", help="CPUs of the engine, as 0,1")
     p.add_argument("--folder", default="/var/tmp")
     p.add_argument("--ringpost", default=os.path.join(ROOT, "target/release/ringpost"))
     p.add_argument("--loadgen", default=os.path.join(ROOT, "target/release/loadgen"))
