@@ -254,7 +254,7 @@ pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
     let config: Config = toml::from_str(text).map_err(|error| ConfigError::Wrong {
         file: name.to_owned(),
         line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-        what: advise(error.message()),
+        what: with_key(text, error.span(), advise(error.message())),
     })?;
     config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     Ok(config)
@@ -297,6 +297,17 @@ impl Config {
             (self.intake.message_size_max <= 512 << 20, "intake.message_size_max must be at most 512 MiB"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))
+    }
+}
+
+/// Serde's sentence about a wrong value does not name its key: the line does.
+fn with_key(text: &str, span: Option<std::ops::Range<usize>>, what: String) -> String {
+    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let line_start = text[..start].rfind('\n').map_or(0, |end| end + 1);
+    let key = text[line_start..start].split_once('=').map(|(key, _)| key.trim());
+    match key {
+        Some(key) if !key.is_empty() && !what.contains(key) => format!("{key}: {what}"),
+        _ => what,
     }
 }
 
@@ -347,7 +358,7 @@ mod tests {
 
     #[test]
     fn wrong_values_say_what_to_do() {
-        assert!(error("queue = 3").starts_with("ringpost.toml:1: invalid type"));
+        assert!(error("queue = 3").starts_with("ringpost.toml:1: queue: invalid type"));
         assert!(error("host_name = \"h\"").contains("missing field `queue`"));
         assert_eq!(
             error("queue = \"q\"\nlisten = []"),

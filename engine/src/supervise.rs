@@ -51,7 +51,12 @@ impl ServeError {
             | ServeError::Http { source, .. } => source.kind() != io::ErrorKind::AddrInUse,
             ServeError::Queue { source, .. }
             | ServeError::Start(crate::core::StartError::File { source, .. }) => {
-                matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
+                let kinds = [
+                    io::ErrorKind::PermissionDenied,
+                    io::ErrorKind::NotADirectory,
+                    io::ErrorKind::AlreadyExists,
+                ];
+                kinds.contains(&source.kind())
             }
             ServeError::Secret { .. } => true,
             _ => false,
@@ -83,6 +88,7 @@ pub fn serve(
     let journals = Arc::new(read_journals(&settings.config.queue)?);
     let crossing = Arc::new(Crossing::new(cpus.len()));
     let listener = http.map(bind_http).transpose()?;
+    check_ports(&settings.config.listen)?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let (threads, listening) = start.cores(&cpus)?;
@@ -172,6 +178,15 @@ pub fn small_ring() -> Result<Uring, ring::StartError> {
         write_buffers_len: 0,
         write_buffer_len: 4096,
     })
+}
+
+/// Our cores share their ports (SO_REUSEPORT), which would let another daemon of ours share them too.
+fn check_ports(addresses: &[SocketAddr]) -> Result<(), ServeError> {
+    for address in addresses.iter().filter(|address| address.port() != 0) {
+        let refused = |source| crate::core::StartError::Listen { address: *address, source };
+        std::net::TcpListener::bind(address).map_err(refused)?;
+    }
+    Ok(())
 }
 
 fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {

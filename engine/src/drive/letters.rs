@@ -144,6 +144,11 @@ impl Letters {
         loads.chain(self.to_conclude.iter().map(|(range, _)| range))
     }
 
+    /// The message, if it is in memory.
+    pub(crate) fn get(&self, key: MessageKey) -> Option<Arc<Letter>> {
+        self.cached.get(&key).map(|cached| Arc::clone(&cached.letter))
+    }
+
     /// The range with its names, if everything is at hand.
     fn open(&self, range: Range) -> Option<OpenRange> {
         let cached = self.cached.get(&range.message)?;

@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     was_ready: bool,
     /// The last verdict that spoke of the host rather than of the mail.
     trouble: Option<Reply>,
+    /// It took a recipient, or refused one for its own sake.
+    has_worked: bool,
 }
 
 /// All outgoing connections of a core.
@@ -146,6 +148,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             idle_since: None,
             was_ready: false,
             trouble: None,
+            has_worked: false,
         });
         let site = self.sites.get_mut(key);
         (site.connections, site.connecting) = (site.connections + 1, site.connecting + 1);
@@ -312,7 +315,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 connection.trouble = Some(reply.clone());
                 self.site_throttles(site);
             }
-            (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => self.site_works(site),
+            (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => {
+                connection.has_worked = true;
+                self.site_works(site);
+            }
         }
         self.conclude(&letter, range, &local_part, &host, verdict);
     }
@@ -340,7 +346,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (site, peer) = (connection.site, connection.peer);
         let was_ready = connection.was_ready;
         let habits = connection.session.as_ref().map(Session::habits);
-        let trouble = connection.trouble.take();
+        // A host that served some and then hung up is no dead host.
+        let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
         if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
             host.habits = habits.unwrap_or(host.habits);
         }

@@ -87,6 +87,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (&verdict, self.settings.retry.next(arrived, attempts, self.wall))
         {
             self.counters.deferred.add(u64::from(range.count));
+            self.log_range(range, &verdict);
             return self.defer(Range { attempts, ..range }, due);
         }
         match self.open_now(range) {
@@ -229,6 +230,24 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if let Some(failing) = self.failing.try_remove(mark) {
                 self.schedule_or_return(failing.range, due);
             }
+        }
+    }
+
+    /// A line for each name that is at hand; for the rest, which is on disk, one line with `*` as its local part.
+    fn log_range(&mut self, range: Range, verdict: &Verdict) {
+        if self.delivery_log.wants_line().is_none() {
+            return;
+        }
+        let Some(mut open) = self.open_now(range) else {
+            let letter = self.letters.get(range.message);
+            return letter.map_or((), |letter| {
+                self.log_verdict(&letter, &range, &Bytes::from_static(b"*"), "", verdict)
+            });
+        };
+        let letter = Arc::clone(open.letter());
+        while let Some(name) = open.next_name() {
+            let one = Range { first: name.index, count: 1, ..range };
+            self.log_verdict(&letter, &one, &name.slice(open.window()), "", verdict);
         }
     }
 

@@ -329,7 +329,9 @@ mod tests {
     fn recovery_reads_each_byte_about_once() {
         let (mut log, mut disk) = (log(), Disk::default());
         let id = append(&mut log, &[b'x'; 900], 0);
-        (1..30).for_each(|token| drop(append(&mut log, &[b'x'; 900], token)));
+        for token in 1..30 {
+            append(&mut log, &[b'x'; 900], token);
+        }
         disk.run(&mut log);
         let mut counted = Counted(Bytes(&disk.0[&log.segment_of(id).unwrap()]), 0);
         scan_segment(&mut counted, &mut |_, _| {}).unwrap();

@@ -1,0 +1,45 @@
+//! Our own programs, built once per test process into the folder that the test itself was built into.
+//!
+//! Cargo builds no binaries of other packages for a test; asked again here, it finds them fresh.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub fn ringpost() -> PathBuf {
+    folder().join("ringpost")
+}
+
+pub fn loadgen() -> PathBuf {
+    folder().join("loadgen")
+}
+
+/// Where they lie.
+fn folder() -> &'static Path {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(build).as_ref().unwrap_or_else(|said| panic!("building the programs: {said}"))
+}
+
+fn build() -> Result<PathBuf, String> {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    // <target>/<profile's folder>/deps/<test>
+    let folder = test.ancestors().nth(2).expect("cargo puts tests into deps/");
+    let target = folder.parent().expect("a profile's folder is in the target folder");
+    let profile = match folder.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "test",
+        Some(profile) => profile,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "-p", "engine", "-p", "loadgen", "--bin", "ringpost", "--bin", "loadgen"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace"))
+        .output()
+        .expect("cargo runs");
+    if !built.status.success() {
+        return Err(String::from_utf8_lossy(&built.stderr).into_owned());
+    }
+    Ok(folder.to_owned())
+}
