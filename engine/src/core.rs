@@ -193,6 +193,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         core.recover(&journals)?;
         core.put_state();
         core.flush_journal();
+        // Whoever looks right after the start sees what was found, not zeros.
+        core.publish();
         Ok(core)
     }
 
