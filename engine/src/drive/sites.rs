@@ -390,6 +390,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             host.rests_until = None;
         }
         let until = site.shared.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
+        let (name, wait) = (site.shared.name(), until.saturating_duration_since(now).as_secs());
+        let reason = site.trouble.as_ref().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(
+            site = name,
+            reason,
+            wait_secs = wait,
+            "no host of the site serves us; its mail waits"
+        );
         self.site_must_wait(key, until);
     }
 
