@@ -77,7 +77,7 @@ pub struct Ready {
 pub fn serve(
     config: Config,
     reread: impl Fn() -> Result<Config, crate::config::ConfigError> + 'static,
-    ready: impl FnOnce(&Ready),
+    ready: impl FnOnce(&Ready) + 'static,
 ) -> Result<(), ServeError> {
     end_process_on_panic();
     let _lock = lock_queue(&config.queue)?;
@@ -93,10 +93,17 @@ pub fn serve(
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let (threads, listening) = start.cores(&cpus)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    ready(&Ready { listening, http, cpus });
+    let announcement = Ready { listening, http, cpus };
+    let ready = Box::new(move || ready(&announcement));
     let reread = move || reread().map(|config| Settings::new(config, &secret));
-    let result =
-        control::run(control::Control { settings, crossing, listener, ends, reread: Box::new(reread) });
+    let result = control::run(control::Control {
+        settings,
+        crossing,
+        listener,
+        ends,
+        reread: Box::new(reread),
+        ready,
+    });
     for thread in threads {
         let _ = thread.join();
     }

@@ -27,6 +27,8 @@ pub(crate) struct Control {
     /// Cores that have ended, by index.
     pub(crate) ends: mpsc::UnboundedReceiver<usize>,
     pub(crate) reread: Reread,
+    /// Says that we are up: when signals are heard, not before, or the first one would end us.
+    pub(crate) ready: Box<dyn FnOnce()>,
 }
 
 /// Runs until all cores have ended. Returns a core that ended without being told to.
@@ -40,7 +42,9 @@ impl Control {
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
-        let mut signals = match Signals::new() {
+        let signals = Signals::new();
+        std::mem::replace(&mut self.ready, Box::new(|| {}))();
+        let mut signals = match signals {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::error!(%error, "no signals: stop this daemon with kill -9, which loses nothing");
