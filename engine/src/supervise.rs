@@ -83,6 +83,7 @@ pub fn serve(
     let _lock = lock_queue(&config.queue)?;
     let secret = load_secret(&config.queue.join("verp-secret"))?;
     let cpus = config.cpus.clone().unwrap_or_else(usable_cpus);
+    make_partitions(&config.queue, cpus.len())?;
     let http = config.http;
     let settings = Arc::new(Settings::new(config, &secret));
     let journals = Arc::new(read_journals(&settings.config.queue)?);
@@ -145,6 +146,19 @@ fn lock_queue(queue: &Path) -> Result<File, ServeError> {
     Ok(file)
 }
 
+/// The cores' folders, their names durable before anything is answered on the strength of what is in them.
+fn make_partitions(queue: &Path, cores: usize) -> Result<(), ServeError> {
+    let wrap = |source| ServeError::Queue { path: queue.to_owned(), source };
+    for index in 0..cores {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(queue.join(format!("core-{index}")))
+            .map_err(wrap)?;
+    }
+    File::open(queue).and_then(|folder| folder.sync_all()).map_err(wrap)
+}
+
 /// The secret that signs VERP tokens: made once per queue, so that bounces of old mail are still known.
 fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
     let wrap = |source| ServeError::Queue { path: path.to_owned(), source };
@@ -156,9 +170,17 @@ fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).map_err(wrap)?;
-            let mut file =
-                OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(wrap)?;
+            // Under another name first: a crash must not leave half a secret behind.
+            let half = path.with_extension("new");
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&half)
+                .map_err(wrap)?;
             file.write_all(&secret).and_then(|()| file.sync_all()).map_err(wrap)?;
+            std::fs::rename(&half, path).map_err(wrap)?;
         }
         Err(error) => return Err(wrap(error)),
     }
