@@ -161,7 +161,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (now, wall) = (clock.now(), clock.wall());
         let logs = Logs::new(index, &settings.config);
         let journal = JournalDrive::start(&mut ring, index, &settings.config, &journals)?;
-        let delivery_log = DeliveryLog::open(&mut ring, &settings.config, now)?;
+        let delivery_log = DeliveryLog::open(&mut ring, &settings.config)?;
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),

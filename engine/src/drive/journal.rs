@@ -1,7 +1,7 @@
 //! The journal: marks into the page cache at the end of each turn, a sync soon after, a new file when one has grown.
 //!
 //! Bound: `journal_len` bytes before it is turned over. Turning over writes the whole state in one turn: 31 bytes
-//! per owed range, some 20 ms for a million of them, once in some millions of deliveries.
+//! per owed range, in memory and then into the page cache.
 
 use crate::clock::Clock;
 use crate::config::Config;

@@ -23,11 +23,7 @@ pub(crate) struct DeliveryLog {
 }
 
 impl DeliveryLog {
-    pub(crate) fn open<R: Ring>(
-        ring: &mut R,
-        config: &Config,
-        _now: Instant,
-    ) -> Result<DeliveryLog, StartError> {
+    pub(crate) fn open<R: Ring>(ring: &mut R, config: &Config) -> Result<DeliveryLog, StartError> {
         let file = match &config.delivery_log {
             Some(path) => Some(
                 ring.open_now(path, Access::Append)

@@ -24,7 +24,7 @@ const BORROWED_MAX: usize = 8;
 /// Chunks that a core has out.
 const LENT_MAX: usize = 64;
 
-/// A crossing costs some microseconds: fewer recipients than this are not worth it.
+/// Fewer recipients than this are not worth the letters that a crossing takes.
 const CHUNK_MIN: u32 = 32;
 
 /// Marks a message's number as that of a borrowed chunk.
