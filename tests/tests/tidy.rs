@@ -22,8 +22,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] =
     &["message", "smtp-in", "queue", "smtp-out", "local", "pop3", "ring", "loadgen", "engine", "bench"];
 
-/// Sources that are tests though they stand in `src`: a fuzzer's entry makes up its own start of time.
-const TEST_SOURCES: &[&str] = &["tests.rs", "fuzz.rs"];
+/// Sources that are tests though they stand in `src`.
+const TEST_SOURCES: &[&str] = &["tests.rs"];
 
 /// Their time comes from their caller; the engine's comes from one file.
 const CLOCKLESS: &[&str] = &["engine", "queue", "message", "smtp-in", "smtp-out", "local", "pop3"];
