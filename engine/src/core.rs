@@ -7,6 +7,8 @@
 use crate::clock::Clock;
 use crate::crossing::{Crossing, Mail};
 use crate::domains::Domains;
+use crate::drive::aside::Aside;
+use crate::drive::compact::Compaction;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -47,11 +49,13 @@ pub(crate) enum Kind {
     JournalFolder,
     JournalSync,
     Load,
+    Copy,
+    Aside,
     DeliveryLog,
     Ignored,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::Listener,
     Kind::Intake,
     Kind::Outbound,
@@ -62,6 +66,8 @@ const KINDS: [Kind; 12] = [
     Kind::JournalFolder,
     Kind::JournalSync,
     Kind::Load,
+    Kind::Copy,
+    Kind::Aside,
     Kind::DeliveryLog,
     Kind::Ignored,
 ];
@@ -135,6 +141,8 @@ pub struct Core<R, C> {
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
+    pub(crate) compaction: Compaction,
+    pub(crate) aside: Aside,
     pub(crate) stop: Stop,
     /// A write to the journal failed: what was delivered can no longer be recorded, so nothing more is.
     pub(crate) halted: bool,
@@ -177,6 +185,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             shares: Shares::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
+            compaction: Compaction::default(),
+            aside: Aside::new(&settings.config.queue),
             stop: Stop::Running,
             halted: false,
             ring,
@@ -217,6 +227,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.read_mail();
         self.run_timers();
         self.run_bounces();
+        self.run_compaction();
+        self.run_aside();
         self.run_logs();
         self.run_schedule();
         self.run_sites();
@@ -249,16 +261,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Event::Written { token, result, bytes } => match untoken(token) {
                 (Kind::DeliveryLog, _) => self.delivery_log.handle_written(&result, bytes),
                 (Kind::LogPrepare, place) => self.on_segment_step(place.index, result),
+                (Kind::Aside, _) => self.on_aside_step(result),
                 _ => self.on_log_written(result, bytes),
             },
-            Event::ReadDone { token, result } => self.on_read(untoken(token).1, result),
+            Event::ReadDone { token, result } => match untoken(token) {
+                (Kind::Copy, place) => self.on_copy_read(place, result),
+                (Kind::Aside, _) => self.on_aside_read(result),
+                (_, place) => self.on_read(place, result),
+            },
             Event::Opened { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_opened(place.index, result),
+                (Kind::Aside, _) => self.on_aside_opened(result),
                 _ => self.on_journal_opened(result),
             },
             Event::Done { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_step(place.index, result),
                 (Kind::JournalSync, place) => self.on_journal_synced(place.index, result),
+                (Kind::Aside, _) => self.on_aside_step(result),
                 (kind @ (Kind::JournalAllocate | Kind::JournalFolder), _) => {
                     self.on_journal_step(kind, result)
                 }
@@ -295,7 +314,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        if self.sites.has_dirty() || self.stop == Stop::Done {
+        if self.sites.has_dirty() || self.compaction.wants_turn() || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }
         let due = self.schedule.next_due().map(|due| self.now + Duration::from_millis(due.since(self.wall)));
@@ -362,6 +381,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.logs.is_idle()
             && self.outbound.open() == 0
             && self.failing.is_empty()
+            && self.aside.is_idle()
+            && self.compaction.is_idle()
             && !self.journal.has_unsynced()
     }
 

@@ -12,6 +12,7 @@ pub mod core;
 pub mod crossing;
 pub mod domains;
 mod drive;
+mod files;
 pub mod observe;
 pub mod recovery;
 mod rhythm;

@@ -69,8 +69,16 @@ counters! {
     log_lines_dropped,
     /// 1 after a failed write: nothing more is accepted until a restart
     poisoned,
-    /// Records that could not be read and were set aside
+    /// Places where a record could not be read
     damaged,
+    /// Damaged places that were copied to the quarantine
+    set_aside,
+    /// Records copied forward out of mostly empty segments
+    copied,
+    /// Octets of the message log's files
+    log_octets,
+    /// Octets of the records in them that somebody is owed
+    log_live_octets,
 }
 
 /// One number.

@@ -2,13 +2,17 @@
 //!
 //! The folder has one sub-folder per partition, `core-N`, with segments `data-NNNNNNNN` and journals
 //! `journal-NNNNNNNN`. All journals are read first, by whoever starts the cores, because one core may have recorded
-//! what another core's message is owed; then each core reads the segments of its partitions.
+//! what another core's message is owed; then each core reads the segments of its partitions (their indexes, where they
+//! have them), all cores at the same time.
 
 use message::UnixMillis;
-use queue::journal::{self, Fold, JournalFile, Left, Mark, Span, Waiting};
-use queue::log::SegmentSource;
-use queue::log::record::{Head, Meta};
+use queue::journal::{self, Fold, FoldBuilder, Origin, Span, Waiting};
+use queue::log::record::{Group, Head, Meta};
+use queue::log::{Groups, record};
+use queue::source::Source;
 use ring::{Access, File, Ring};
+use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -55,97 +59,144 @@ pub(crate) fn numbered(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix).filter(|digits| digits.len() == 8)?.parse().ok()
 }
 
-/// Reads all journals of all partitions.
+/// Reads all journals of all partitions: their heads, then their marks, twice.
 pub fn read_journals<R: Ring>(ring: &mut R, queue: &Path) -> Result<Journals, RecoverError> {
-    let (mut files, mut old, mut partitions, mut damaged) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut next_generation = 1;
-    for name in ring.list(queue).map_err(io_error(queue))? {
+    let ring = RefCell::new(ring);
+    let (mut found, partitions) = find_journals(&ring, queue)?;
+    if partitions.len() > queue::site_table::CORES_MAX {
+        return Err(RecoverError::Partitions { path: queue.to_owned() });
+    }
+    let named = found.iter().filter_map(|(_, path)| numbered(path.file_name()?.to_str()?, "journal-"));
+    let next_number = named.map(|number| number + 1).max().unwrap_or(0);
+    let epoch = found.iter().map(|(origin, _)| origin.epoch + 1).max().unwrap_or(1);
+    found.sort();
+    let (mut builder, mut damaged, mut next_generation) = (FoldBuilder::default(), Vec::new(), 1);
+    for (origin, path) in &found {
+        let mut finder = builder.finder(*origin);
+        let read = read_journal(&ring, path, &mut |mark| finder.look_at(&mark))?;
+        next_generation = next_generation.max(read.next_generation);
+        damaged.extend(read.damaged_at.map(|at| format!("{}: damaged at byte {at}", path.display())));
+    }
+    for (origin, path) in &found {
+        let mut taker = builder.taker(*origin);
+        read_journal(&ring, path, &mut |mark| taker.take(&mark))?;
+    }
+    let fold = builder.finish();
+    next_generation = fold.generation_max.values().map(|max| max + 1).max().unwrap_or(1).max(next_generation);
+    let old = found.into_iter().map(|(_, path)| path).collect();
+    Ok(Journals { fold, epoch, next_number, old, partitions, next_generation, damaged })
+}
+
+/// Journals of all partitions, and the partitions.
+type FoundJournals = (Vec<(Origin, PathBuf)>, Vec<u8>);
+
+fn find_journals<R: Ring>(ring: &RefCell<&mut R>, queue: &Path) -> Result<FoundJournals, RecoverError> {
+    let (mut found, mut partitions) = (Vec::new(), Vec::new());
+    let list = |folder: &Path| ring.borrow_mut().list(folder).map_err(io_error(folder));
+    for name in list(queue)? {
         let Some(partition) = name.strip_prefix("core-").and_then(|number| number.parse::<u8>().ok()) else {
             continue;
         };
         partitions.push(partition);
         let folder = queue.join(&name);
-        for name in ring.list(&folder).map_err(io_error(&folder))? {
-            if numbered(&name, "journal-").is_none() {
-                continue;
-            }
-            let path = folder.join(&name);
-            let (read, marks) = read_journal(ring, &path)?;
-            next_generation = next_generation.max(read.next_generation);
-            damaged.extend(read.damaged_at.map(|at| format!("{}: damaged at byte {at}", path.display())));
-            files.push(JournalFile { writer: partition, epoch: read.epoch, number: read.number, marks });
-            old.push(path);
+        for name in list(&folder)?.iter().filter(|name| numbered(name, "journal-").is_some()) {
+            let path = folder.join(name);
+            let read = with_file(ring, &path, &mut |file| journal::read_head(file))?;
+            let origin = Origin { epoch: read.epoch, number: read.number, writer: partition };
+            found.push((origin, path));
         }
     }
-    if partitions.len() > queue::site_table::CORES_MAX {
-        return Err(RecoverError::Partitions { path: queue.to_owned() });
-    }
-    let epoch = files.iter().map(|file| file.epoch + 1).max().unwrap_or(1);
-    let named = old.iter().filter_map(|path| numbered(path.file_name()?.to_str()?, "journal-"));
-    let next_number = named.map(|number| number + 1).max().unwrap_or(0);
-    let fold = Fold::new(files);
-    next_generation = fold.generation_max.values().map(|max| max + 1).max().unwrap_or(1).max(next_generation);
-    Ok(Journals { fold, epoch, next_number, old, partitions, next_generation, damaged })
+    Ok((found, partitions))
 }
 
-fn read_journal<R: Ring>(ring: &mut R, path: &Path) -> Result<(journal::Read, Vec<Mark>), RecoverError> {
-    let file = ring.open_now(path, Access::Read).map_err(io_error(path))?;
-    let bytes = read_until_zeros(ring, file).map_err(io_error(path))?;
-    ring.close_file(file);
-    let mut marks = Vec::new();
-    let read = journal::read(&bytes, &mut |mark| marks.push(mark))
-        .map_err(|source| RecoverError::Journal { path: path.to_owned(), source })?;
-    Ok((read, marks))
+fn read_journal<R: Ring>(
+    ring: &RefCell<&mut R>,
+    path: &Path,
+    on_mark: &mut dyn FnMut(journal::Mark),
+) -> Result<journal::Read, RecoverError> {
+    with_file(ring, path, &mut |file| journal::read(file, on_mark))
 }
 
-/// A journal's space is reserved ahead: behind its last frame there are only zeros.
-fn read_until_zeros<R: Ring>(ring: &mut R, file: File) -> io::Result<Vec<u8>> {
-    const PIECE: usize = 2 * journal::FRAME_MAX;
-    let mut bytes = Vec::new();
-    loop {
-        let at = bytes.len();
-        bytes.resize(at + PIECE, 0);
-        let got = ring.read_now(file, at as u64, &mut bytes[at..])?;
-        bytes.truncate(at + got);
-        if got < PIECE || bytes[at..].iter().all(|byte| *byte == 0) {
-            return Ok(bytes);
-        }
-    }
+fn with_file<R: Ring>(
+    ring: &RefCell<&mut R>,
+    path: &Path,
+    read: &mut dyn FnMut(&mut dyn Source) -> Result<journal::Read, journal::JournalError>,
+) -> Result<journal::Read, RecoverError> {
+    let file = ring.borrow_mut().open_now(path, Access::Read).map_err(io_error(path))?;
+    let result = read(&mut RingFile { ring, file });
+    ring.borrow_mut().close_file(file);
+    result.map_err(|source| RecoverError::Journal { path: path.to_owned(), source })
 }
 
-/// A segment file as recovery reads it.
-pub(crate) struct SegmentFile<'a, R> {
-    pub(crate) ring: &'a mut R,
+/// A file as recovery reads it. Several may be read in turn, hence the cell.
+pub(crate) struct RingFile<'a, 'r, R> {
+    pub(crate) ring: &'a RefCell<&'r mut R>,
     pub(crate) file: File,
 }
 
-impl<R: Ring> SegmentSource for SegmentFile<'_, R> {
+impl<R: Ring> Source for RingFile<'_, '_, R> {
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        self.ring.read_now(self.file, offset, bytes)
+        self.ring.borrow_mut().read_now(self.file, offset, bytes)
     }
 }
 
-/// A message's ranges that are still owed, with their domains.
-pub(crate) fn what_is_left(head: &Head, meta: &[u8], fold: &Fold) -> Vec<(String, Waiting)> {
-    let Some(parsed) = Meta::parse(meta, head.verp) else { return Vec::new() };
-    let groups: Vec<_> = parsed.groups().collect();
-    let whole: Vec<Waiting> = groups
-        .iter()
-        .map(|group| Waiting {
-            span: Span { id: head.id, first: group.first, count: group.count },
-            name_offset: group.name_offset,
-            attempts: 0,
-            due: UnixMillis(0),
-        })
-        .collect();
-    let next_offset = |offset: u32| Some(offset + 1 + u32::from(*meta.get(offset as usize)?));
-    let left = match fold.left(head.id, &whole, &next_offset) {
-        Left::All => whole,
-        Left::Some(left) => left,
+/// Reads a message's meta part when an index does not say enough of it. `None` if it is not whole.
+pub(crate) fn read_meta(source: &mut dyn Source, head: &Head) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; head.meta_len as usize];
+    let mut have = 0;
+    while have < bytes.len() {
+        match source.read(head.meta_offset() + have as u64, &mut bytes[have..]) {
+            Ok(0) | Err(_) => return None,
+            Ok(got) => have += got,
+        }
+    }
+    (record::checksum(&bytes) == head.meta_crc).then_some(bytes)
+}
+
+/// Shows each range of a message that is still owed to `visit`, with its domain. Nothing, if the message has ended.
+/// False if that is not known: the meta part had to be read and is not whole.
+pub(crate) fn visit_left(
+    (head, groups): (&Head, Groups<'_>),
+    fold: &Fold,
+    source: &mut dyn Source,
+    visit: &mut dyn FnMut(&str, &Waiting),
+) -> bool {
+    if fold.has_ended(head.id) {
+        return true;
+    }
+    let mut meta: Option<Option<Vec<u8>>> = None;
+    let elsewhere = groups.is_elsewhere().then(|| read_meta(source, head));
+    let groups = match &elsewhere {
+        None => groups,
+        Some(Some(bytes)) => match Meta::parse(bytes, head.verp) {
+            Some(parsed) => Groups::Meta(bytes, parsed),
+            None => return false,
+        },
+        Some(None) => return false,
     };
-    let domain_of = |waiting: &Waiting| {
-        let at = groups.partition_point(|group| group.first <= waiting.span.first);
-        groups[at.saturating_sub(1)].domain.to_owned()
+    let groups_found: SmallVec<[Group<'_>; 4]> = groups.iter().collect();
+    let whole: SmallVec<[Waiting; 4]> = groups_found.iter().map(|group| all_of(head, group)).collect();
+    let mut next_name = |offset: u32| {
+        let len_at = |meta: &[u8]| Some(offset + 1 + u32::from(*meta.get(offset as usize)?));
+        match groups.meta() {
+            Some(meta) => len_at(meta),
+            None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref()?),
+        }
     };
-    left.into_iter().map(|waiting| (domain_of(&waiting), waiting)).collect()
+    let mut left = Vec::new();
+    fold.left(head.id, &whole, &mut next_name, &mut left);
+    for waiting in &left {
+        let at = groups_found.partition_point(|group| group.first <= waiting.span.first);
+        if let Some(group) = groups_found.get(at.saturating_sub(1)) {
+            visit(group.domain, waiting);
+        }
+    }
+    // Without the names, ranges cannot be told apart.
+    !matches!(meta, Some(None))
+}
+
+/// All recipients of a group, none tried.
+fn all_of(head: &Head, group: &Group<'_>) -> Waiting {
+    let span = Span { id: head.id, first: group.first, count: group.count };
+    Waiting { span, name_offset: group.name_offset, attempts: 0, due: UnixMillis(0) }
 }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub retry: RetryPolicy,
     pub site_limits: SiteLimits,
     pub verp_key: VerpKey,
+    /// Makes the salts of segments: known to nobody who sends mail.
+    pub log_salt: u64,
 }
 
 /// Octets of a command line: what RFC 5321 §4.5.3.1.4 asks for and what extensions add.
@@ -51,6 +53,7 @@ impl Settings {
                 ..SiteLimits::default()
             },
             verp_key: VerpKey::new(verp_secret),
+            log_salt: log_salt(verp_secret),
             config,
         }
     }
@@ -58,6 +61,12 @@ impl Settings {
     pub fn idle(&self) -> Duration {
         Duration::from_secs(self.config.delivery.idle_secs)
     }
+}
+
+/// The secret, folded. What is made of it stays in the queue's folder.
+fn log_salt(secret: &[u8; 32]) -> u64 {
+    let (words, _) = secret.as_chunks::<8>();
+    words.iter().fold(0, |salt, word| salt ^ u64::from_le_bytes(*word))
 }
 
 fn intake_policy(config: &Config) -> smtp_in::Policy {

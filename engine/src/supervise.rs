@@ -10,6 +10,7 @@ use crate::core::{Core, CoreConfig};
 use crate::crossing::Crossing;
 use crate::recovery::{self, Journals, RecoverError};
 use crate::settings::Settings;
+use queue::log::record::checksum;
 use ring::{Uring, UringConfig};
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -159,31 +160,38 @@ fn make_partitions(queue: &Path, cores: usize) -> Result<(), ServeError> {
     File::open(queue).and_then(|folder| folder.sync_all()).map_err(wrap)
 }
 
-/// The secret that signs VERP tokens: made once per queue, so that bounces of old mail are still known.
+/// The secret that signs VERP tokens: made once per queue, so that bounces of old mail are still known. Its CRC32C
+/// stands behind it (not in files of version 0.1).
 fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
     let wrap = |source| ServeError::Queue { path: path.to_owned(), source };
-    let mut secret = [0; 32];
-    match File::open(path) {
-        Ok(mut file) => file.read_exact(&mut secret).map_err(|_| ServeError::Secret {
-            path: path.to_owned(),
-            what: "shorter than 32 bytes; remove it to have a new one made",
-        })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).map_err(wrap)?;
-            // Under another name first: a crash must not leave half a secret behind.
-            let half = path.with_extension("new");
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&half)
-                .map_err(wrap)?;
-            file.write_all(&secret).and_then(|()| file.sync_all()).map_err(wrap)?;
-            std::fs::rename(&half, path).map_err(wrap)?;
-        }
-        Err(error) => return Err(wrap(error)),
+    match std::fs::read(path) {
+        Ok(bytes) => secret_of(&bytes).map_err(|what| ServeError::Secret { path: path.to_owned(), what }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_secret(path).map_err(wrap),
+        Err(error) => Err(wrap(error)),
     }
+}
+
+fn secret_of(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
+    let (secret, rest) =
+        bytes.split_first_chunk().ok_or("shorter than 32 bytes; remove it to have a new one made")?;
+    if rest.is_empty() || rest == checksum(secret).to_le_bytes() {
+        return Ok(*secret);
+    }
+    Err(
+        "does not match its checksum: bring it back from a copy, or remove it; then bounces of older mail are not known any more",
+    )
+}
+
+fn make_secret(path: &Path) -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    // Under another name first: a crash must not leave half a secret behind.
+    let half = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&half)?;
+    file.write_all(&secret)?;
+    file.write_all(&checksum(&secret).to_le_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&half, path)?;
     Ok(secret)
 }
 
@@ -235,21 +243,22 @@ struct Start {
 type CoreThread = JoinHandle<()>;
 
 impl Start {
-    /// Starts all cores; the first one finds out what port 0 became.
+    /// Starts all cores, which recover side by side; the first one to listen finds out what port 0 became.
     fn cores(&self, cpus: &[usize]) -> Result<(Vec<CoreThread>, Vec<SocketAddr>), ServeError> {
-        let mut threads = Vec::new();
+        let (mut threads, mut starting) = (Vec::new(), Vec::new());
         let mut addresses = self.settings.config.listen.clone();
         for (index, cpu) in cpus.iter().enumerate() {
             let (report, reported) = mpsc::channel();
+            let (listen, to_listen_on) = mpsc::channel();
             let config = CoreConfig {
                 index,
                 settings: Arc::clone(&self.settings),
                 crossing: Arc::clone(&self.crossing),
                 journals: Arc::clone(&self.journals),
             };
-            let (cpu, listen, ended) = (*cpu, addresses.clone(), self.ended.clone());
+            let (cpu, ended) = (*cpu, self.ended.clone());
             let body = move || {
-                core_thread(cpu, config, &listen, &report);
+                core_thread(cpu, config, &to_listen_on, &report);
                 let _ = ended.send(index);
             };
             let thread = std::thread::Builder::new()
@@ -257,19 +266,31 @@ impl Start {
                 .spawn(body)
                 .map_err(ServeError::Thread)?;
             threads.push(thread);
+            starting.push((listen, reported));
+        }
+        for (index, (listen, reported)) in starting.into_iter().enumerate() {
+            let _ = listen.send(addresses);
             addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
         }
         Ok((threads, addresses))
     }
 }
 
+type Report = Result<Vec<SocketAddr>, ServeError>;
+
+/// Recovers at once; listens when it is told where, says where it does, and runs.
 fn core_thread(
     cpu: usize,
     config: CoreConfig,
-    listen: &[SocketAddr],
-    report: &mpsc::Sender<Result<Vec<SocketAddr>, ServeError>>,
+    to_listen_on: &mpsc::Receiver<Vec<SocketAddr>>,
+    report: &mpsc::Sender<Report>,
 ) {
-    match start_core(cpu, config, listen) {
+    let started = start_core(cpu, config).and_then(|mut core| {
+        let addresses = to_listen_on.recv().unwrap_or_default();
+        let addresses = core.listen(&addresses)?;
+        Ok((core, addresses))
+    });
+    match started {
         Ok((core, addresses)) => {
             let _ = report.send(Ok(addresses));
             run(core);
@@ -280,11 +301,7 @@ fn core_thread(
 
 type SystemCore = Core<Uring, SystemClock>;
 
-fn start_core(
-    cpu: usize,
-    config: CoreConfig,
-    listen: &[SocketAddr],
-) -> Result<(SystemCore, Vec<SocketAddr>), ServeError> {
+fn start_core(cpu: usize, config: CoreConfig) -> Result<SystemCore, ServeError> {
     let mut cpus = rustix::thread::CpuSet::new();
     cpus.set(cpu);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &cpus) {
@@ -294,9 +311,7 @@ fn start_core(
     for note in ring.notes() {
         tracing::warn!(core = config.index, "{note}");
     }
-    let mut core = Core::start(ring, SystemClock, config)?;
-    let addresses = core.listen(listen)?;
-    Ok((core, addresses))
+    Ok(Core::start(ring, SystemClock, config)?)
 }
 
 fn run(mut core: SystemCore) {

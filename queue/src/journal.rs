@@ -7,12 +7,13 @@
 //!
 //! Marks may be read in any order and more than once: settled beats deferred, more attempts beat fewer. That is
 //! what lets another core record its share of a fan-out in its own journal.
-//! Bound: a frame is at most [`FRAME_MAX`] bytes; a journal is turned over at `turn_len`.
+//! Bound: a frame is at most [`FRAME_MAX`] bytes; a journal is turned over at `turn_len`; one window when it is read.
 
 pub mod fold;
 
-pub use fold::{Fold, JournalFile, Left};
+pub use fold::{Fold, FoldBuilder, Origin};
 
+use crate::source::{ReadError, Source, Window};
 use message::{MessageId, UnixMillis};
 
 /// A journal file's number: its name. They only rise.
@@ -25,7 +26,8 @@ pub const FRAME_MAX: usize = 1 << 20;
 /// Bytes before the first frame.
 pub const HEAD_LEN: usize = 32;
 
-const MAGIC: &[u8; 8] = b"RPJRN\x00\x01\n";
+/// Byte 6 is the format's version.
+const MAGIC: &[u8; 8] = b"RPJRN\x00\x02\n";
 const FRAME_HEAD_LEN: usize = 12;
 const KIND_SETTLED: u8 = 1;
 const KIND_DEFERRED: u8 = 2;
@@ -293,73 +295,129 @@ fn decode(bytes: &mut &[u8]) -> Option<Mark> {
 }
 
 /// Why a journal could not be read at all.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     #[error("written by a newer format than this program reads; run the version that wrote it")]
     TooNew,
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// What a journal file held.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Read {
     /// 0 in an empty file.
     pub next_generation: u32,
     pub epoch: u32,
     pub number: u32,
     pub marks: u64,
-    /// A frame failed its check although bytes follow it. Marks behind it are lost, which repeats deliveries.
+    /// A frame failed its check although frames follow it: what it said is lost, which repeats deliveries.
     pub damaged_at: Option<u64>,
 }
 
-/// Hands the marks of a journal file to `on_mark`, in order.
-pub fn read(bytes: &[u8], on_mark: &mut dyn FnMut(Mark)) -> Result<Read, JournalError> {
+/// What a journal's first bytes say; zeros if it is empty or they are damaged.
+pub fn read_head(source: &mut dyn Source) -> Result<Read, JournalError> {
+    let mut window = Window::new(source, HEAD_LEN);
+    decode_head(&mut window)
+}
+
+fn decode_head(window: &mut Window<'_>) -> Result<Read, JournalError> {
     let mut read = Read::default();
-    let Some(head) = bytes.get(..HEAD_LEN) else { return Ok(read) };
-    if head.starts_with(b"RPJRN\x00") && !head.starts_with(MAGIC) {
+    let head = window.bytes(0, HEAD_LEN)?;
+    if head.len() < HEAD_LEN {
+        return Ok(read);
+    }
+    let is_ours = head[..6] == MAGIC[..6] && head[7] == MAGIC[7];
+    if is_ours && !(1..=MAGIC[6]).contains(&head[6]) {
         return Err(JournalError::TooNew);
     }
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    if !head.starts_with(MAGIC) || word(8) != crc32c::crc32c(&head[12..]) {
-        read.damaged_at = bytes.iter().any(|byte| *byte != 0).then_some(0);
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if !is_ours || word(8) != crc32c::crc32c(&head[12..]) {
+        read.damaged_at = head.iter().any(|byte| *byte != 0).then_some(0);
         return Ok(read);
     }
     (read.next_generation, read.epoch, read.number) = (word(16), word(24), word(12));
+    Ok(read)
+}
+
+/// Hands the marks of a journal file to `on_mark`, in order.
+pub fn read(source: &mut dyn Source, on_mark: &mut dyn FnMut(Mark)) -> Result<Read, JournalError> {
+    let mut window = Window::new(source, PIECE);
+    let mut read = decode_head(&mut window)?;
+    if read.epoch == 0 {
+        return Ok(read);
+    }
     let number = JournalNumber(read.number);
-    let mut at = HEAD_LEN;
+    let mut at = HEAD_LEN as u64;
     loop {
-        while let Some(mut payload) = frame_at(bytes, at, number) {
-            at += FRAME_HEAD_LEN + payload.len();
+        while let Some(mut payload) = frame_at(&mut window, at, number)? {
+            at += (FRAME_HEAD_LEN + payload.len()) as u64;
             while let Some(mark) = decode(&mut payload) {
                 read.marks += 1;
                 on_mark(mark);
             }
         }
         // A torn write is the end, or there is more behind it: pages reach the disk in any order.
-        let Some(next) = next_frame(bytes, at + 1, number) else { return Ok(read) };
-        read.damaged_at.get_or_insert(at as u64);
+        let Some(next) = next_frame(&mut window, at + 1, number)? else { return Ok(read) };
+        read.damaged_at.get_or_insert(at);
         on_mark(Mark::Gap);
         at = next;
     }
 }
 
+/// Bytes that are read at a time. No frame is half as long, so as many zeros are what was reserved ahead.
+const PIECE: usize = 2 * FRAME_MAX;
+
 /// The next place from `from` on where a whole frame stands.
-fn next_frame(bytes: &[u8], from: usize, number: JournalNumber) -> Option<usize> {
-    let magic = FRAME_MAGIC.to_le_bytes();
-    let found = memchr::memmem::find_iter(bytes.get(from + 8..)?, &magic).map(|at| from + at);
-    found.into_iter().find(|at| frame_at(bytes, *at, number).is_some())
+fn next_frame(
+    window: &mut Window<'_>,
+    mut from: u64,
+    number: JournalNumber,
+) -> Result<Option<u64>, ReadError> {
+    loop {
+        let bytes = window.bytes(from, PIECE)?;
+        let is_last = bytes.len() < PIECE;
+        if bytes.len() < FRAME_HEAD_LEN || bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let magic = FRAME_MAGIC.to_le_bytes();
+        let Some(found) = memchr::memmem::find(&bytes[8..], &magic) else {
+            if is_last {
+                return Ok(None);
+            }
+            from += (PIECE - FRAME_HEAD_LEN) as u64;
+            continue;
+        };
+        let place = from + found as u64;
+        if frame_at(window, place, number)?.is_some() {
+            return Ok(Some(place));
+        }
+        from = place + 1;
+    }
 }
 
-fn frame_at(bytes: &[u8], at: usize, number: JournalNumber) -> Option<&[u8]> {
-    let head = bytes.get(at..at + FRAME_HEAD_LEN)?;
+/// The payload of the frame at `at`, if a whole one stands there.
+fn frame_at<'a>(
+    window: &'a mut Window<'_>,
+    at: u64,
+    number: JournalNumber,
+) -> Result<Option<&'a [u8]>, ReadError> {
+    let head = window.bytes(at, FRAME_HEAD_LEN)?;
+    if head.len() < FRAME_HEAD_LEN {
+        return Ok(None);
+    }
     let word = |from: usize| u32::from_le_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]);
-    let payload_at = at + FRAME_HEAD_LEN;
-    let payload = bytes.get(payload_at..payload_at.checked_add(word(0) as usize)?)?;
-    (word(8) == FRAME_MAGIC && word(4) == frame_crc(number, at as u64, payload)).then_some(payload)
+    let (len, crc, magic) = (word(0) as usize, word(4), word(8));
+    if magic != FRAME_MAGIC || len > FRAME_MAX {
+        return Ok(None);
+    }
+    let payload = window.bytes(at + FRAME_HEAD_LEN as u64, len)?;
+    Ok((payload.len() == len && crc == frame_crc(number, at, payload)).then_some(payload))
 }
 
 /// For the fuzzer: any octets as a journal file.
 pub fn fuzz_journal(bytes: &[u8]) {
-    let _ = read(bytes, &mut |_| {});
+    let _ = read(&mut &*bytes, &mut |_| {});
     let mut rest = bytes;
     while decode(&mut rest).is_some() {}
 }
@@ -388,14 +446,34 @@ mod tests {
 
     const WRITER: Writer = Writer { partition: 0, epoch: 1 };
 
+    type JournalFile = (Origin, Vec<Mark>);
+
     fn file(writer: u8, epoch: u32, number: u32, marks: &[Mark]) -> JournalFile {
-        JournalFile { writer, epoch, number, marks: marks.to_vec() }
+        (Origin { writer, epoch, number }, marks.to_vec())
     }
 
-    fn left(journals: &[Vec<Mark>]) -> Left {
+    fn fold(mut files: Vec<JournalFile>) -> Fold {
+        files.sort_by_key(|(origin, _)| *origin);
+        let mut builder = FoldBuilder::default();
+        for (origin, marks) in &files {
+            builder.look_at(*origin, &mut marks.iter().copied());
+        }
+        for (origin, marks) in &files {
+            builder.take(*origin, &mut marks.iter().copied());
+        }
+        builder.finish()
+    }
+
+    /// With names of 9 octets.
+    fn left_of(fold: &Fold, groups: &[Waiting]) -> Vec<Waiting> {
+        let mut left = Vec::new();
+        fold.left(ID, groups, &mut |offset| Some(offset + 10), &mut left);
+        left
+    }
+
+    fn left(journals: &[Vec<Mark>]) -> Vec<Waiting> {
         let files = journals.iter().enumerate().map(|(number, marks)| file(0, 1, number as u32, marks));
-        let fold = Fold::new(files.collect());
-        fold.left(ID, &[waiting(0, 6, 0), waiting(6, 4, 0)], &|offset| Some(offset + 10))
+        left_of(&fold(files.collect()), &[waiting(0, 6, 0), waiting(6, 4, 0)])
     }
 
     /// Runs a journal as the engine does: every frame is put into `file`.
@@ -409,7 +487,7 @@ mod tests {
 
     fn marks(file: &[u8]) -> Vec<Mark> {
         let mut marks = Vec::new();
-        read(file, &mut |mark| marks.push(mark)).unwrap();
+        read(&mut &*file, &mut |mark| marks.push(mark)).unwrap();
         marks
     }
 
@@ -427,7 +505,7 @@ mod tests {
             marks(&file),
             [Mark::Settled(span(4, 3)), Mark::Settled(span(9, 1)), Mark::Deferred(waiting(7, 1, 2))]
         );
-        assert_eq!(read(&file, &mut |_| {}).unwrap().next_generation, 8);
+        assert_eq!(read(&mut &file[..], &mut |_| {}).unwrap().next_generation, 8);
     }
 
     #[test]
@@ -461,12 +539,15 @@ mod tests {
         }
         file[places[1] + 20] ^= 1;
         let mut found = Vec::new();
-        assert_eq!(read(&file, &mut |mark| found.push(mark)).unwrap().damaged_at, Some(places[1] as u64));
+        assert_eq!(
+            read(&mut &file[..], &mut |mark| found.push(mark)).unwrap().damaged_at,
+            Some(places[1] as u64)
+        );
         assert_eq!(
             found,
             [Mark::StateBegins { covers: ID }, Mark::Gap, Mark::StateEnds, Mark::Settled(span(0, 1))]
         );
-        assert_eq!(left(&[found]), Left::Some(vec![waiting(1, 5, 0), waiting(6, 4, 0)]));
+        assert_eq!(left(&[found]), (vec![waiting(1, 5, 0), waiting(6, 4, 0)]));
     }
 
     #[test]
@@ -493,14 +574,14 @@ mod tests {
 
     #[test]
     fn unmarked_message_is_owed_to_all() {
-        assert_eq!(left(&[]), Left::All);
+        assert_eq!(left(&[]), [waiting(0, 6, 0), waiting(6, 4, 0)]);
     }
 
     #[test]
     fn settled_and_deferred_are_cut_out_of_the_groups() {
         let marks =
             vec![Mark::Settled(span(0, 2)), Mark::Deferred(waiting(3, 1, 1)), Mark::Settled(span(6, 4))];
-        assert_eq!(left(&[marks]), Left::Some(vec![waiting(2, 1, 0), waiting(3, 1, 1), waiting(4, 2, 0)]));
+        assert_eq!(left(&[marks]), (vec![waiting(2, 1, 0), waiting(3, 1, 1), waiting(4, 2, 0)]));
     }
 
     #[test]
@@ -514,10 +595,7 @@ mod tests {
         let forward = left(&[marks.clone()]);
         marks.reverse();
         assert_eq!(forward, left(&[marks]));
-        assert_eq!(
-            forward,
-            Left::Some(vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)])
-        );
+        assert_eq!(forward, (vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)]));
     }
 
     #[test]
@@ -529,21 +607,20 @@ mod tests {
             Mark::StateEnds,
             Mark::Deferred(waiting(9, 1, 4)),
         ];
-        assert_eq!(left(&[old.clone(), new.clone()]), Left::Some(vec![waiting(9, 1, 4)]));
+        assert_eq!(left(&[old.clone(), new.clone()]), (vec![waiting(9, 1, 4)]));
         // Cut short by a crash, it is no state.
-        assert_eq!(left(&[old, new[..2].to_vec()]), Left::Some(vec![waiting(0, 6, 0), waiting(6, 3, 0)]));
+        assert_eq!(left(&[old, new[..2].to_vec()]), (vec![waiting(0, 6, 0), waiting(6, 3, 0)]));
     }
 
     #[test]
     fn message_that_a_state_does_not_name_has_ended() {
-        assert_eq!(left(&[vec![Mark::StateBegins { covers: ID }, Mark::StateEnds]]), Left::Some(vec![]));
+        assert_eq!(left(&[vec![Mark::StateBegins { covers: ID }, Mark::StateEnds]]), (vec![]));
     }
 
     #[test]
     fn marks_of_another_core_count() {
-        let fold = Fold::new(vec![file(1, 1, 0, &[Mark::Settled(span(0, 6))])]);
-        let groups = [waiting(0, 6, 0), waiting(6, 4, 0)];
-        assert_eq!(fold.left(ID, &groups, &|offset| Some(offset + 10)), Left::Some(vec![waiting(6, 4, 0)]));
+        let fold = fold(vec![file(1, 1, 0, &[Mark::Settled(span(0, 6))])]);
+        assert_eq!(left_of(&fold, &[waiting(0, 6, 0), waiting(6, 4, 0)]), [waiting(6, 4, 0)]);
     }
 
     #[test]
@@ -554,8 +631,50 @@ mod tests {
             file(0, 2, 1, &state),
             file(1, 2, 1, &[Mark::Settled(span(1, 1))]),
         ];
-        let left = Fold::new(files).left(ID, &[], &|offset| Some(offset + 10));
-        assert_eq!(left, Left::Some(vec![waiting(0, 1, 0), waiting(2, 1, 0)]));
+        assert_eq!(left_of(&fold(files), &[]), (vec![waiting(0, 1, 0), waiting(2, 1, 0)]));
+    }
+
+    #[test]
+    fn later_mark_of_the_states_own_core_wins_among_equal_attempts() {
+        let held = Waiting { due: UnixMillis(u64::MAX), ..waiting(0, 3, 2) };
+        let state = [Mark::StateBegins { covers: ID }, Mark::Owed(waiting(0, 3, 2)), Mark::StateEnds];
+        let mut marks = state.to_vec();
+        marks.push(Mark::Deferred(held));
+        assert_eq!(left(&[marks.clone()]), [held]);
+        marks.push(Mark::Deferred(waiting(0, 3, 2)));
+        assert_eq!(left(&[marks]), [waiting(0, 3, 2)]);
+    }
+
+    #[test]
+    fn another_cores_mark_that_the_state_has_taken_over_does_not_undo_what_came_since() {
+        // Core 1 deferred a share; core 0 noted that, and then held it.
+        let held = Waiting { due: UnixMillis(u64::MAX), ..waiting(0, 3, 1) };
+        let state = [Mark::StateBegins { covers: ID }, Mark::Owed(held), Mark::StateEnds];
+        let files = vec![file(0, 1, 3, &state), file(1, 1, 1, &[Mark::Deferred(waiting(0, 3, 1))])];
+        assert_eq!(left_of(&fold(files), &[]), [held]);
+    }
+
+    #[test]
+    fn names_are_walked_only_where_a_range_begins_in_the_middle() {
+        let state = [
+            Mark::StateBegins { covers: ID },
+            Mark::Owed(waiting(0, 6, 2)),
+            Mark::StateEnds,
+            Mark::Deferred(waiting(3, 2, 3)),
+        ];
+        let fold = fold(vec![file(0, 1, 0, &state)]);
+        let (mut left, mut walked) = (Vec::new(), Vec::new());
+        fold.left(
+            ID,
+            &[],
+            &mut |offset| {
+                walked.push(offset);
+                Some(offset + 10)
+            },
+            &mut left,
+        );
+        assert_eq!(left, [waiting(0, 3, 2), waiting(3, 2, 3), waiting(5, 1, 2)]);
+        assert_eq!(walked, [30, 40], "the deferred range says where it begins");
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub mod log;
 pub mod range;
 pub mod schedule;
 pub mod site_table;
+pub mod source;
 pub mod store;
 
 pub use range::Range;

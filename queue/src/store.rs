@@ -3,7 +3,7 @@
 //! Knows of each message how many recipients are neither delivered nor failed; which ones they are is known by the
 //! ranges that wait in a site's queue, in the schedule or in a session. Bound: 64 bytes a message here.
 
-use crate::log::record::Head;
+use crate::log::record::{HEAD_LEN, Head, Location};
 use message::{ContentFacts, MessageId, UnixMillis};
 use slab::Slab;
 
@@ -15,6 +15,8 @@ pub struct MessageKey(pub u32);
 #[derive(Clone, Copy, Debug)]
 pub struct Queued {
     pub id: MessageId,
+    /// Where its record lies now.
+    pub location: Location,
     pub arrived: UnixMillis,
     pub meta_len: u32,
     pub content_len: u32,
@@ -29,11 +31,16 @@ const _: () = assert!(size_of::<Queued>() <= 40);
 
 impl Queued {
     pub fn meta_offset(&self) -> u64 {
-        self.id.place() + crate::log::record::HEAD_LEN as u64
+        self.location.offset() + HEAD_LEN as u64
     }
 
     pub fn content_offset(&self) -> u64 {
         self.meta_offset() + u64::from(self.meta_len)
+    }
+
+    /// Bytes of its record, without the padding.
+    pub fn record_len(&self) -> u64 {
+        HEAD_LEN as u64 + u64::from(self.meta_len) + u64::from(self.content_len)
     }
 }
 
@@ -50,6 +57,7 @@ impl Store {
         self.owed += u64::from(owed);
         let key = self.messages.insert(Queued {
             id: head.id,
+            location: head.bound.location,
             arrived: head.arrived,
             meta_len: head.meta_len,
             content_len: head.content_len,
@@ -68,15 +76,34 @@ impl Store {
         self.messages.get(key.0 as usize)
     }
 
-    /// `count` more recipients are delivered or failed. Returns the message's id if they were the last.
-    pub fn settle(&mut self, key: MessageKey, count: u32) -> Option<MessageId> {
+    /// The message's record was copied to `location`. Returns where it was; `None` if the message has ended meanwhile.
+    pub fn relocate(&mut self, key: MessageKey, id: MessageId, location: Location) -> Option<Location> {
+        let message = self.messages.get_mut(key.0 as usize).filter(|message| message.id == id)?;
+        Some(std::mem::replace(&mut message.location, location))
+    }
+
+    /// Up to `count` places of the table from `from` on: what is in them, and where to go on; `None` behind the last.
+    /// For walks that are spread over many turns.
+    pub fn slice(
+        &self,
+        from: usize,
+        count: usize,
+    ) -> (impl Iterator<Item = (MessageKey, &Queued)>, Option<usize>) {
+        let end = from.saturating_add(count).min(self.messages.capacity());
+        let found = (from..end)
+            .filter_map(|key| Some((MessageKey(u32::try_from(key).ok()?), self.messages.get(key)?)));
+        (found, (end < self.messages.capacity()).then_some(end))
+    }
+
+    /// `count` more recipients are delivered or failed. Returns the message if they were the last.
+    pub fn settle(&mut self, key: MessageKey, count: u32) -> Option<Queued> {
         let message = self.messages.get_mut(key.0 as usize)?;
         message.owed = message.owed.checked_sub(count).expect("a recipient is settled once");
         self.owed -= u64::from(count);
         if message.owed > 0 {
             return None;
         }
-        Some(self.messages.remove(key.0 as usize).id)
+        Some(self.messages.remove(key.0 as usize))
     }
 
     pub fn messages(&self) -> usize {

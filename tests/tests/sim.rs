@@ -77,7 +77,11 @@ impl Life {
             core.listen(&[SocketAddr::from(CORE)]).unwrap();
             core
         };
-        Life { cores: rings.into_iter().enumerate().map(start).collect(), crossing }
+        let cores = rings.into_iter().enumerate().map(start).collect();
+        // What a crash tears was never acknowledged: it must not be taken for damage.
+        let damaged: u64 = crossing.counters.iter().map(|counters| counters.damaged.get()).sum();
+        assert_eq!(damaged, 0, "a crash damages nothing");
+        Life { cores, crossing }
     }
 
     /// Lives for `span`, or until there is nothing left to do.

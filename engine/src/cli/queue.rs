@@ -5,12 +5,11 @@
 
 use super::{ConfigFile, complain, grouped};
 use crate::clock;
-use crate::recovery::{self, Journals, RecoverError, SegmentFile};
+use crate::files::QueueFiles;
 use clap::{Args, Subcommand};
 use message::UnixMillis;
-use queue::log::record::{Head, Meta};
-use queue::log::scan_segment;
-use ring::{Access, Ring as _, Uring};
+use queue::log::Depth;
+use queue::log::record::Head;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,6 +21,8 @@ pub(crate) enum QueueCommand {
     Stat(QueueArgs),
     /// Each message: id, arrival, size, sender, recipients still to do.
     List(QueueArgs),
+    /// Reads every byte and says where one is not as it was written.
+    Verify(QueueArgs),
 }
 
 #[derive(Args, Debug)]
@@ -49,7 +50,7 @@ impl Entry<'_> {
 }
 
 pub(super) fn run(command: &QueueCommand) -> ExitCode {
-    let (QueueCommand::Stat(args) | QueueCommand::List(args)) = command;
+    let (QueueCommand::Stat(args) | QueueCommand::List(args) | QueueCommand::Verify(args)) = command;
     let config = match args.file.load() {
         Ok(config) => config,
         Err(error) => return complain(78, &error),
@@ -60,6 +61,7 @@ pub(super) fn run(command: &QueueCommand) -> ExitCode {
     let outcome = match command {
         QueueCommand::Stat(args) => stat(&config.queue, args.json),
         QueueCommand::List(args) => list(&config.queue, args.json),
+        QueueCommand::Verify(args) => return super::verify::run(&config.queue, args.json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,54 +139,17 @@ type Visitor<'a> = &'a mut dyn FnMut(&Entry<'_>) -> io::Result<()>;
 
 /// Shows every message that is owed to somebody to `visitor`.
 fn visit(queue: &Path, visitor: Visitor<'_>) -> anyhow::Result<()> {
-    let mut ring = crate::supervise::small_ring()?;
-    let journals = recovery::read_journals(&mut ring, queue)?;
-    for partition in &journals.partitions {
-        let folder = recovery::partition_folder(queue, *partition);
-        for name in ring.list(&folder)? {
-            if recovery::numbered(&name, "data-").is_some() {
-                visit_segment(&mut ring, &folder.join(&name), &journals, visitor)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn visit_segment(
-    ring: &mut Uring,
-    path: &Path,
-    journals: &Journals,
-    visitor: Visitor<'_>,
-) -> anyhow::Result<()> {
-    let file = match ring.open_now(path, Access::Read) {
-        Ok(file) => file,
-        // The daemon just removed it: nothing in it is owed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(recovery::io_error(path)(error).into()),
-    };
-    let mut outcome = Ok(());
-    let mut on_message = |head: Head, meta: &[u8]| {
-        if outcome.is_ok() {
-            outcome = visit_message(head, meta, journals, visitor);
-        }
-    };
-    scan_segment(&mut SegmentFile { ring, file }, &mut on_message)
-        .map_err(|source| RecoverError::Segment { path: path.to_owned(), source })?;
-    ring.close_file(file);
-    Ok(outcome?)
-}
-
-fn visit_message(head: Head, meta: &[u8], journals: &Journals, visitor: Visitor<'_>) -> io::Result<()> {
-    let left = recovery::what_is_left(&head, meta, &journals.fold);
-    let Some(parsed) = Meta::parse(meta, head.verp).filter(|_| !left.is_empty()) else { return Ok(()) };
-    let mut domains: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (domain, waiting) in &left {
-        let sums = domains.entry(domain).or_default();
-        sums.0 += u64::from(waiting.span.count);
-        sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
-    }
     let now = clock::wall();
-    let next_due =
-        left.iter().map(|(_, waiting)| waiting.due).filter(|due| *due > now).min().unwrap_or_default();
-    visitor(&Entry { head, sender: parsed.reverse_path, domains, next_due })
+    QueueFiles::open(queue, Depth::Index)?.visit(&mut |mut found| {
+        let sender = found.reverse_path().unwrap_or_default();
+        let mut domains: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (domain, waiting) in found.left {
+            let sums = domains.entry(domain).or_default();
+            sums.0 += u64::from(waiting.span.count);
+            sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
+        }
+        let dues = found.left.iter().map(|(_, waiting)| waiting.due);
+        let next_due = dues.filter(|due| *due > now).min().unwrap_or_default();
+        visitor(&Entry { head: *found.head, sender: &sender, domains, next_due })
+    })
 }

@@ -52,13 +52,15 @@ async fn health(State(crossing): State<Arc<Crossing>>) -> impl IntoResponse {
 struct Cores(Arc<Crossing>);
 
 /// Those that also fall.
-const GAUGES: [&str; 6] = [
+const GAUGES: [&str; 8] = [
     "queued_messages",
     "queued_recipients",
     "deferred_recipients",
     "sessions_in",
     "sessions_out",
     "poisoned",
+    "log_octets",
+    "log_live_octets",
 ];
 
 impl Collector for Cores {

@@ -344,8 +344,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         content.extend_from_slice(&submission.content);
         let Submission { transaction, envelope, facts, .. } = submission;
         let meta = record::meta_of(&envelope);
-        let new =
-            super::log::Incoming { envelope, facts, content: Bytes::from(content), meta: Bytes::from(meta) };
+        let recipients = envelope.recipients.count();
+        let (content, meta) = (Bytes::from(content), Bytes::from(meta));
+        let new = super::log::Incoming { envelope, recipients, facts, content, meta, moved: None };
         let submitter = Submitter { place, transaction };
         if let Err(outcome) = self.append(new, super::log::Origin::Session(submitter)) {
             self.answer(submitter, outcome);

@@ -1,11 +1,12 @@
 //! The journal: marks into the page cache at the end of each turn, a sync soon after, a new file when one has grown.
 //!
-//! Bound: `journal_len` bytes before it is turned over. Turning over writes the whole state in one turn: 31 bytes
-//! per owed range, in memory and then into the page cache.
+//! Bound: `journal_len` bytes before it is turned over, or four times the state if that is more. Turning over writes the
+//! whole state in one turn, 31 bytes per owed range into the page cache, a frame at a time.
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, StartError, token_of};
+use crate::drive::log::Record;
 use crate::recovery::{Journals, partition_folder};
 use message::{MessageId, UnixMillis};
 use queue::Range;
@@ -56,8 +57,8 @@ pub(crate) struct JournalDrive {
     /// Of earlier starts, over all partitions; removed by core 0 when all cores have their state durable.
     old: Vec<PathBuf>,
     has_told: bool,
-    /// Messages that have ended, and the mark that says so.
-    ending: VecDeque<(Position, MessageId)>,
+    /// Records that are needed no more, and the mark that says so.
+    ending: VecDeque<(Position, Record)>,
 }
 
 impl JournalDrive {
@@ -120,12 +121,21 @@ impl JournalDrive {
     }
 
     /// The message's last mark was just made: its place on disk is free once that is durable.
-    pub(crate) fn end_message(&mut self, id: MessageId) {
-        self.ending.push_back((self.journal.position(), id));
+    pub(crate) fn end_record(&mut self, record: Record) {
+        self.ending.push_back((self.journal.position(), record));
     }
 
     pub(crate) fn is_durable(&self, position: Position) -> bool {
         self.is_named && self.journal.is_durable(position)
+    }
+
+    /// Puts the frame under way into the page cache, if there is one.
+    fn put<R: Ring>(&mut self, ring: &mut R, now: Instant) -> io::Result<()> {
+        let Some((offset, bytes)) = self.journal.frame() else { return Ok(()) };
+        let result = ring.put(self.file, offset, bytes);
+        self.journal.frame_put();
+        self.sync_due.get_or_insert(now + self.sync_after);
+        result
     }
 }
 
@@ -143,18 +153,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn put_frame(&mut self) {
-        let drive = &mut self.journal;
-        let Some((offset, bytes)) = drive.journal.frame() else { return };
-        let result = self.ring.put(drive.file, offset, bytes);
-        drive.journal.frame_put();
+        let result = self.journal.put(&mut self.ring, self.now);
+        self.after_put(result);
+    }
+
+    fn after_put(&mut self, result: io::Result<()>) {
         if let Err(error) = result
             && !self.halted
         {
-            tracing::error!(path = %drive.path.display(), %error, "the journal cannot be written: deliveries stop until a restart");
+            tracing::error!(path = %self.journal.path.display(), %error, "the journal cannot be written: deliveries stop until a restart");
             self.halt();
         }
-        let drive = &mut self.journal;
-        drive.sync_due.get_or_insert(self.now + drive.sync_after);
     }
 
     /// Adds a mark; frames that have grown are put at once.
@@ -207,12 +216,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if !self.journal.is_named {
             return;
         }
-        while let Some((position, id)) = self.journal.ending.front().copied() {
+        while let Some((position, record)) = self.journal.ending.front().copied() {
             if !self.journal.is_durable(position) {
                 break;
             }
             self.journal.ending.pop_front();
-            self.logs.end_message(id);
+            self.logs.end_record(&record);
         }
         self.report_shares();
         if self.journal.replaced_at.is_some_and(|position| self.journal.is_durable(position)) {
@@ -331,40 +340,51 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Marks everything that is owed. Every recipient must be in it exactly once, or a restart would lose or
     /// repeat it: the sum is checked, and a broken sum ends the process rather than the promise.
     pub(crate) fn put_state(&mut self) {
-        let owed = self.owed_ranges();
-        let sum: u64 = owed.iter().map(|waiting| u64::from(waiting.span.count)).sum();
-        assert_eq!(sum, self.store.owed(), "the state to be written must hold each owed recipient once");
+        let mut sum = 0;
         for partition in self.logs.partitions() {
             let Some(covers) = self.covers(partition) else { continue };
             self.mark(&Mark::StateBegins { covers });
-            for waiting in owed.iter().filter(|waiting| waiting.span.id.partition() == partition) {
-                self.mark(&Mark::Owed(*waiting));
-            }
+            sum += self.put_owed(partition);
             self.mark(&Mark::StateEnds);
         }
+        assert_eq!(sum, self.store.owed(), "the state that was written must hold each owed recipient once");
         self.mark_borrowed();
         self.journal.replaced_at = Some(self.journal.journal.position());
     }
 
-    /// Every range that is owed, wherever it waits.
-    fn owed_ranges(&self) -> Vec<Waiting> {
-        let mut owed = Vec::new();
+    /// Marks every range of the partition that is owed, wherever it waits; no list of them is made. Returns the sum of
+    /// recipients.
+    fn put_owed(&mut self, partition: u8) -> u64 {
+        let Core { store, schedule, domains, sites, letters, outbound, failing, shares, aside, .. } = self;
+        let (journal, ring, now, mut sum, mut result) =
+            (&mut self.journal, &mut self.ring, self.now, 0, Ok(()));
         let mut add = |range: &Range, due: UnixMillis| {
             // Borrowed ranges are another core's to name.
-            let Some(queued) = self.store.get(range.message) else { return };
+            let Some(queued) = store.get(range.message).filter(|queued| queued.id.partition() == partition)
+            else {
+                return;
+            };
+            if range.count == 0 {
+                return;
+            }
+            sum += u64::from(range.count);
             let span = Span { id: queued.id, first: range.first, count: range.count };
-            if range.count > 0 {
-                owed.push(Waiting { span, name_offset: range.name_offset, attempts: range.attempts, due });
+            let Range { name_offset, attempts, .. } = *range;
+            journal.journal.mark(&Mark::Owed(Waiting { span, name_offset, attempts, due }));
+            if journal.journal.frame_is_full() {
+                result = std::mem::replace(&mut result, Ok(())).and(journal.put(ring, now));
             }
         };
-        let now = UnixMillis(0);
-        self.schedule.iter().for_each(|(due, range)| add(range, due));
-        self.domains.waiting().for_each(|range| add(range, now));
-        self.sites.ranges().for_each(|range| add(&range, now));
-        self.letters.loading().for_each(|range| add(range, now));
-        self.outbound.ranges().for_each(|range| add(&range, now));
-        self.failing.iter().for_each(|(_, failing)| add(&failing.range, now));
-        self.shares.lent().for_each(|range| add(range, now));
-        owed
+        let at_once = UnixMillis(0);
+        schedule.iter().for_each(|(due, range)| add(range, due));
+        domains.waiting().for_each(|range| add(range, at_once));
+        sites.ranges().for_each(|range| add(&range, at_once));
+        letters.loading().for_each(|range| add(range, at_once));
+        outbound.ranges().for_each(|range| add(&range, at_once));
+        failing.iter().for_each(|(_, failing)| add(&failing.range, at_once));
+        shares.lent().for_each(|range| add(range, at_once));
+        aside.ranges().for_each(|range| add(range, at_once));
+        self.after_put(result);
+        sum
     }
 }

@@ -8,7 +8,7 @@ use crate::domains::SiteKey;
 use bytes::Bytes;
 use message::Verdict;
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
-use queue::log::record::{HEAD_LEN, Head, Meta, checksum};
+use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum};
 use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -48,6 +48,8 @@ struct Load {
     parts: Parts,
     pending: u8,
     failed: Option<io::Error>,
+    /// Where the record was when reading began: it may be copied elsewhere meanwhile.
+    location: Location,
 }
 
 /// What has been read so far.
@@ -186,14 +188,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(queued) = self.store.get(range.message).copied() else {
             return self.load_failed(purpose, range, None);
         };
-        let Some(file) = self.logs.file_of(queued.id) else {
+        let Some((_, file)) = self.logs.file_of(&queued) else {
             let missing = io::Error::new(io::ErrorKind::NotFound, "no segment holds the message");
             return self.load_failed(purpose, range, Some(missing));
         };
         let letter = self.letters.cached.get(&range.message).map(|cached| Arc::clone(&cached.letter));
         let has_letter = letter.is_some();
         let parts = Parts { letter, ..Parts::default() };
-        let load = Load { purpose, range, parts, pending: 0, failed: None };
+        let load = Load { purpose, range, parts, pending: 0, failed: None, location: queued.location };
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
         let is_small = meta_len <= WINDOW_LEN;
@@ -203,7 +205,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.ring.read(token_of(Kind::Load, place), file, offset, len as usize);
         };
         if !has_letter || is_small {
-            read(Part::Head, queued.id.place(), HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN });
+            read(
+                Part::Head,
+                queued.location.offset(),
+                HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN },
+            );
         }
         if !has_letter {
             read(Part::Content, queued.content_offset(), queued.content_len);
@@ -236,7 +242,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn finish_load(&mut self, load: Load) {
-        let Load { purpose, range, parts, failed, .. } = load;
+        let Load { purpose, range, parts, failed, location, .. } = load;
         let queued = self.store.get(range.message).copied();
         match (queued.and_then(|queued| self.assemble(&queued, range, parts)), purpose) {
             (Some(open), Purpose::Deliver(site)) => {
@@ -247,15 +253,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
             }
+            // Copied elsewhere while it was read, and its segment in another life already.
+            (None, purpose) if queued.is_some_and(|queued| queued.location != location) => {
+                self.load(purpose, range);
+            }
             (None, purpose) => self.load_failed(purpose, range, failed),
         }
     }
 
-    /// The disk may answer better later; the message stays queued, and the log says where it lies.
+    /// What was read is not what was written: it is set aside. What could not be read the disk may yield later; the
+    /// message stays queued, and the log says which.
     fn load_failed(&mut self, purpose: Purpose, range: Range, error: Option<io::Error>) {
         self.load_is_over(&purpose);
-        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return };
-        tracing::error!(msg = %id, ?error, "the message cannot be read back; it is tried again in an hour");
+        let Some(queued) = self.store.get(range.message).copied() else { return };
+        let Some(error) = error else { return self.set_aside(&queued, range) };
+        tracing::error!(msg = %queued.id, %error, "the message cannot be read; it is tried again in an hour");
         self.counters.damaged.add(1);
         self.schedule.push(range, self.wall.plus_secs(3600));
     }

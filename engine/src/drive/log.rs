@@ -7,27 +7,39 @@ use super::intake::Submitter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, token_of};
-use crate::recovery::{
-    Journals, RecoverError, SegmentFile, io_error, numbered, partition_folder, what_is_left,
-};
+use crate::domains::Domains;
+use crate::drive::aside::Stretch;
+use crate::recovery::{Journals, RecoverError, RingFile, io_error, numbered, partition_folder, visit_left};
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::Letter;
 use queue::journal::{Span, Waiting};
-use queue::log::record::{Head, Meta, NewMessage};
+use queue::log::record::{Head, Location, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
-use queue::log::{AppendToken, Log, LogConfig, LogOutput, SegmentNumber, scan_segment};
+use queue::log::{
+    AppendToken, Depth, Groups, Life, Log, LogConfig, LogOutput, ScanError, SegmentNumber, read_life,
+    scan_segment,
+};
+use queue::range::DomainKey;
+use queue::schedule::Schedule;
+use queue::store::{Queued, Store};
 use queue::{MessageKey, Range};
 use ring::{Access, File, Ring};
 use slab::Slab;
+use smallvec::SmallVec;
 use smtp_in::Stored;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of messages that may wait for a commit.
 const PENDING_MAX: usize = 64 << 20;
+
+/// Past a segment that cannot be read, whose generation is therefore not known: no file has so many lives before the
+/// journal's head says so.
+const GENERATIONS_SKIPPED: u32 = 1 << 16;
 
 /// Bytes of zeros written at a time through a new segment.
 const ZERO_LEN: usize = 1 << 20;
@@ -64,9 +76,12 @@ struct Preparing {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) envelope: Envelope,
+    pub(crate) recipients: u32,
     pub(crate) facts: ContentFacts,
     pub(crate) content: Bytes,
     pub(crate) meta: Bytes,
+    /// It is another copy of this message, which keeps its id and its time of arrival.
+    pub(crate) moved: Option<(MessageId, UnixMillis)>,
 }
 
 /// Whom to tell.
@@ -75,6 +90,8 @@ pub(crate) enum Origin {
     Session(Submitter),
     /// A bounce: these failures are settled once it is durable.
     Bounce(Vec<usize>),
+    /// Another copy of a message whose segment is being emptied.
+    Copy(MessageKey),
 }
 
 /// A message in a commit.
@@ -136,16 +153,30 @@ impl Logs {
         self.partitions.values().all(|partition| partition.log.is_idle())
     }
 
-    pub(crate) fn end_message(&mut self, id: MessageId) {
-        if let Some(partition) = self.partitions.get_mut(&id.partition()) {
-            partition.log.end_message(id);
+    pub(crate) fn end_record(&mut self, record: &Record) {
+        if let Some(partition) = self.partitions.get_mut(&record.partition) {
+            partition.log.end_record(record.location, record.len);
         }
     }
 
-    /// The file that holds a message.
-    pub(crate) fn file_of(&self, id: MessageId) -> Option<File> {
-        let partition = self.partitions.get(&id.partition())?;
-        partition.files.get(&partition.log.segment_of(id)?).copied()
+    pub(crate) fn end_damage(&mut self, partition: u8, segment: SegmentNumber) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.log.end_damage(segment);
+        }
+    }
+
+    /// The file that holds a message's record, and its number.
+    pub(crate) fn file_of(&self, queued: &Queued) -> Option<(SegmentNumber, File)> {
+        // Copies stay in their partition.
+        let partition = self.partitions.get(&queued.id.partition())?;
+        let segment = partition.log.segment_of(queued.location.generation)?;
+        Some((segment, *partition.files.get(&segment)?))
+    }
+
+    /// Bytes of all segment files, and of the records in them that are needed.
+    pub(crate) fn disk_len(&self) -> (u64, u64) {
+        let logs = self.partitions.values().map(|partition| &partition.log);
+        logs.fold((0, 0), |(disk, live), log| (disk + log.disk_len(), live + log.live_len()))
     }
 
     pub(crate) fn partitions(&self) -> Vec<u8> {
@@ -161,10 +192,132 @@ fn segment_path(folder: &Path, segment: SegmentNumber) -> PathBuf {
     folder.join(format!("data-{:08}", segment.0))
 }
 
-/// What recovery found in one partition.
-struct Found {
-    head: Head,
-    left: Vec<(String, Waiting)>,
+impl Opened {
+    /// Above every generation that was used here, as far as that can be known.
+    fn next_generation(&self) -> u32 {
+        self.life.as_ref().map_or(0, |life| life.generation + 1)
+    }
+}
+
+/// Takes up what is owed in one segment. One that cannot be read is left in its place and never written to.
+fn recover_segment<R: Ring>(
+    opened: &Opened,
+    partition: u8,
+    ring: &RefCell<&mut R>,
+    take_up: &mut TakeUp<'_>,
+) -> Result<FoundSegment, RecoverError> {
+    let Opened { number, path, file, len, life } = opened;
+    (take_up.live, take_up.live_len) = (0, 0);
+    let generation = life.as_ref().map_or(0, |life| life.generation);
+    // A file whose messages have all ended may be a spare, whose end nobody needed to keep.
+    let may_owe = take_up.journals.fold.may_owe(partition, generation);
+    let has_successor = take_up.has_successor && may_owe;
+    let (mut source, mut names) = (RingFile { ring, file: *file }, RingFile { ring, file: *file });
+    let scan = match life {
+        Err(error) => Err(error.to_string()),
+        Ok(life) => {
+            let mut on_message = |head: &Head, groups: Groups<'_>| take_up.take(head, groups, &mut names);
+            let scan = scan_segment(&mut source, (life, *len), Depth::Index, has_successor, &mut on_message);
+            scan.map_err(|error| error.to_string())
+        }
+    };
+    let (live, live_len) = (take_up.live, take_up.live_len);
+    match scan {
+        Ok(scan) => {
+            if may_owe || live > 0 {
+                take_up.damaged.extend(scan.damaged);
+            }
+            if scan.lacks_index && live > 0 {
+                tracing::error!(file = %path.display(), "the index is damaged; the records were read instead and a new one is written");
+                take_up.indexes_damaged += 1;
+            }
+            Ok(FoundSegment { number: *number, generation, len: *len, live, live_len, index: scan.index })
+        }
+        Err(error) => {
+            tracing::error!(file = %path.display(), error, "a segment cannot be read; the file stays as it is, the messages that were not read are not delivered");
+            // Never used again: one of `live` stands for what could not be read.
+            Ok(FoundSegment { number: *number, generation, len: *len, live: live + 1, live_len, index: None })
+        }
+    }
+}
+
+/// A record that is to be given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    pub(crate) partition: u8,
+    pub(crate) location: Location,
+    pub(crate) len: u64,
+}
+
+impl Record {
+    pub(crate) fn of(queued: &Queued) -> Record {
+        Record { partition: queued.id.partition(), location: queued.location, len: queued.record_len() }
+    }
+}
+
+/// A segment file of a partition that is being recovered.
+struct Opened {
+    number: SegmentNumber,
+    path: PathBuf,
+    file: File,
+    len: u64,
+    /// `Err`: it cannot be read.
+    life: Result<Life, ScanError>,
+}
+
+/// What recovery takes up, segment by segment.
+struct TakeUp<'a> {
+    journals: &'a Journals,
+    store: &'a mut Store,
+    domains: &'a mut Domains,
+    schedule: &'a mut Schedule,
+    wall: UnixMillis,
+    /// Messages of which a later copy was found: the earlier one is not needed.
+    copied: HashSet<MessageId>,
+    /// Any record at all was found in a later segment.
+    has_successor: bool,
+    /// Of the segment under way: what is due, records that are needed and their bytes, records that are not whole.
+    ready: Vec<Range>,
+    live: u32,
+    live_len: u64,
+    damaged: Vec<std::ops::Range<u64>>,
+    indexes_damaged: u64,
+}
+
+impl TakeUp<'_> {
+    fn take(&mut self, head: &Head, groups: Groups<'_>, file: &mut RingFile<'_, '_, impl Ring>) {
+        self.has_successor = true;
+        if self.copied.contains(&head.id) {
+            return;
+        }
+        let mut left: SmallVec<[(DomainKey, Waiting); 2]> = SmallVec::new();
+        let (domains, fold) = (&mut *self.domains, &self.journals.fold);
+        let is_known = visit_left((head, groups), fold, file, &mut |domain, waiting| {
+            left.push((domains.owe(domain, waiting.span.count), *waiting));
+        });
+        if !is_known {
+            left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
+            let start = head.bound.location.offset();
+            return self.damaged.push(start..start + head.record_len());
+        }
+        if left.is_empty() {
+            return;
+        }
+        if head.id.generation() != head.bound.location.generation {
+            self.copied.insert(head.id);
+        }
+        (self.live, self.live_len) = (self.live + 1, self.live_len + head.record_len());
+        let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
+        for (domain, waiting) in left {
+            self.take_range(key, domain, &waiting);
+        }
+    }
+
+    fn take_range(&mut self, message: MessageKey, domain: DomainKey, waiting: &Waiting) {
+        let Waiting { span: Span { first, count, .. }, name_offset, attempts, due } = *waiting;
+        let range = Range { message, domain, first, count, name_offset, attempts };
+        if due > self.wall { self.schedule.push(range, due) } else { self.ready.push(range) }
+    }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -183,88 +336,93 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Ok(())
     }
 
+    /// Later segments first: a copy is found before what it is a copy of.
     fn recover_partition(&mut self, partition: u8, journals: &Journals) -> Result<(), RecoverError> {
         let folder = partition_folder(&self.logs.queue, partition);
-        let (mut segments, mut files, mut generation) =
-            (Vec::new(), BTreeMap::new(), journals.next_generation);
-        let mut found = Vec::new();
-        for name in self.ring.list(&folder).map_err(io_error(&folder))? {
-            let Some(number) = numbered(&name, "data-").map(SegmentNumber) else { continue };
-            let path = folder.join(&name);
-            let file = self.ring.open_now(&path, Access::Direct).map_err(io_error(&path))?;
-            let segment = self.recover_segment(number, file, &path, journals, &mut found)?;
-            generation = generation.max(segment.generation + 1);
-            segments.push(segment);
-            files.insert(number, file);
-        }
         let is_own = partition == self.logs.own;
         if is_own {
             self.logs.folder = Some(self.ring.open_folder(&folder).map_err(io_error(&folder))?);
         }
+        let mut opened = self.open_segments(&folder)?;
+        opened
+            .sort_by_key(|opened| std::cmp::Reverse(opened.life.as_ref().map_or(0, |life| life.generation)));
+        let mut generation = journals.next_generation;
+        let (mut found, mut files, mut ready) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let ring = RefCell::new(&mut self.ring);
+        let mut take_up = TakeUp {
+            journals,
+            store: &mut self.store,
+            domains: &mut self.domains,
+            schedule: &mut self.schedule,
+            wall: self.wall,
+            copied: HashSet::new(),
+            has_successor: false,
+            ready: Vec::new(),
+            live: 0,
+            live_len: 0,
+            damaged: Vec::new(),
+            indexes_damaged: 0,
+        };
+        for opened in opened {
+            generation = generation.max(opened.next_generation());
+            if opened.life.is_err() {
+                // It may have had any of the next generations.
+                generation += GENERATIONS_SKIPPED;
+            }
+            let mut segment = recover_segment(&opened, partition, &ring, &mut take_up)?;
+            // What an adopted partition holds is only ever emptied.
+            segment.index = segment.index.filter(|_| is_own);
+            let damaged = std::mem::take(&mut take_up.damaged);
+            self.counters.damaged.add(damaged.len() as u64);
+            for damage in damaged {
+                segment.live += 1;
+                self.aside.push_stretch(Stretch::of_segment(
+                    partition,
+                    (&opened.path, opened.file),
+                    &segment,
+                    damage,
+                ));
+            }
+            files.insert(opened.number, opened.file);
+            found.push(segment);
+            ready.push(std::mem::take(&mut take_up.ready));
+        }
+        self.counters.damaged.add(take_up.indexes_damaged);
         let config = LogConfig {
             partition,
             segment_len: self.logs.segment_len,
             spares: if is_own { self.logs.spares } else { 0 },
             pending_max: PENDING_MAX,
+            salt: self.settings.log_salt,
         };
-        let log = Log::new(config, segments, generation);
+        let log = Log::new(config, found, generation);
         self.logs.partitions.insert(partition, Partition { log, folder, files });
-        self.take_up(found);
+        // In the order of arrival.
+        ready.into_iter().rev().flatten().for_each(|range| self.offer_range(range));
         Ok(())
     }
 
-    fn recover_segment(
-        &mut self,
-        number: SegmentNumber,
-        file: File,
-        path: &Path,
-        journals: &Journals,
-        found: &mut Vec<Found>,
-    ) -> Result<FoundSegment, RecoverError> {
-        let len = self.ring.file_len(file).map_err(io_error(path))?;
-        let mut live = 0;
-        let mut on_message = |head: Head, meta: &[u8]| {
-            let left = what_is_left(&head, meta, &journals.fold);
-            if !left.is_empty() {
-                live += 1;
-                found.push(Found { head, left });
-            }
-        };
-        let scan = scan_segment(&mut SegmentFile { ring: &mut self.ring, file }, &mut on_message)
-            .map_err(|source| RecoverError::Segment { path: path.to_owned(), source })?;
-        for offset in &scan.damaged {
-            tracing::error!(file = %path.display(), offset, "a record is damaged; it was stepped over and its file is kept");
-            self.counters.damaged.add(1);
+    fn open_segments(&mut self, folder: &Path) -> Result<Vec<Opened>, RecoverError> {
+        let mut opened = Vec::new();
+        for name in self.ring.list(folder).map_err(io_error(folder))? {
+            let Some(number) = numbered(&name, "data-").map(SegmentNumber) else { continue };
+            let path = folder.join(&name);
+            let file = self.ring.open_now(&path, Access::Direct).map_err(io_error(&path))?;
+            let len = self.ring.file_len(file).map_err(io_error(&path))?;
+            let ring = RefCell::new(&mut self.ring);
+            let life = match read_life(&mut RingFile { ring: &ring, file }, len) {
+                Err(source @ ScanError::TooNew) => return Err(RecoverError::Segment { path, source }),
+                life => life,
+            };
+            opened.push(Opened { number, path, file, len, life });
         }
-        // A file with damage is never overwritten: what is in it may be all that is left of a message.
-        let live = live + u32::from(!scan.damaged.is_empty());
-        Ok(FoundSegment { number, generation: scan.generation, len, live })
-    }
-
-    /// Queues what recovery found, in the order of arrival.
-    fn take_up(&mut self, mut found: Vec<Found>) {
-        found.sort_by_key(|found| found.head.id);
-        for Found { head, left } in found {
-            let owed = left.iter().map(|(_, waiting)| waiting.span.count).sum();
-            let key = self.store.admit(&head, owed);
-            for (domain, waiting) in left {
-                self.take_up_range(key, &domain, &waiting);
-            }
-        }
-    }
-
-    fn take_up_range(&mut self, message: MessageKey, domain: &str, waiting: &Waiting) {
-        let Waiting { span: Span { first, count, .. }, name_offset, attempts, due } = *waiting;
-        let domain = self.domains.owe(domain, count);
-        let range = Range { message, domain, first, count, name_offset, attempts };
-        if due > self.wall { self.schedule.push(range, due) } else { self.offer_range(range) }
+        Ok(opened)
     }
 
     /// Takes a message into the next commit.
     pub(crate) fn append(&mut self, new: Incoming, origin: Origin) -> Result<(), Stored> {
-        let Incoming { envelope, facts, content, meta } = new;
+        let Incoming { envelope, recipients, facts, content, meta, moved } = new;
         let (arrived, arrived_at) = (self.wall, self.now);
-        let recipients = envelope.recipients.count();
         let message = NewMessage {
             meta: &meta,
             recipients,
@@ -273,7 +431,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             smtputf8: envelope.smtputf8,
             content: &content,
             facts,
-            arrived,
+            arrived: moved.map_or(arrived, |(_, arrived)| arrived),
+            moved: moved.map(|(id, _)| id),
         };
         let entry = self.logs.appended.vacant_key();
         let log = &mut self.logs.primary_mut().log;
@@ -346,6 +505,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let entry = usize::try_from(token.0).unwrap_or(usize::MAX);
         let Some(appended) = self.logs.appended.try_remove(entry) else { return };
         let Appended { origin, reverse_path, verp, content, meta } = appended;
+        if let Origin::Copy(key) = origin {
+            return self.on_copied(key, head);
+        }
         let key = self.store.admit(head, head.recipients);
         let letter =
             Letter::new((head.id, head.arrived), (reverse_path, verp), (content, head.facts), head.smtputf8);
@@ -371,6 +533,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.answer_stored(submitter, head.id);
             }
             Origin::Bounce(failing) => self.settle_failing(&failing),
+            Origin::Copy(_) => {}
         }
     }
 
@@ -381,6 +544,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match appended.origin {
             Origin::Session(submitter) => self.answer_refused(submitter, outcome),
             Origin::Bounce(failing) => self.retry_failing(failing),
+            Origin::Copy(_) => self.on_copy_refused(),
         }
     }
 
@@ -459,6 +623,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         self.logs.space_checked = Some(self.now);
+        let (disk_len, live_len) = self.logs.disk_len();
+        self.counters.log_octets.set(disk_len);
+        self.counters.log_live_octets.set(live_len);
         let Ok(free) = self.ring.free_space(&self.logs.queue) else { return };
         let is_short = free < self.settings.config.storage.free_min;
         if is_short != self.logs.is_short_of_space {

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::core::Core;
-use crate::drive::log::{Incoming, Origin};
+use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::Line;
 use bytes::Bytes;
@@ -132,9 +132,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// `count` recipients of the range's message are settled and marked.
     pub(crate) fn settle_own(&mut self, range: Range, count: u32) {
-        if let Some(id) = self.store.settle(range.message, count) {
+        if let Some(ended) = self.store.settle(range.message, count) {
             self.letters.remove(range.message);
-            self.journal.end_message(id);
+            self.journal.end_record(Record::of(&ended));
         }
     }
 
@@ -207,7 +207,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
         let envelope = Envelope { reverse_path: ReversePath::Null, verp: None, body, smtputf8, recipients };
         let meta = Bytes::from(record::meta_of(&envelope));
-        let incoming = Incoming { envelope, facts, content: Bytes::from(content), meta };
+        let (recipients, content) = (envelope.recipients.count(), Bytes::from(content));
+        let incoming = Incoming { envelope, recipients, facts, content, meta, moved: None };
         match self.append(incoming, Origin::Bounce(marks.clone())) {
             Ok(()) => self.counters.bounces.add(1),
             Err(_) => self.retry_failing(marks),

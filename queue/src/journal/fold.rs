@@ -1,238 +1,342 @@
 //! The state that all journals amount to: asked once per message, at start-up.
 //!
-//! For each partition the newest whole state counts, and the marks made after it. Marks need no order: settled beats
-//! deferred, more attempts beat fewer. Trusts the marks as far as their frames were whole; a state with a gap in it is
-//! no state. Bound: memory for the marks of messages that the journals speak of, and a slot per recipient of one
-//! message at a time.
+//! For each partition the newest whole state counts, and the marks made after it. Settled beats deferred, more attempts
+//! beat fewer, among equals the later mark of the partition's own core wins. So the journals are read twice: to find
+//! the states, then to take the marks that count. Trusts the marks as far as their frames were whole; a state with a
+//! gap in it is no state. Bound: 32 bytes per mark that counts, and a slot per recipient of one message at a time.
 
 use super::{Mark, Span, Waiting};
-use message::MessageId;
+use message::{MessageId, UnixMillis};
 use std::collections::HashMap;
+use std::ops::Range;
 
-/// A journal file, read.
-#[derive(Clone, Debug, Default)]
-pub struct JournalFile {
-    /// The core that wrote it, by its own partition.
-    pub writer: u8,
-    /// Which start of the daemon wrote it.
+/// Who wrote a journal file, in the order in which files count.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Origin {
+    /// Which start of the daemon.
     pub epoch: u32,
     pub number: u32,
-    pub marks: Vec<Mark>,
+    /// The core, by its own partition.
+    pub writer: u8,
 }
 
-/// Everything that the journals of all cores say, folded; asked once per message at start-up.
+/// Everything that the journals of all cores say, folded.
 #[derive(Debug, Default)]
 pub struct Fold {
-    marks: HashMap<MessageId, Marks>,
-    /// Per partition: the newest whole state.
-    states: HashMap<u8, State>,
+    /// By message; in the order of the marks within each.
+    entries: Vec<Entry>,
+    /// Per partition: what its newest whole state covers.
+    covers: HashMap<u8, MessageId>,
     /// The highest generation that any mark speaks of.
     pub generation_max: HashMap<u8, u32>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Marks {
-    settled: Vec<(u32, u32)>,
-    deferred: Vec<Waiting>,
-    owed: Vec<Waiting>,
+/// Reads the journals' marks, twice.
+#[derive(Debug, Default)]
+pub struct FoldBuilder {
+    fold: Fold,
+    /// Per partition: where its newest whole state stands.
+    states: HashMap<u8, State>,
 }
 
-/// Where a partition's newest whole state stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Settled,
+    /// Marked by the core whose state counts, or by another.
+    Deferred {
+        is_foreign: bool,
+    },
+    Owed,
+}
+
+/// A mark that counts.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: MessageId,
+    due: UnixMillis,
+    first: u32,
+    count: u32,
+    name_offset: u32,
+    attempts: u16,
+    kind: Kind,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 32);
+
 #[derive(Clone, Copy, Debug)]
 struct State {
     covers: MessageId,
-    writer: u8,
-    /// Epoch and number of the file, place of its first and last mark.
-    file: (u32, u32),
+    origin: Origin,
+    /// Places of its first and last mark in the file.
     begins: usize,
     ends: usize,
 }
 
-/// What is left of a message.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Left {
-    /// No recipient was tried.
-    All,
-    /// These ranges; none means that the message has ended.
-    Some(Vec<Waiting>),
+impl FoldBuilder {
+    /// First reading, of all files in the order of their origins: finds the states. One that a crash cut short is none.
+    pub fn look_at(&mut self, origin: Origin, marks: &mut dyn Iterator<Item = Mark>) {
+        let mut finder = self.finder(origin);
+        marks.for_each(|mark| finder.look_at(&mark));
+    }
+
+    /// As [`FoldBuilder::look_at`], one mark at a time.
+    pub fn finder(&mut self, origin: Origin) -> StateFinder<'_> {
+        StateFinder { builder: self, origin, at: 0, open: None }
+    }
+
+    /// Second reading, in the same order: takes what counts.
+    pub fn take(&mut self, origin: Origin, marks: &mut dyn Iterator<Item = Mark>) {
+        let mut taker = self.taker(origin);
+        marks.for_each(|mark| taker.take(&mark));
+    }
+
+    /// As [`FoldBuilder::take`], one mark at a time.
+    pub fn taker(&mut self, origin: Origin) -> MarkTaker<'_> {
+        MarkTaker { builder: self, origin, at: 0 }
+    }
+
+    pub fn finish(mut self) -> Fold {
+        // Stable: the order of one core's marks is kept.
+        self.fold.entries.sort_by_key(|entry| entry.id);
+        self.fold.covers = self.states.iter().map(|(partition, state)| (*partition, state.covers)).collect();
+        self.fold
+    }
 }
 
-impl Fold {
-    pub fn new(mut files: Vec<JournalFile>) -> Fold {
-        files.sort_by_key(|file| (file.epoch, file.number));
-        let mut fold = Fold::default();
-        for file in &files {
-            fold.find_states(file);
-        }
-        for file in files {
-            for (at, mark) in file.marks.iter().enumerate() {
-                fold.take(&file, at, mark);
-            }
-        }
-        fold
-    }
+/// See [`FoldBuilder::finder`].
+#[derive(Debug)]
+pub struct StateFinder<'a> {
+    builder: &'a mut FoldBuilder,
+    origin: Origin,
+    at: usize,
+    open: Option<(usize, MessageId)>,
+}
 
-    /// A state that a crash cut short is no state.
-    fn find_states(&mut self, file: &JournalFile) {
-        let mut open = None;
-        for (at, mark) in file.marks.iter().enumerate() {
-            match mark {
-                Mark::StateBegins { covers } => open = Some((at, *covers)),
-                Mark::StateEnds => {
-                    let Some((begins, covers)) = open.take() else { continue };
-                    let state = State {
-                        covers,
-                        writer: file.writer,
-                        file: (file.epoch, file.number),
-                        begins,
-                        ends: at,
-                    };
-                    self.states.insert(covers.partition(), state);
-                }
-                Mark::Gap => open = None,
-                Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) => {}
-            }
-        }
-    }
-
-    fn take(&mut self, file: &JournalFile, at: usize, mark: &Mark) {
-        let (Mark::Settled(Span { id, .. })
-        | Mark::Deferred(Waiting { span: Span { id, .. }, .. })
-        | Mark::Owed(Waiting { span: Span { id, .. }, .. })
-        | Mark::StateBegins { covers: id }) = *mark
-        else {
-            return;
-        };
-        let max = self.generation_max.entry(id.partition()).or_default();
-        *max = id.generation().max(*max);
-        let state = self.states.get(&id.partition()).copied();
+impl StateFinder<'_> {
+    pub fn look_at(&mut self, mark: &Mark) {
         match mark {
-            Mark::Settled(span) if counts(state, file, at) => {
-                self.of(id).settled.push((span.first, span.count))
+            Mark::StateBegins { covers } => self.open = Some((self.at, *covers)),
+            Mark::StateEnds => {
+                if let Some((begins, covers)) = self.open.take() {
+                    let state = State { covers, origin: self.origin, begins, ends: self.at };
+                    self.builder.states.insert(covers.partition(), state);
+                }
             }
-            Mark::Deferred(waiting) if counts(state, file, at) => self.of(id).deferred.push(*waiting),
-            Mark::Owed(waiting) if state.is_some_and(|state| state.holds(file, at)) => {
-                self.of(id).owed.push(*waiting)
-            }
-            Mark::Settled(_)
-            | Mark::Deferred(_)
-            | Mark::Owed(_)
-            | Mark::StateBegins { .. }
-            | Mark::StateEnds
-            | Mark::Gap => {}
+            Mark::Gap => self.open = None,
+            Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) => {}
+        }
+        self.at += 1;
+    }
+}
+
+/// See [`FoldBuilder::taker`].
+#[derive(Debug)]
+pub struct MarkTaker<'a> {
+    builder: &'a mut FoldBuilder,
+    origin: Origin,
+    at: usize,
+}
+
+impl MarkTaker<'_> {
+    pub fn take(&mut self, mark: &Mark) {
+        let at = self.at;
+        self.at += 1;
+        let (span, waiting) = match *mark {
+            Mark::Settled(span) => (span, None),
+            Mark::Deferred(waiting) | Mark::Owed(waiting) => (waiting.span, Some(waiting)),
+            Mark::StateBegins { covers } => return self.saw(covers),
+            Mark::StateEnds | Mark::Gap => return,
+        };
+        self.saw(span.id);
+        let state = self.builder.states.get(&span.id.partition());
+        let is_foreign = state.is_some_and(|state| state.origin.writer != self.origin.writer);
+        let (counts, kind) = match mark {
+            Mark::Settled(_) => (counts(state, self.origin, at), Kind::Settled),
+            Mark::Owed(_) => (state.is_some_and(|state| state.holds(self.origin, at)), Kind::Owed),
+            _ => (counts(state, self.origin, at), Kind::Deferred { is_foreign }),
+        };
+        if counts {
+            self.builder.fold.entries.push(Entry::new(span, waiting, kind));
         }
     }
 
-    fn of(&mut self, id: MessageId) -> &mut Marks {
-        self.marks.entry(id).or_default()
-    }
-
-    /// What is left of a message whose groups are `groups`: (first index, count, offset of the first name).
-    /// `next_offset` walks from a name to the next: it is given an offset and returns the following one.
-    pub fn left(&self, id: MessageId, groups: &[Waiting], next_offset: &dyn Fn(u32) -> Option<u32>) -> Left {
-        let marks = self.marks.get(&id);
-        let covered = self.states.get(&id.partition()).is_some_and(|state| id <= state.covers);
-        if !covered && marks.is_none() {
-            return Left::All;
-        }
-        let none = Marks::default();
-        let marks = marks.unwrap_or(&none);
-        let base = if covered { &marks.owed } else { groups };
-        Left::Some(subtract(base, marks, next_offset))
+    fn saw(&mut self, id: MessageId) {
+        let max = self.builder.fold.generation_max.entry(id.partition()).or_default();
+        *max = id.generation().max(*max);
     }
 }
 
 impl State {
-    fn holds(&self, file: &JournalFile, at: usize) -> bool {
-        self.writer == file.writer
-            && self.file == (file.epoch, file.number)
-            && (self.begins..=self.ends).contains(&at)
+    fn holds(&self, origin: Origin, at: usize) -> bool {
+        self.origin == origin && (self.begins..=self.ends).contains(&at)
     }
 }
 
 /// True if a mark adds to the partition's state: it was made after it, or by another core while the state's own
 /// core lived (a share of a fan-out is marked where it is delivered, and that repeats nothing if the state has it).
-fn counts(state: Option<State>, file: &JournalFile, at: usize) -> bool {
+fn counts(state: Option<&State>, origin: Origin, at: usize) -> bool {
     let Some(state) = state else { return true };
-    if file.writer != state.writer {
-        return file.epoch >= state.file.0;
+    if origin.writer != state.origin.writer {
+        return origin.epoch >= state.origin.epoch;
     }
-    (file.epoch, file.number, at) > (state.file.0, state.file.1, state.ends)
+    (origin, at) > (state.origin, state.ends)
 }
 
-/// A recipient's fate, as the marks have it. Settled beats all, then more attempts beat fewer.
+impl Entry {
+    fn new(span: Span, waiting: Option<Waiting>, kind: Kind) -> Entry {
+        let Span { id, first, count } = span;
+        let none = Waiting { span, name_offset: 0, attempts: 0, due: UnixMillis(0) };
+        let Waiting { name_offset, attempts, due, .. } = waiting.unwrap_or(none);
+        Entry { id, due, first, count, name_offset, attempts, kind }
+    }
+
+    fn waiting(&self) -> Waiting {
+        let Entry { id, due, first, count, name_offset, attempts, .. } = *self;
+        Waiting { span: Span { id, first, count }, name_offset, attempts, due }
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.first as usize..self.first.saturating_add(self.count) as usize
+    }
+}
+
+/// From a name's offset to the next one's. Asked only where a range begins in the middle of another, because the names
+/// may have to be read for it.
+pub type NextName<'a> = &'a mut dyn FnMut(u32) -> Option<u32>;
+
+impl Fold {
+    /// What is left of a message whose groups are `groups` is appended to `left`; nothing, if the message has ended.
+    pub fn left(&self, id: MessageId, groups: &[Waiting], next_name: NextName<'_>, left: &mut Vec<Waiting>) {
+        let entries = self.entries_of(id);
+        let is_covered = self.covers.get(&id.partition()).is_some_and(|covers| id <= *covers);
+        if entries.is_empty() {
+            return left.extend_from_slice(if is_covered { &[] } else { groups });
+        }
+        if is_covered {
+            let owed = entries.iter().filter(|entry| entry.kind == Kind::Owed).map(Entry::waiting);
+            subtract(owed, entries, next_name, left);
+        } else {
+            subtract(groups.iter().copied(), entries, next_name, left);
+        }
+    }
+
+    /// True if [`Fold::left`] says that the message has ended, without a look at its groups.
+    pub fn has_ended(&self, id: MessageId) -> bool {
+        let is_covered = self.covers.get(&id.partition()).is_some_and(|covers| id <= *covers);
+        is_covered && self.entries_of(id).is_empty()
+    }
+
+    /// False if nothing can be owed of what was first written in this life of a segment of the partition.
+    pub fn may_owe(&self, partition: u8, generation: u32) -> bool {
+        let low = MessageId(u64::from(partition) << 56 | u64::from(generation) << 24);
+        let high = MessageId(low.0 | 0xff_ffff);
+        if self.covers.get(&partition).is_none_or(|covers| *covers < high) {
+            return true;
+        }
+        let from = self.entries.partition_point(|entry| entry.id < low);
+        let mut entries = self.entries[from..].iter().take_while(|entry| entry.id <= high);
+        entries.any(|entry| entry.kind == Kind::Owed)
+    }
+
+    fn entries_of(&self, id: MessageId) -> &[Entry] {
+        let from = self.entries.partition_point(|entry| entry.id < id);
+        let count = self.entries[from..].iter().take_while(|entry| entry.id == id).count();
+        &self.entries[from..from + count]
+    }
+}
+
+/// A recipient's fate, as the marks have it.
 #[derive(Clone, Copy)]
 enum Fate {
     Unmarked,
     Settled,
-    /// Index into `deferred`.
+    /// Index into the entries.
     Deferred(u32),
 }
 
-fn subtract(base: &[Waiting], marks: &Marks, next_offset: &dyn Fn(u32) -> Option<u32>) -> Vec<Waiting> {
-    let end = base.iter().map(|waiting| waiting.span.first + waiting.span.count).max().unwrap_or(0) as usize;
+fn subtract(
+    base: impl Iterator<Item = Waiting> + Clone,
+    entries: &[Entry],
+    next_name: NextName<'_>,
+    left: &mut Vec<Waiting>,
+) {
+    if entries.iter().all(|entry| entry.kind == Kind::Owed) {
+        // The usual case: nothing happened since the state.
+        return left.extend(base);
+    }
+    let end = base.clone().map(|waiting| waiting.span.first + waiting.span.count).max().unwrap_or(0);
+    let fates = fates(entries, end as usize);
+    for waiting in base {
+        cut(&waiting, &fates, entries, next_name, left);
+    }
+}
+
+/// Settled beats all, then more attempts beat fewer, then later beats earlier.
+fn fates(entries: &[Entry], end: usize) -> Vec<Fate> {
     let mut fates = vec![Fate::Unmarked; end];
-    for (at, waiting) in marks.deferred.iter().enumerate() {
-        for fate in slots(&mut fates, waiting.span.first, waiting.span.count) {
-            let beaten = match fate {
-                Fate::Deferred(other) => marks.deferred[*other as usize].attempts <= waiting.attempts,
-                Fate::Unmarked => true,
-                Fate::Settled => false,
-            };
-            if beaten {
-                *fate = Fate::Deferred(u32::try_from(at).unwrap_or(u32::MAX));
+    for (at, entry) in entries.iter().enumerate() {
+        for fate in slots(&mut fates, entry.range()) {
+            match (entry.kind, *fate) {
+                (Kind::Settled, _) => *fate = Fate::Settled,
+                (Kind::Deferred { .. }, Fate::Deferred(other)) if !entry.beats(&entries[other as usize]) => {}
+                (Kind::Deferred { .. }, Fate::Unmarked | Fate::Deferred(_)) => {
+                    *fate = Fate::Deferred(u32::try_from(at).unwrap_or(u32::MAX));
+                }
+                (Kind::Deferred { .. }, Fate::Settled) | (Kind::Owed, _) => {}
             }
         }
     }
-    for (first, count) in &marks.settled {
-        slots(&mut fates, *first, *count).fill_with(|| Fate::Settled);
-    }
-    let mut left = Vec::new();
-    for waiting in base {
-        cut(waiting, &fates, &marks.deferred, next_offset, &mut left);
-    }
-    left
+    fates
 }
 
-fn slots(fates: &mut [Fate], first: u32, count: u32) -> &mut [Fate] {
-    let end = (first.saturating_add(count) as usize).min(fates.len());
-    fates.get_mut(first as usize..end).unwrap_or_default()
+impl Entry {
+    /// Among deferred marks of one recipient, `self` being the later one.
+    fn beats(&self, other: &Entry) -> bool {
+        let is_foreign = self.kind == Kind::Deferred { is_foreign: true };
+        // What its own core said knows of what another said with as many attempts.
+        self.attempts > other.attempts || self.attempts == other.attempts && !is_foreign
+    }
+
+    /// True if a deferred mark says something that the base does not know yet.
+    fn adds_to(&self, base: &Waiting) -> bool {
+        let is_foreign = self.kind == Kind::Deferred { is_foreign: true };
+        self.attempts > base.attempts || self.attempts == base.attempts && !is_foreign
+    }
+}
+
+fn slots(fates: &mut [Fate], range: Range<usize>) -> &mut [Fate] {
+    let end = range.end.min(fates.len());
+    fates.get_mut(range.start..end).unwrap_or_default()
 }
 
 /// Cuts one base range into what is left of it, neighbours of one fate together.
-fn cut(
-    base: &Waiting,
-    fates: &[Fate],
-    deferred: &[Waiting],
-    next_offset: &dyn Fn(u32) -> Option<u32>,
-    left: &mut Vec<Waiting>,
-) {
-    let mut offset = base.name_offset;
+fn cut(base: &Waiting, fates: &[Fate], entries: &[Entry], next_name: NextName<'_>, left: &mut Vec<Waiting>) {
     let from = left.len();
+    // The last name whose offset is known.
+    let mut known = (base.span.first, base.name_offset);
     for index in base.span.first..base.span.first + base.span.count {
         let (attempts, due) = match fates[index as usize] {
-            Fate::Settled => {
-                (offset, _) = (next_offset(offset).unwrap_or(offset), ());
-                continue;
-            }
+            Fate::Settled => continue,
             Fate::Unmarked => (base.attempts, base.due),
-            Fate::Deferred(at) if deferred[at as usize].attempts < base.attempts => (base.attempts, base.due),
-            Fate::Deferred(at) => (deferred[at as usize].attempts, deferred[at as usize].due),
-        };
-        match left[from..].last_mut() {
-            Some(last)
-                if last.span.first + last.span.count == index
-                    && (last.attempts, last.due) == (attempts, due) =>
-            {
-                last.span.count += 1;
+            Fate::Deferred(at) => {
+                let entry = &entries[at as usize];
+                if entry.first == index {
+                    known = (index, entry.name_offset);
+                }
+                if entry.adds_to(base) { (entry.attempts, entry.due) } else { (base.attempts, base.due) }
             }
-            _ => left.push(Waiting {
-                span: Span { id: base.span.id, first: index, count: 1 },
-                name_offset: offset,
-                attempts,
-                due,
-            }),
+        };
+        if let Some(last) = left[from..].last_mut()
+            && last.span.first + last.span.count == index
+            && (last.attempts, last.due) == (attempts, due)
+        {
+            last.span.count += 1;
+            continue;
         }
-        offset = next_offset(offset).unwrap_or(offset);
+        while known.0 < index {
+            known = (known.0 + 1, next_name(known.1).unwrap_or(known.1));
+        }
+        let span = Span { id: base.span.id, first: index, count: 1 };
+        left.push(Waiting { span, name_offset: known.1, attempts, due });
     }
 }

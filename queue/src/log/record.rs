@@ -1,8 +1,9 @@
 //! One message as it lies in a segment: a fixed head, the meta part (envelope), the content.
 //!
 //! Recipients are grouped by domain, so that a domain is stored once, and each group can be walked or skipped
-//! without the others. Trusts nothing that it reads: every length is checked, every part has its CRC32C.
-//! Bound: a record is at most [`RECORD_MAX`] bytes.
+//! without the others. A head names its own place and its segment's generation and salt, so that neither the earlier
+//! life of a file nor a content made to look like a record is taken for one. Trusts nothing that it reads: every
+//! length is checked, every part has its CRC32C. Bound: a record is at most [`RECORD_MAX`] bytes.
 
 use message::{BodyKind, ContentFacts, Envelope, MailboxRef, MessageId, ReversePath, UnixMillis, Verp};
 
@@ -13,8 +14,52 @@ pub const HEAD_LEN: usize = 64;
 pub const RECORD_MAX: u64 = 1 << 30;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
+const VERSION: u8 = 2;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
+
+/// Where a record lies: in which life of a segment file, and where in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Location {
+    pub generation: u32,
+    /// In units of [`MessageId::PLACE_UNIT`] bytes.
+    unit: u32,
+}
+
+impl Location {
+    /// `offset` is a multiple of [`MessageId::PLACE_UNIT`] below 4 GiB × that.
+    pub fn new(generation: u32, offset: u64) -> Location {
+        let unit = u32::try_from(offset / MessageId::PLACE_UNIT).expect("a segment has at most 1 GiB");
+        Location { generation, unit }
+    }
+
+    /// Byte offset in the segment.
+    pub fn offset(self) -> u64 {
+        u64::from(self.unit) * MessageId::PLACE_UNIT
+    }
+}
+
+/// What a record is bound to besides its own bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bound {
+    pub location: Location,
+    /// Where the commit begins that the record is part of, in units of [`MessageId::PLACE_UNIT`] bytes.
+    commit_unit: u32,
+    /// The segment's salt.
+    pub salt: u32,
+}
+
+impl Bound {
+    /// `commit_at`: byte offset in the segment.
+    pub fn new(location: Location, commit_at: u64, salt: u32) -> Bound {
+        Bound { location, commit_unit: Location::new(0, commit_at).unit, salt }
+    }
+
+    /// Byte offset in the segment where the record's commit begins.
+    pub fn commit_at(&self) -> u64 {
+        u64::from(self.commit_unit) * MessageId::PLACE_UNIT
+    }
+}
 
 /// A message about to be written.
 #[derive(Debug)]
@@ -29,13 +74,16 @@ pub struct NewMessage<'a> {
     pub content: &'a [u8],
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
+    /// The message that this is another copy of, which keeps its id.
+    pub moved: Option<MessageId>,
 }
 
 /// A record's head, decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
+    /// Names the place where the message was written first; [`Head::bound`] says where this record is.
     pub id: MessageId,
-    pub generation: u32,
+    pub bound: Bound,
     pub arrived: UnixMillis,
     pub facts: ContentFacts,
     pub body: BodyKind,
@@ -54,16 +102,17 @@ impl Head {
         padded(HEAD_LEN as u64 + u64::from(self.meta_len) + u64::from(self.content_len))
     }
 
-    /// Where the meta part begins in its segment, given that the record begins at its id's place.
+    /// Where the meta part begins in its segment.
     pub fn meta_offset(&self) -> u64 {
-        self.id.place() + HEAD_LEN as u64
+        self.bound.location.offset() + HEAD_LEN as u64
     }
 
     pub fn content_offset(&self) -> u64 {
         self.meta_offset() + u64::from(self.meta_len)
     }
 
-    fn encode(&self) -> [u8; HEAD_LEN] {
+    /// The head as it lies on disk.
+    pub fn encode(&self) -> [u8; HEAD_LEN] {
         let mut out = [0; HEAD_LEN];
         let body = match self.body {
             BodyKind::SevenBit => 0,
@@ -72,8 +121,8 @@ impl Head {
         };
         let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8) | (u8::from(self.verp) * FLAG_VERP);
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        out[8..12].copy_from_slice(&self.generation.to_le_bytes());
-        out[12..16].copy_from_slice(&[1, self.facts.bits(), flags, body]);
+        out[8..12].copy_from_slice(&self.bound.location.generation.to_le_bytes());
+        out[12..16].copy_from_slice(&[VERSION, self.facts.bits(), flags, body]);
         out[16..24].copy_from_slice(&self.id.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.arrived.0.to_le_bytes());
         out[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
@@ -81,22 +130,36 @@ impl Head {
         out[40..44].copy_from_slice(&self.content_len.to_le_bytes());
         out[44..48].copy_from_slice(&self.content_crc.to_le_bytes());
         out[48..52].copy_from_slice(&self.recipients.to_le_bytes());
+        out[52..56].copy_from_slice(&self.bound.commit_unit.to_le_bytes());
+        out[56..60].copy_from_slice(&self.bound.location.unit.to_le_bytes());
+        out[60..64].copy_from_slice(&self.bound.salt.to_le_bytes());
         let crc = crc32c::crc32c(&out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// `None` if these bytes are not the head of a record that was written whole.
+    /// `None` if these bytes are not the head of a record that was written whole, in this version or an older one.
     pub fn decode(bytes: &[u8]) -> Option<Head> {
         let bytes: &[u8; HEAD_LEN] = bytes.get(..HEAD_LEN)?.try_into().ok()?;
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | (u64::from(u32_at(at + 4)) << 32);
-        if u32_at(0) != MAGIC || u32_at(4) != crc32c::crc32c(&bytes[8..]) || bytes[12] != 1 {
+        if u32_at(0) != MAGIC || u32_at(4) != crc32c::crc32c(&bytes[8..]) {
             return None;
         }
+        let id = MessageId(u64_at(16));
+        let bound = match bytes[12] {
+            // Version 1 had no place but the id's, and did not know its commit: that begins with it, as far as it says.
+            1 => Bound::new(Location::new(u32_at(8), id.place()), id.place(), 0),
+            VERSION => Bound {
+                location: Location { generation: u32_at(8), unit: u32_at(56) },
+                commit_unit: u32_at(52),
+                salt: u32_at(60),
+            },
+            _ => return None,
+        };
         Some(Head {
-            id: MessageId(u64_at(16)),
-            generation: u32_at(8),
+            id,
+            bound,
             arrived: UnixMillis(u64_at(24)),
             facts: ContentFacts::from_bits(bytes[13]),
             body: match bytes[15] {
@@ -125,11 +188,11 @@ pub fn record_len(message: &NewMessage<'_>) -> u64 {
 }
 
 /// Appends the record to `out`, padding included. Cost: one copy and one CRC of meta part and content.
-pub fn encode(message: &NewMessage<'_>, id: MessageId, generation: u32, out: &mut Vec<u8>) -> Head {
+pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut Vec<u8>) -> Head {
     let fits = "record_len() was checked against RECORD_MAX";
     let head = Head {
         id,
-        generation,
+        bound,
         arrived: message.arrived,
         facts: message.facts,
         body: message.body,
@@ -299,6 +362,7 @@ pub(crate) mod tests {
             content,
             facts,
             arrived,
+            moved: None,
         }
     }
 
@@ -307,7 +371,8 @@ pub(crate) mod tests {
         let (mut out, id) = (Vec::new(), MessageId::new(0, 9, 4096).unwrap());
         let meta = meta_of(&envelope(&["a@x.test", "b@y.test", "c@x.test"]));
         let message = message(&meta, b"hello\r\n");
-        let head = encode(&message, id, 9, &mut out);
+        let bound = Bound::new(Location::new(9, 8192), 4096, 77);
+        let head = encode(&message, id, bound, &mut out);
         assert_eq!(Head::decode(&out), Some(head));
         assert_eq!(out.len() as u64, head.record_len());
         assert_eq!(head.record_len(), record_len(&message));

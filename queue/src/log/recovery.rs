@@ -1,110 +1,255 @@
 //! Reads a segment back, which is the ordinary start: there is no other repair.
 //!
-//! Walks from record to record. A record that fails its checks is either the torn end of the last commit (nothing
-//! valid of this generation follows; nobody was told that it is safe) or damage (something valid follows): damage
-//! is reported with its place, stepped over, and its file is kept. Content is read once, for its checksum.
-//! Bound: one read buffer, and the meta part of one record at a time.
+//! A sealed segment is read by its index: no content. One without (the daemon died before it was full) is walked from
+//! record to record, content included. A record that fails its checks is either part of the last commit, which was
+//! torn (nobody was told that it is safe), or damage: damage is reported with its place and stepped over.
+//! Bound: one read buffer; the index, or the meta part of one record at a time.
 
-use crate::log::record::{HEAD_LEN, Head};
+use crate::log::index::{FOOT_LEN, Foot, Groups, IndexWriter, next_entry};
+use crate::log::record::{HEAD_LEN, Head, Meta};
 use crate::log::writer::{BLOCK, BLOCK_LEN, SegmentHead, decode_segment_head};
+use crate::source::{ReadError, Source, Window};
 use message::MessageId;
-
-/// Where a segment's bytes come from.
-pub trait SegmentSource {
-    /// Fills `bytes` from `offset`; returns how many there were.
-    fn read(&mut self, offset: u64, bytes: &mut [u8]) -> std::io::Result<usize>;
-}
+use std::ops::Range;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    #[error("reading at byte {offset}: {source}")]
-    Read { offset: u64, source: std::io::Error },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("written by a newer format than this program reads; run the version that wrote it")]
     TooNew,
 }
 
-/// What a segment holds, besides the messages that were handed out one by one.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub struct Scan {
+/// What a segment's first block and its foot say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Life {
     /// 0 if the segment was never committed to.
     pub generation: u32,
-    /// Where bytes stand that should be a record and are not: offset of each stretch.
-    pub damaged: Vec<u64>,
-    /// Offset behind the last valid record.
-    pub end: u64,
+    pub salt: u32,
+    /// Of the format.
+    pub version: u8,
+    /// The first block is not whole; the rest was told from what follows.
+    pub is_head_damaged: bool,
+    foot: Option<Foot>,
 }
 
-/// Hands each valid message, in order, to `on_message` with its meta part.
-pub fn scan_segment(
-    source: &mut dyn SegmentSource,
-    on_message: &mut dyn FnMut(Head, &[u8]),
-) -> Result<Scan, ScanError> {
-    let mut reader = Reader { source, buffer: Vec::new(), start: 0 };
+impl Life {
+    const NEVER: Life = Life { generation: 0, salt: 0, version: 1, is_head_damaged: false, foot: None };
+
+    /// True if an index says what is in it.
+    pub fn is_sealed(&self) -> bool {
+        self.foot.is_some()
+    }
+}
+
+/// What a segment holds, besides the messages that were handed out one by one.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Stretches that should be records, or the index, and are not.
+    pub damaged: Vec<Range<u64>>,
+    /// Offset behind the last record.
+    pub end: u64,
+    /// The segment was sealed, unless nothing in it was owed any more, and yet its index cannot be read.
+    pub lacks_index: bool,
+    /// The index that the segment should end in and does not, and where to write it.
+    pub index: Option<(u64, Vec<u8>)>,
+}
+
+/// How a segment is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Depth {
+    /// By its index if it has one: what is owed is known, contents are not looked at.
+    Index,
+    /// Every record, every byte.
+    Contents,
+}
+
+/// Hands out each message of a segment.
+pub type OnMessage<'a> = &'a mut dyn FnMut(&Head, Groups<'_>);
+
+/// Which life of its file a segment of `len` bytes is in.
+pub fn read_life(source: &mut dyn Source, len: u64) -> Result<Life, ScanError> {
+    let mut reader = Window::new(source, BLOCK_LEN);
     let head = decode_segment_head(reader.bytes(0, BLOCK_LEN)?);
-    let generation = match head {
-        SegmentHead::Blank => match generation_of_records(&mut reader)? {
-            None => return Ok(Scan::default()),
-            Some(generation) => generation,
-        },
-        SegmentHead::Unknown => return Err(ScanError::TooNew),
-        SegmentHead::Written { generation, .. } => generation,
-    };
-    let mut scan = Scan { generation, damaged: Vec::new(), end: BLOCK };
-    if head == SegmentHead::Blank {
-        scan.damaged.push(0);
-    }
-    let mut at = BLOCK;
-    while let Some(place) = next_head(&mut reader, at, generation)? {
-        // Behind a record that failed, the rest of it is no second damage.
-        let is_reported = scan.damaged.last().is_some_and(|last| last + MessageId::PLACE_UNIT == at);
-        if !is_reported && !is_padding(&mut reader, at, place)? {
-            scan.damaged.push(at);
+    let foot_at = len.saturating_sub(FOOT_LEN as u64);
+    let foot = Foot::decode(reader.bytes(foot_at, FOOT_LEN)?).filter(|foot| foot.index_len() + BLOCK <= len);
+    match head {
+        SegmentHead::Unknown => Err(ScanError::TooNew),
+        SegmentHead::Written { version, generation, salt, .. } => {
+            // A foot of another generation is of the file's earlier life.
+            let foot = foot.filter(|foot| foot.generation == generation && foot.salt == salt);
+            Ok(Life { generation, salt, version, is_head_damaged: false, foot })
         }
-        at = take_record(&mut reader, place, &mut scan, on_message)?;
+        SegmentHead::Blank => {
+            let Some(record) = first_record(&mut reader)? else { return Ok(Life::NEVER) };
+            let (generation, salt) = (record.bound.location.generation, record.bound.salt);
+            let foot = foot.filter(|foot| foot.generation == generation && foot.salt == salt);
+            Ok(Life { generation, salt, version: 2, is_head_damaged: true, foot })
+        }
     }
-    // A broken record at the very end was never acknowledged: a torn commit, not damage.
-    scan.damaged.retain(|offset| *offset < scan.end);
-    Ok(scan)
 }
 
 /// A segment whose first block is damaged still has its records: theirs is the generation.
-fn generation_of_records(reader: &mut Reader<'_>) -> Result<Option<u32>, ScanError> {
+fn first_record(reader: &mut Window<'_>) -> Result<Option<Head>, ScanError> {
     let head = Head::decode(reader.bytes(BLOCK, HEAD_LEN)?);
-    Ok(head
-        .filter(|head| head.id.place() == BLOCK && head.id.generation() == head.generation)
-        .map(|head| head.generation))
+    Ok(head.filter(|head| head.bound.location.offset() == BLOCK))
 }
 
-/// True if nothing, or only the zeros that fill a commit's last block, stand between two records.
-fn is_padding(reader: &mut Reader<'_>, from: u64, to: u64) -> Result<bool, ScanError> {
-    let len = usize::try_from(to - from).unwrap_or(usize::MAX);
-    Ok(len < BLOCK_LEN && reader.bytes(from, len)?.iter().all(|byte| *byte == 0))
+/// Hands each message, in order, to `on_message`. `has_successor`: a later segment of the partition has a record, so
+/// everything in this one was committed, its index included, and nothing that is missing was torn.
+pub fn scan_segment(
+    source: &mut dyn Source,
+    (life, len): (&Life, u64),
+    depth: Depth,
+    has_successor: bool,
+    on_message: OnMessage<'_>,
+) -> Result<Scan, ScanError> {
+    let mut scan = Scan::default();
+    if life.generation == 0 {
+        return Ok(scan);
+    }
+    // Version 1 had no index, and left torn ends where they were.
+    let has_successor = has_successor && life.version >= 2;
+    let mut reader = Window::new(source, READ_LEN);
+    let listed = match life.foot {
+        Some(foot) => read_index(&mut reader, life, len, foot)?,
+        None => None,
+    };
+    if life.is_head_damaged && listed.is_some() {
+        scan.damaged.push(0..BLOCK);
+    }
+    match (&listed, depth) {
+        (Some(entries), Depth::Index) => hand_out(entries, life, &mut scan, on_message),
+        (Some(entries), Depth::Contents) => check_listed(&mut reader, entries, life, &mut scan, on_message)?,
+        (None, _) => {
+            scan.lacks_index = has_successor && !life.is_head_damaged;
+            walk(&mut reader, life, len, has_successor, &mut scan, on_message)?;
+        }
+    }
+    Ok(scan)
 }
 
-/// Hands out the record at `place` if it is whole; returns where the next one should be.
-fn take_record(
-    reader: &mut Reader<'_>,
-    place: u64,
+/// The entries of the index, if they are whole.
+fn read_index(
+    reader: &mut Window<'_>,
+    life: &Life,
+    len: u64,
+    foot: Foot,
+) -> Result<Option<Vec<u8>>, ScanError> {
+    let at = len - foot.index_len();
+    let entries_len = usize::try_from(foot.len).unwrap_or(usize::MAX);
+    let entries = reader.bytes(at, entries_len)?;
+    Ok((foot.matches(entries) && foot.generation == life.generation).then(|| entries.to_vec()))
+}
+
+fn hand_out(mut entries: &[u8], life: &Life, scan: &mut Scan, on_message: OnMessage<'_>) {
+    while let Some((head, groups)) = next_entry(&mut entries) {
+        if belongs(&head, life) {
+            scan.end = head.bound.location.offset() + head.record_len();
+            on_message(&head, groups);
+        }
+    }
+}
+
+/// Every record that the index names is read; what is not whole is damage.
+fn check_listed(
+    reader: &mut Window<'_>,
+    mut entries: &[u8],
+    life: &Life,
     scan: &mut Scan,
-    on_message: &mut dyn FnMut(Head, &[u8]),
-) -> Result<u64, ScanError> {
-    let head = reader.head(place, scan.generation)?.expect("next_head() saw it");
-    if !content_is_whole(reader, &head)? {
-        scan.damaged.push(place);
-        return Ok(place + MessageId::PLACE_UNIT);
+    on_message: OnMessage<'_>,
+) -> Result<(), ScanError> {
+    while let Some((listed, _)) = next_entry(&mut entries) {
+        let place = listed.bound.location.offset();
+        scan.end = place + listed.record_len();
+        let is_there = head_at(reader, place, life)? == Some(listed);
+        if !is_there || !hand_out_record(reader, &listed, on_message)? {
+            scan.damaged.push(place..scan.end);
+        }
     }
-    let meta = reader.bytes(place + HEAD_LEN as u64, head.meta_len as usize)?;
+    Ok(())
+}
+
+fn belongs(head: &Head, life: &Life) -> bool {
+    head.bound.location.generation == life.generation && head.bound.salt == life.salt
+}
+
+/// From record to record, without an index.
+fn walk(
+    reader: &mut Window<'_>,
+    life: &Life,
+    len: u64,
+    has_successor: bool,
+    scan: &mut Scan,
+    on_message: OnMessage<'_>,
+) -> Result<(), ScanError> {
+    let (mut at, mut broken, mut last_commit) = (BLOCK, None, 0);
+    let mut damaged = if life.is_head_damaged { vec![0..BLOCK] } else { Vec::new() };
+    let mut index = IndexWriter::default();
+    while let Some(place) = next_head(reader, at, life)? {
+        let start = match broken.take() {
+            Some(start) => start,
+            None => behind_padding(reader, at, place)?,
+        };
+        if start < place {
+            damaged.push(start..place);
+        }
+        let head = head_at(reader, place, life)?.expect("next_head() saw it");
+        let mut list = |head: &Head, groups: Groups<'_>| {
+            index.push(&head.encode(), groups.iter());
+            on_message(head, groups);
+        };
+        if hand_out_record(reader, &head, &mut list)? {
+            (at, last_commit) = (place + head.record_len(), head.bound.commit_at());
+            scan.end = at;
+        } else {
+            (at, broken) = (place + MessageId::PLACE_UNIT, Some(place));
+        }
+    }
+    // The last commit may have been torn: then none of it was acknowledged, and what is broken in it is no damage.
+    damaged.extend(broken.map(|start| start..len.min(start + BLOCK)));
+    damaged.retain(|damage: &Range<u64>| has_successor || damage.start < last_commit);
+    scan.damaged.extend(damaged);
+    // Damage is to be found again by the next start, until it has been moved aside: no index hides it.
+    let index_len = index.len_with(0);
+    if life.version >= 2
+        && index.count() > 0
+        && scan.damaged.is_empty()
+        && scan.end.next_multiple_of(BLOCK) + index_len <= len
+    {
+        scan.index = Some((len - index_len, index.finish(life.generation, life.salt)));
+    }
+    Ok(())
+}
+
+/// Where the next commit begins: behind the zeros that fill up the last block of the one before, if there are only those.
+fn behind_padding(reader: &mut Window<'_>, at: u64, place: u64) -> Result<u64, ScanError> {
+    let end = at.next_multiple_of(BLOCK).min(place);
+    let len = usize::try_from(end - at).expect("less than a block");
+    let is_zero = reader.bytes(at, len)?.iter().all(|byte| *byte == 0);
+    Ok(if is_zero { end } else { at })
+}
+
+/// Hands out the record if it is whole; else false.
+fn hand_out_record(
+    reader: &mut Window<'_>,
+    head: &Head,
+    on_message: OnMessage<'_>,
+) -> Result<bool, ScanError> {
+    if !content_is_whole(reader, head)? {
+        return Ok(false);
+    }
+    let meta = reader.bytes(head.meta_offset(), head.meta_len as usize)?;
     if meta.len() != head.meta_len as usize || crc32c::crc32c(meta) != head.meta_crc {
-        scan.damaged.push(place);
-        return Ok(place + MessageId::PLACE_UNIT);
+        return Ok(false);
     }
-    on_message(head, meta);
-    scan.end = place + head.record_len();
-    Ok(scan.end)
+    let Some(parsed) = Meta::parse(meta, head.verp) else { return Ok(false) };
+    on_message(head, Groups::Meta(meta, parsed));
+    Ok(true)
 }
 
 /// Checks the content part in pieces.
-fn content_is_whole(reader: &mut Reader<'_>, head: &Head) -> Result<bool, ScanError> {
+fn content_is_whole(reader: &mut Window<'_>, head: &Head) -> Result<bool, ScanError> {
     let (mut at, mut left, mut crc) = (head.content_offset(), u64::from(head.content_len), 0);
     while left > 0 {
         let piece = reader.bytes(at, usize::try_from(left.min(READ_LEN as u64)).unwrap_or(READ_LEN))?;
@@ -122,9 +267,9 @@ fn content_is_whole(reader: &mut Reader<'_>, head: &Head) -> Result<bool, ScanEr
 ///
 /// The usual case looks at `from` and at the next block only; when both have nothing, the rest is searched, which
 /// is what tells a torn end from damage.
-fn next_head(reader: &mut Reader<'_>, from: u64, generation: u32) -> Result<Option<u64>, ScanError> {
+fn next_head(reader: &mut Window<'_>, from: u64, life: &Life) -> Result<Option<u64>, ScanError> {
     for place in [from, from.next_multiple_of(BLOCK)] {
-        if reader.head(place, generation)?.is_some() {
+        if head_at(reader, place, life)?.is_some() {
             return Ok(Some(place));
         }
     }
@@ -137,9 +282,9 @@ fn next_head(reader: &mut Reader<'_>, from: u64, generation: u32) -> Result<Opti
         let units = window.len() / HEAD_LEN;
         let found = window
             .chunks_exact(HEAD_LEN)
-            .position(|bytes| Head::decode(bytes).is_some_and(|head| head.generation == generation));
+            .position(|bytes| Head::decode(bytes).is_some_and(|head| belongs(&head, life)));
         match found {
-            Some(unit) if reader.head(place + (unit * HEAD_LEN) as u64, generation)?.is_some() => {
+            Some(unit) if head_at(reader, place + (unit * HEAD_LEN) as u64, life)?.is_some() => {
                 return Ok(Some(place + (unit * HEAD_LEN) as u64));
             }
             // A head at a place that is not its own is content that looks like one.
@@ -152,56 +297,17 @@ fn next_head(reader: &mut Reader<'_>, from: u64, generation: u32) -> Result<Opti
 const READ_LEN: usize = 1 << 20;
 const _: () = assert!(HEAD_LEN as u64 == MessageId::PLACE_UNIT, "records begin where heads are looked for");
 
-/// A window on the segment that moves forward.
-struct Reader<'a> {
-    source: &'a mut dyn SegmentSource,
-    buffer: Vec<u8>,
-    start: u64,
-}
-
-impl Reader<'_> {
-    /// Up to `len` bytes at `offset`: fewer only at the segment's end.
-    fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], ScanError> {
-        let inside = offset >= self.start && offset + len as u64 <= self.start + self.buffer.len() as u64;
-        if !inside {
-            self.fill(offset, len.max(READ_LEN))?;
-        }
-        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.buffer.len());
-        Ok(&self.buffer[from..(from + len).min(self.buffer.len())])
-    }
-
-    fn fill(&mut self, offset: u64, len: usize) -> Result<(), ScanError> {
-        self.start = offset;
-        self.buffer.resize(len, 0);
-        let mut have = 0;
-        while have < len {
-            let place = offset + have as u64;
-            let got = self
-                .source
-                .read(place, &mut self.buffer[have..])
-                .map_err(|source| ScanError::Read { offset: place, source })?;
-            if got == 0 {
-                break;
-            }
-            have += got;
-        }
-        self.buffer.truncate(have);
-        Ok(())
-    }
-
-    /// The head at `place` if it is one of this generation and says that it belongs there.
-    fn head(&mut self, place: u64, generation: u32) -> Result<Option<Head>, ScanError> {
-        let head = Head::decode(self.bytes(place, HEAD_LEN)?);
-        Ok(head.filter(|head| {
-            head.generation == generation && head.id.place() == place && head.id.generation() == generation
-        }))
-    }
+/// The head at `place` if it belongs to this life of the file and says that it stands there.
+fn head_at(reader: &mut Window<'_>, place: u64, life: &Life) -> Result<Option<Head>, ScanError> {
+    let head = Head::decode(reader.bytes(place, HEAD_LEN)?);
+    Ok(head.filter(|head| belongs(head, life) && head.bound.location.offset() == place))
 }
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 mod tests {
     use super::*;
+    use crate::log::NewMessage;
     use crate::log::record::{
         meta_of,
         tests::{envelope, message},
@@ -239,26 +345,28 @@ mod tests {
             committed
         }
 
+        fn life(&self, segment: SegmentNumber) -> Life {
+            read_life(&mut &self.0[&segment][..], self.0[&segment].len() as u64).unwrap()
+        }
+
         fn scan(&self, segment: SegmentNumber) -> (Scan, Vec<Head>) {
-            let mut heads = Vec::new();
-            let scan = scan_segment(&mut Bytes(&self.0[&segment]), &mut |head, _| heads.push(head)).unwrap();
+            self.scan_to(segment, Depth::Contents, false)
+        }
+
+        fn scan_to(&self, segment: SegmentNumber, depth: Depth, has_successor: bool) -> (Scan, Vec<Head>) {
+            let (mut heads, len) = (Vec::new(), self.0[&segment].len() as u64);
+            let mut source = &self.0[&segment][..];
+            let life = read_life(&mut source, len).unwrap();
+            let mut on_message = |head: &Head, _: Groups<'_>| heads.push(*head);
+            let scan =
+                scan_segment(&mut source, (&life, len), depth, has_successor, &mut on_message).unwrap();
             (scan, heads)
         }
     }
 
-    struct Bytes<'a>(&'a [u8]);
-
-    impl SegmentSource for Bytes<'_> {
-        fn read(&mut self, offset: u64, bytes: &mut [u8]) -> std::io::Result<usize> {
-            let rest = self.0.get(offset as usize..).unwrap_or(&[]);
-            let len = rest.len().min(bytes.len());
-            bytes[..len].copy_from_slice(&rest[..len]);
-            Ok(len)
-        }
-    }
-
     fn log() -> Log {
-        let config = LogConfig { partition: 0, segment_len: 64 * 1024, spares: 1, pending_max: 1 << 20 };
+        let config =
+            LogConfig { partition: 0, segment_len: 64 * 1024, spares: 1, pending_max: 1 << 20, salt: 9 };
         Log::new(config, Vec::new(), 1)
     }
 
@@ -276,7 +384,7 @@ mod tests {
             ids.push(append(&mut log, &[b'b'; 5000], round * 2 + 1));
             assert_eq!(disk.run(&mut log), [AppendToken(round * 2), AppendToken(round * 2 + 1)]);
         }
-        let (scan, heads) = disk.scan(log.segment_of(ids[0]).unwrap());
+        let (scan, heads) = disk.scan(log.segment_of(ids[0].generation()).unwrap());
         assert_eq!(heads.iter().map(|head| head.id).collect::<Vec<_>>(), ids);
         assert_eq!(scan.damaged, []);
     }
@@ -291,9 +399,10 @@ mod tests {
                 id
             })
             .collect();
-        let number = log.segment_of(ids[0]).unwrap();
+        let number = log.segment_of(ids[0].generation()).unwrap();
         let whole = disk.0[&number].clone();
-        for (victim, damaged, left) in [(2, vec![], 2), (1, vec![ids[1].place()], 2)] {
+        let first = ids[1].place()..ids[2].place();
+        for (victim, damaged, left) in [(2, vec![], 2), (1, vec![first], 2)] {
             disk.0.insert(number, whole.clone());
             disk.0.get_mut(&number).unwrap()[ids[victim].place() as usize + 200] ^= 1;
             let (scan, heads) = disk.scan(number);
@@ -306,10 +415,13 @@ mod tests {
         let (mut log, mut disk) = (log(), Disk::default());
         let id = append(&mut log, &[b'x'; 900], 0);
         disk.run(&mut log);
-        let number = log.segment_of(id).unwrap();
+        append(&mut log, &[b'y'; 900], 1);
+        disk.run(&mut log);
+        let number = log.segment_of(id.generation()).unwrap();
         disk.0.get_mut(&number).unwrap()[9] ^= 1;
         let (scan, heads) = disk.scan(number);
-        assert_eq!((scan.damaged, scan.generation, heads.len()), (vec![0], id.generation(), 1));
+        assert_eq!(scan.damaged, vec![0..BLOCK]);
+        assert_eq!((disk.life(number).generation, heads.len()), (id.generation(), 2));
     }
 
     #[test]
@@ -319,10 +431,10 @@ mod tests {
         disk.run(&mut log);
         append(&mut log, &[b'y'; 900], 1);
         disk.run(&mut log);
-        let number = log.segment_of(first).unwrap();
+        let number = log.segment_of(first.generation()).unwrap();
         disk.0.get_mut(&number).unwrap()[first.place() as usize + 5] ^= 1;
         let (scan, heads) = disk.scan(number);
-        assert_eq!((scan.damaged, heads.len()), (vec![first.place()], 1));
+        assert_eq!((scan.damaged.len(), scan.damaged[0].start, heads.len()), (1, first.place(), 1));
     }
 
     #[test]
@@ -333,14 +445,16 @@ mod tests {
             append(&mut log, &[b'x'; 900], token);
         }
         disk.run(&mut log);
-        let mut counted = Counted(Bytes(&disk.0[&log.segment_of(id).unwrap()]), 0);
-        scan_segment(&mut counted, &mut |_, _| {}).unwrap();
+        let number = log.segment_of(id.generation()).unwrap();
+        let life = disk.life(number);
+        let mut counted = Counted(&disk.0[&number], 0);
+        scan_segment(&mut counted, (&life, 64 * 1024), Depth::Index, false, &mut |_, _| {}).unwrap();
         assert!(counted.1 < 4 * 64 * 1024, "{} bytes read of a segment of 64 KiB", counted.1);
     }
 
-    struct Counted<'a>(Bytes<'a>, usize);
+    struct Counted<'a>(&'a [u8], usize);
 
-    impl SegmentSource for Counted<'_> {
+    impl Source for Counted<'_> {
         fn read(&mut self, offset: u64, bytes: &mut [u8]) -> std::io::Result<usize> {
             let len = self.0.read(offset, bytes)?;
             self.1 += len;
@@ -356,11 +470,12 @@ mod tests {
         for token in 0..200 {
             let id = append(&mut log, &vec![b'z'; 3000], token);
             disk.run(&mut log);
-            let number = log.segment_of(id).unwrap();
+            let number = log.segment_of(id.generation()).unwrap();
             let (scan, heads) = disk.scan(number);
-            assert!(heads.iter().all(|head| head.generation == id.generation()) && scan.damaged.is_empty());
+            let of_this_life = |head: &Head| head.bound.location.generation == id.generation();
+            assert!(heads.iter().all(of_this_life) && scan.damaged.is_empty());
             reused += u32::from(!seen.insert((number, id.generation())) as u32 == 0 && id.generation() > 4);
-            log.end_message(id);
+            log.end_record(heads.last().unwrap().bound.location, heads.last().unwrap().record_len());
             disk.run(&mut log);
         }
         assert!(reused > 5 && disk.0.len() <= 3, "{} files", disk.0.len());
@@ -371,7 +486,7 @@ mod tests {
         let (mut log, mut disk) = (log(), Disk::default());
         let id = append(&mut log, &vec![b'q'; 300_000], 1);
         assert_eq!(disk.run(&mut log), [AppendToken(1)]);
-        let (_, heads) = disk.scan(log.segment_of(id).unwrap());
+        let (_, heads) = disk.scan(log.segment_of(id.generation()).unwrap());
         assert_eq!(heads.len(), 1);
     }
 
@@ -405,22 +520,168 @@ mod tests {
         assert!(matches!(log.poll_output(), Some(LogOutput::Committed(messages)) if messages.len() == 1));
     }
 
+    /// Fills segments until the one of the first message is sealed; all its messages are alive.
+    fn sealed() -> (Disk, SegmentNumber, Vec<MessageId>) {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let mut ids: Vec<MessageId> = Vec::new();
+        while ids.iter().all(|id| id.generation() == ids[0].generation()) {
+            ids.push(append(&mut log, &[b'x'; 900], ids.len() as u64));
+            disk.run(&mut log);
+        }
+        let first = ids[0].generation();
+        ids.retain(|id| id.generation() == first);
+        (disk, log.segment_of(first).unwrap(), ids)
+    }
+
+    #[test]
+    fn sealed_segment_is_read_by_its_index_alone() {
+        let (disk, number, ids) = sealed();
+        let life = disk.life(number);
+        assert!(life.is_sealed() && ids.len() > 5);
+        let (scan, heads) = disk.scan_to(number, Depth::Index, true);
+        assert_eq!(heads.iter().map(|head| head.id).collect::<Vec<_>>(), ids);
+        assert_eq!((scan.damaged, scan.index.is_none()), (vec![], true));
+        let mut counted = Counted(&disk.0[&number], 0);
+        scan_segment(&mut counted, (&life, 64 * 1024), Depth::Index, true, &mut |_, _| {}).unwrap();
+        assert!(counted.1 < 8 * 1024, "{} bytes read", counted.1);
+    }
+
+    #[test]
+    fn walk_makes_the_index_that_is_missing() {
+        let (mut disk, number, _) = sealed();
+        let whole = disk.0[&number].clone();
+        let foot = whole.len() - 1;
+        disk.0.get_mut(&number).unwrap()[foot] ^= 1;
+        let (scan, _) = disk.scan_to(number, Depth::Index, false);
+        let (offset, bytes) = scan.index.unwrap();
+        assert_eq!(whole[offset as usize..], bytes);
+        assert_eq!(scan.damaged, [], "its last write may have been torn");
+        let (scan, heads) = disk.scan_to(number, Depth::Index, true);
+        assert!(scan.lacks_index && heads.len() > 5, "not if a later segment was written to");
+    }
+
+    #[test]
+    fn any_flipped_byte_of_a_sealed_segment_is_found() {
+        let (disk, number, ids) = sealed();
+        let (scan, heads) = disk.scan_to(number, Depth::Contents, true);
+        let last = heads.last().unwrap();
+        let used =
+            last.bound.location.offset() + HEAD_LEN as u64 + u64::from(last.meta_len + last.content_len);
+        let index_at = 64 * 1024 - 4096;
+        assert!(scan.damaged.is_empty() && ids.len() < 30);
+        // Not the zeros between records and in the head block: a whole block is under the head's own CRC.
+        let in_record = |at: u64| {
+            at < 4096
+                || heads.iter().any(|head| {
+                    let start = head.bound.location.offset();
+                    (start..start + HEAD_LEN as u64 + u64::from(head.meta_len + head.content_len))
+                        .contains(&at)
+                })
+        };
+        for at in (0..used)
+            .filter(|at| in_record(*at))
+            .step_by(7)
+            .chain(64 * 1024 - 64..64 * 1024)
+            .chain(index_at..index_at + 500)
+        {
+            let mut bad = Disk(disk.0.clone());
+            bad.0.get_mut(&number).unwrap()[at as usize] ^= 0x10;
+            let (scan, found) = bad.scan_to(number, Depth::Contents, true);
+            assert_eq!(scan.damaged.len() + usize::from(scan.lacks_index), 1, "byte {at}");
+            assert!(found.len() + 1 >= ids.len(), "byte {at}: the others are all there");
+        }
+    }
+
+    #[test]
+    fn torn_commit_of_several_records_is_no_damage() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        let torn: Vec<_> = (1..4).map(|token| append(&mut log, &[b'y'; 900], token)).collect();
+        disk.run(&mut log);
+        let number = log.segment_of(torn[0].generation()).unwrap();
+        disk.0.get_mut(&number).unwrap()[torn[0].place() as usize + 300] ^= 1;
+        let (scan, heads) = disk.scan(number);
+        assert_eq!((scan.damaged, heads.len()), (vec![], 3), "nobody was told that any of the three is safe");
+    }
+
+    #[test]
+    fn content_made_to_look_like_a_record_is_not_taken_for_one() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        // As somebody would who knows place and generation, but not the salt.
+        let mut forged = Vec::new();
+        let meta = meta_of(&envelope(&["eve@example.net"]));
+        let place = BLOCK + 8192;
+        let bound = crate::log::record::Bound::new(crate::log::Location::new(1, place), BLOCK, 0);
+        crate::log::record::encode(
+            &message(&meta, b"forged"),
+            MessageId::new(0, 1, place).unwrap(),
+            bound,
+            &mut forged,
+        );
+        let victim = append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        let number = log.segment_of(victim.generation()).unwrap();
+        disk.0.get_mut(&number).unwrap()[place as usize..place as usize + forged.len()]
+            .copy_from_slice(&forged);
+        assert_eq!(disk.scan(number).1.len(), 1);
+    }
+
+    #[test]
+    fn copy_keeps_its_id_and_the_emptiest_segment_is_the_victim() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let mut heads = Vec::new();
+        for token in 0..120 {
+            append(&mut log, &[b'x'; 900], token);
+            disk.run(&mut log);
+            let number = log.segment_of(log.next_generation() - 1).unwrap();
+            heads.push(*disk.scan(number).1.last().unwrap());
+        }
+        // Of each segment, one message in five stays; of the second, one alone.
+        let second = heads[0].bound.location.generation + 1;
+        let mut kept = None;
+        for (at, head) in heads.iter().enumerate() {
+            let location = head.bound.location;
+            let stays = if location.generation == second { kept.is_none() } else { at % 5 == 0 };
+            if stays && location.generation == second {
+                kept = Some(*head);
+            }
+            if !stays {
+                log.end_record(location, head.record_len());
+            }
+        }
+        assert_eq!(log.victim(&|_| false), Some(second));
+        let (meta, kept) = (meta_of(&envelope(&["ann@example.net"])), kept.unwrap());
+        let copy = NewMessage { moved: Some(kept.id), ..message(&meta, &[b'x'; 900]) };
+        assert_eq!(log.append(&copy, AppendToken(999)), Ok(kept.id));
+        disk.run(&mut log);
+        let number = log.segment_of(log.next_generation() - 1).unwrap();
+        let found = *disk.scan(number).1.last().unwrap();
+        assert_eq!(found.id, kept.id);
+        assert!(found.bound.location != kept.bound.location && log.committed() > kept.id);
+        log.end_record(kept.bound.location, kept.record_len());
+        assert_eq!(log.segment_of(second), None);
+    }
+
     #[test]
     fn found_segments_are_taken_up_again() {
-        let config = LogConfig { partition: 0, segment_len: 64 * 1024, spares: 1, pending_max: 1 << 20 };
+        let config =
+            LogConfig { partition: 0, segment_len: 64 * 1024, spares: 1, pending_max: 1 << 20, salt: 9 };
         let found = |number, generation, live| FoundSegment {
             number: SegmentNumber(number),
             generation,
             len: 64 * 1024,
             live,
+            live_len: 0,
+            index: None,
         };
         let mut log = Log::new(config, vec![found(3, 7, 2), found(4, 8, 0)], 9);
         let id = append(&mut log, b"x\r\n", 1);
         assert_eq!(
-            (id.generation(), log.segment_of(id)),
+            (id.generation(), log.segment_of(id.generation())),
             (9, Some(SegmentNumber(4))),
             "the empty file is used first"
         );
-        assert_eq!(log.segment_of(MessageId::new(0, 7, 4096).unwrap()), Some(SegmentNumber(3)));
+        assert_eq!(log.segment_of(7), Some(SegmentNumber(3)));
     }
 }

@@ -7,9 +7,13 @@
 //!
 //! After a failed write or sync the log is poisoned: nothing more is accepted, because the page cache may have
 //! dropped what it could not write, and a retry that "succeeds" would prove nothing. A restart recovers.
-//! Bounds: `pending_max` bytes wait for a commit, `spares` segments wait for use.
+//!
+//! A full segment is sealed: an index of its messages is written at its end, for which room was kept. Old segments that
+//! hold little are emptied by copying that little forward ([`Log::victim`]): a copy keeps its message's id.
+//! Bounds: `pending_max` bytes wait for a commit, `spares` segments wait for use; the index of the active segment.
 
-use crate::log::record::{self, Head, NewMessage};
+use crate::log::index::{ENTRY_LEN_MAX, IndexWriter};
+use crate::log::record::{self, Bound, HEAD_LEN, Head, Location, Meta, NewMessage};
 use message::MessageId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,6 +40,8 @@ pub struct LogConfig {
     pub spares: usize,
     /// Bytes that may wait for a commit; past them [`Log::is_full`].
     pub pending_max: usize,
+    /// Makes the segments' salts; a secret, so that nobody can write a content that passes for a record.
+    pub salt: u64,
 }
 
 /// What the engine is to do, or to know.
@@ -71,7 +77,11 @@ struct Segment {
     len: u64,
     /// Messages not yet settled, and one for being written to.
     live: u32,
+    /// Bytes of their records.
+    live_len: u64,
     ready: bool,
+    /// Nothing more is written to it.
+    sealed: bool,
 }
 
 #[derive(Debug)]
@@ -80,16 +90,41 @@ struct Batch {
     offset: u64,
     bytes: Vec<u8>,
     messages: Vec<(AppendToken, Head)>,
+    /// It is the segment's index: its last write.
+    seals: bool,
+}
+
+impl Batch {
+    fn new(segment: SegmentNumber, offset: u64, bytes: Vec<u8>) -> Batch {
+        Batch { segment, offset, bytes, messages: Vec::new(), seals: false }
+    }
 }
 
 /// The segment that records go to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Active {
     segment: SegmentNumber,
     generation: u32,
+    salt: u32,
     /// Where the next record goes.
     tail: u64,
     len: u64,
+    index: IndexWriter,
+}
+
+impl Active {
+    /// True if the record fits, with the padding behind it and the index that then ends the segment.
+    fn has_room(&self, record_len: u64) -> bool {
+        let end = (self.tail + record_len).next_multiple_of(BLOCK);
+        end + self.index.len_with(ENTRY_LEN_MAX) <= self.len
+    }
+}
+
+/// A commit under way.
+#[derive(Debug)]
+struct InFlight {
+    messages: Vec<(AppendToken, Head)>,
+    seals: Option<SegmentNumber>,
 }
 
 /// See the module.
@@ -102,7 +137,7 @@ pub struct Log {
     preparing: Option<SegmentNumber>,
     active: Option<Active>,
     batches: VecDeque<Batch>,
-    in_flight: Option<Vec<(AppendToken, Head)>>,
+    in_flight: Option<InFlight>,
     next_generation: u32,
     next_number: u32,
     pending_len: usize,
@@ -124,6 +159,10 @@ pub struct FoundSegment {
     pub len: u64,
     /// Messages still owed, and 1 more if the file must be kept for what could not be read in it.
     pub live: u32,
+    /// Bytes of the records of those that are owed, padding included.
+    pub live_len: u64,
+    /// An index that is to be written at this offset, because the daemon died before it could.
+    pub index: Option<(u64, Vec<u8>)>,
 }
 
 impl Log {
@@ -149,12 +188,22 @@ impl Log {
             ),
             buffers: Vec::new(),
         };
-        for FoundSegment { number, generation, len, live } in found {
-            log.segments.insert(number, Segment { generation, len, live, ready: true });
-            log.retire_if_empty(number);
+        for segment in found {
+            log.take_up(segment);
         }
         log.prepare_spares();
         log
+    }
+
+    fn take_up(&mut self, found: FoundSegment) {
+        let FoundSegment { number, generation, len, mut live, live_len, index } = found;
+        if let Some((offset, bytes)) = index.filter(|_| live > 0) {
+            // It is being written to once more.
+            live += 1;
+            self.push_batch(Batch { seals: true, ..Batch::new(number, offset, bytes) });
+        }
+        self.segments.insert(number, Segment { generation, len, live, live_len, ready: true, sealed: true });
+        self.retire_if_empty(number);
     }
 
     /// Takes a message into the next commit. `Committed` or `Refused` follows with the same token.
@@ -163,28 +212,38 @@ impl Log {
             return Err(AppendError::Poisoned);
         }
         let record_len = record::record_len(message);
-        if record_len > record::RECORD_MAX - 2 * BLOCK {
+        if record_len > record::RECORD_MAX - 16 * BLOCK {
             return Err(AppendError::TooLong);
         }
-        let active = self.active_with_room(record_len)?;
-        let place = active.tail;
-        let id =
-            MessageId::new(self.config.partition, active.generation, place).ok_or(AppendError::TooLong)?;
-        let batch = self.open_batch(active);
-        let before = batch.bytes.len();
-        let head = record::encode(message, id, active.generation, &mut batch.bytes);
+        self.make_room(record_len)?;
+        let active = self.active.as_ref().expect("make_room() saw to it");
+        let (segment, place) = (active.segment, active.tail);
+        let bound = (active.generation, active.salt);
+        let id = match message.moved {
+            Some(id) => id,
+            None => MessageId::new(self.config.partition, bound.0, place).ok_or(AppendError::TooLong)?,
+        };
+        let batch = self.open_batch(segment, place);
+        let (before, commit_at) = (batch.bytes.len(), batch.offset);
+        let bound = Bound::new(Location::new(bound.0, place), commit_at, bound.1);
+        let head = record::encode(message, id, bound, &mut batch.bytes);
         batch.messages.push((token, head));
-        let grown = batch.bytes.len() - before;
+        let record = &batch.bytes[before..];
+        let (grown, head_bytes) =
+            (record.len(), *record.first_chunk::<HEAD_LEN>().expect("it begins with its head"));
         self.pending_len += grown;
-        self.grow_active(active, head.record_len());
+        self.grow_active(message, &head, &head_bytes);
         Ok(id)
     }
 
-    fn grow_active(&mut self, mut active: Active, by: u64) {
-        active.tail += by;
-        self.active = Some(active);
+    fn grow_active(&mut self, message: &NewMessage<'_>, head: &Head, head_bytes: &[u8; HEAD_LEN]) {
+        let active = self.active.as_mut().expect("the record was just put there");
+        active.tail += head.record_len();
+        let meta = Meta::parse(message.meta, message.verp);
+        active.index.push(head_bytes, meta.into_iter().flat_map(|meta| meta.groups()));
         let segment = self.segments.get_mut(&active.segment).expect("the active segment is in the table");
         segment.live += 1;
+        segment.live_len += head.record_len();
     }
 
     /// True when more would pass the bound on what waits for a commit.
@@ -206,9 +265,8 @@ impl Log {
         self.in_flight.is_none() && self.batches.is_empty()
     }
 
-    /// The file that holds a message, found by its generation.
-    pub fn segment_of(&self, id: MessageId) -> Option<SegmentNumber> {
-        let generation = id.generation();
+    /// The file that is in this life.
+    pub fn segment_of(&self, generation: u32) -> Option<SegmentNumber> {
         // Few segments and rarely asked: by the time a body is read from disk, a search is nothing.
         self.segments.iter().find(|(_, segment)| segment.generation == generation).map(|(number, _)| *number)
     }
@@ -228,19 +286,51 @@ impl Log {
         self.segments.values().map(|segment| segment.len).chain(self.spares.iter().map(|spare| spare.1)).sum()
     }
 
-    /// All recipients of the message are settled, and the journal that says so is durable.
-    pub fn end_message(&mut self, id: MessageId) {
-        let Some(number) = self.segment_of(id) else { return };
+    /// Bytes of records that somebody is owed.
+    pub fn live_len(&self) -> u64 {
+        self.segments.values().map(|segment| segment.live_len).sum()
+    }
+
+    /// A record is needed no more: all recipients of its message are settled, and the journal that says so is durable;
+    /// or a copy of it is. `record_len` may be without the padding.
+    pub fn end_record(&mut self, location: Location, record_len: u64) {
+        let Some(number) = self.segment_of(location.generation) else { return };
         let segment = self.segments.get_mut(&number).expect("it was just found");
         segment.live -= 1;
+        segment.live_len -= record_len.next_multiple_of(MessageId::PLACE_UNIT);
         self.retire_if_empty(number);
+    }
+
+    /// What could not be read in a segment has been moved aside: the file need not be kept for it.
+    pub fn end_damage(&mut self, number: SegmentNumber) {
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.live -= 1;
+            self.retire_if_empty(number);
+        }
+    }
+
+    /// The generation of the segment to be emptied next by copying its messages forward, if the files have outgrown
+    /// what they hold: beyond two segments (the active one and a spare) they may be half as long again as the live
+    /// records, which leaves room up to twice that while copies are under way. The emptiest one is chosen, which
+    /// copies the least for what it frees; one that is more than half full is never worth it. `excluded` tells those
+    /// that were tried and did not empty.
+    pub fn victim(&self, excluded: &dyn Fn(u32) -> bool) -> Option<u32> {
+        if self.disk_len() <= 2 * self.config.segment_len + self.live_len() / 2 * 3 {
+            return None;
+        }
+        let may_be =
+            |segment: &&Segment| segment.sealed && segment.live_len > 0 && !excluded(segment.generation);
+        let sealed = self.segments.values().filter(may_be);
+        let share = |segment: &&Segment| segment.live_len * 1024 / segment.len.max(1);
+        sealed.min_by_key(share).filter(|segment| share(segment) <= 512).map(|segment| segment.generation)
     }
 
     /// What is to be done. A commit is among it only after [`Log::start_commit`].
     pub fn poll_output(&mut self) -> Option<LogOutput> {
         let output = self.outputs.pop_front()?;
         if let LogOutput::Committed(messages) = &output {
-            self.committed = messages.last().map_or(self.committed, |(_, head)| head.id);
+            // Copies have old ids.
+            self.committed = messages.iter().map(|(_, head)| head.id).fold(self.committed, MessageId::max);
         }
         Some(output)
     }
@@ -272,11 +362,13 @@ impl Log {
 
     /// The answer to `Write`. `bytes` is the buffer, for reuse.
     pub fn handle_written(&mut self, ok: bool, bytes: Vec<u8>) {
-        let Some(messages) = self.in_flight.take() else { return };
-        if ok {
-            self.outputs.push_back(LogOutput::Committed(messages));
-        } else {
+        let Some(InFlight { messages, seals }) = self.in_flight.take() else { return };
+        if !ok {
             self.poison(messages);
+        } else if let Some(number) = seals {
+            self.end_writing(number);
+        } else {
+            self.outputs.push_back(LogOutput::Committed(messages));
         }
         // A buffer that a huge list stretched is not kept.
         if bytes.capacity() <= 1 << 20 && self.buffers.len() < 4 {
@@ -296,39 +388,53 @@ impl Log {
         self.outputs.push_back(LogOutput::Refused(tokens));
     }
 
-    /// The active segment if the record fits, else the next one.
-    fn active_with_room(&mut self, record_len: u64) -> Result<Active, AppendError> {
-        if let Some(active) = self.active
-            && active.tail + record_len <= active.len
-        {
-            return Ok(active);
+    /// Goes over to another segment if the record does not fit into the active one.
+    fn make_room(&mut self, record_len: u64) -> Result<(), AppendError> {
+        if self.active.as_ref().is_some_and(|active| active.has_room(record_len)) {
+            return Ok(());
         }
         self.seal_active();
-        let (number, len) = self.take_file(record_len + BLOCK)?;
+        let index = IndexWriter::default();
+        let (number, len) =
+            self.take_file(BLOCK + record_len.next_multiple_of(BLOCK) + index.len_with(ENTRY_LEN_MAX))?;
         let generation = self.next_generation;
         self.next_generation += 1;
         // One of `live` stands for being written to, until it is sealed.
-        let segment =
-            self.segments.entry(number).or_insert(Segment { generation, len, live: 0, ready: true });
-        (segment.generation, segment.live) = (generation, 1);
-        let active = Active { segment: number, generation, tail: BLOCK, len };
-        self.active = Some(active);
-        self.batches.push_back(Batch {
-            segment: number,
-            offset: 0,
-            bytes: segment_head(self.config.partition, generation, len),
-            messages: Vec::new(),
-        });
+        let ready = self.segments.get(&number).is_none_or(|segment| segment.ready);
+        self.segments.insert(number, Segment { generation, len, live: 1, live_len: 0, ready, sealed: false });
+        let salt = salt_of(self.config.salt, self.config.partition, generation);
+        let head = segment_head(self.config.partition, generation, len, salt);
+        self.active = Some(Active { segment: number, generation, salt, tail: BLOCK, len, index });
+        self.push_batch(Batch::new(number, 0, head));
         self.prepare_spares();
-        Ok(active)
+        Ok(())
     }
 
+    /// The active segment gets its index, unless nothing in it is owed any more.
     fn seal_active(&mut self) {
         let Some(active) = self.active.take() else { return };
-        if let Some(segment) = self.segments.get_mut(&active.segment) {
+        let Some(segment) = self.segments.get_mut(&active.segment) else { return };
+        segment.sealed = true;
+        let is_written = self.batches.iter().all(|batch| batch.segment != active.segment);
+        if segment.live == 1 && is_written && self.in_flight.is_none() {
+            return self.end_writing(active.segment);
+        }
+        let bytes = active.index.finish(active.generation, active.salt);
+        let offset = active.len - bytes.len() as u64;
+        self.push_batch(Batch { seals: true, ..Batch::new(active.segment, offset, bytes) });
+    }
+
+    fn push_batch(&mut self, batch: Batch) {
+        self.pending_len += batch.bytes.len();
+        self.batches.push_back(batch);
+    }
+
+    /// The last write to a segment is over.
+    fn end_writing(&mut self, number: SegmentNumber) {
+        if let Some(segment) = self.segments.get_mut(&number) {
             segment.live -= 1;
         }
-        self.retire_if_empty(active.segment);
+        self.retire_if_empty(number);
     }
 
     /// A spare that is long enough, else a new file, which the commit will wait for.
@@ -348,7 +454,8 @@ impl Log {
     fn new_file(&mut self, len: u64) -> SegmentNumber {
         let number = SegmentNumber(self.next_number);
         self.next_number += 1;
-        self.segments.insert(number, Segment { generation: 0, len, live: 0, ready: false });
+        let segment = Segment { generation: 0, len, live: 0, live_len: 0, ready: false, sealed: false };
+        self.segments.insert(number, segment);
         number
     }
 
@@ -367,9 +474,8 @@ impl Log {
         let Some(segment) = self.segments.get_mut(&number) else { return };
         segment.ready = true;
         if segment.generation == 0 {
-            let len = segment.len;
-            self.segments.remove(&number);
-            self.spares.push_back((number, len));
+            // Another may have become free meanwhile.
+            self.make_spare(number);
             self.prepare_spares();
         }
     }
@@ -377,7 +483,7 @@ impl Log {
     /// The file could not be made: what was to go into it is refused, the rest goes on.
     fn drop_unprepared(&mut self, number: SegmentNumber) {
         self.segments.remove(&number);
-        if self.active.is_some_and(|active| active.segment == number) {
+        if self.active.as_ref().is_some_and(|active| active.segment == number) {
             self.active = None;
         }
         let (gone, kept) =
@@ -395,11 +501,13 @@ impl Log {
     /// A file with nothing alive is kept as a spare or removed.
     fn retire_if_empty(&mut self, number: SegmentNumber) {
         let Some(segment) = self.segments.get(&number) else { return };
-        if segment.live > 0 || !segment.ready {
-            return;
+        if segment.live == 0 && segment.ready {
+            self.make_spare(number);
         }
-        let len = segment.len;
-        self.segments.remove(&number);
+    }
+
+    fn make_spare(&mut self, number: SegmentNumber) {
+        let Some(Segment { len, .. }) = self.segments.remove(&number) else { return };
         if len == self.config.segment_len && self.spares.len() < self.config.spares {
             self.spares.push_back((number, len));
         } else {
@@ -407,20 +515,15 @@ impl Log {
         }
     }
 
-    /// The batch that the active segment's next record joins.
-    fn open_batch(&mut self, active: Active) -> &mut Batch {
-        let joins = self.batches.back().is_some_and(|batch| batch.segment == active.segment);
+    /// The batch that the active segment's next record joins; a new one begins at `tail`.
+    fn open_batch(&mut self, segment: SegmentNumber, tail: u64) -> &mut Batch {
+        let joins = self.batches.back().is_some_and(|batch| batch.segment == segment);
         if !joins {
             let bytes = self.buffers.pop().map_or_else(Vec::new, |mut buffer| {
                 buffer.clear();
                 buffer
             });
-            self.batches.push_back(Batch {
-                segment: active.segment,
-                offset: active.tail,
-                bytes,
-                messages: Vec::new(),
-            });
+            self.push_batch(Batch::new(segment, tail, bytes));
         }
         self.batches.back_mut().expect("one was just pushed")
     }
@@ -439,7 +542,8 @@ impl Log {
         {
             active.tail = batch.offset + padded as u64;
         }
-        self.in_flight = Some(batch.messages);
+        let seals = batch.seals.then_some(batch.segment);
+        self.in_flight = Some(InFlight { messages: batch.messages, seals });
         self.outputs.push_back(LogOutput::Write {
             segment: batch.segment,
             offset: batch.offset,
@@ -448,15 +552,29 @@ impl Log {
     }
 }
 
-const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x01\n";
+/// Byte 6 is the format's version.
+const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x02\n";
+
+/// The newest version of the format that this program reads, and the one that it writes.
+pub const FORMAT_VERSION: u8 = SEGMENT_MAGIC[6];
+
+/// A segment's salt: what nobody knows who does not know the log's. (The finaliser of splitmix64.)
+fn salt_of(log: u64, partition: u8, generation: u32) -> u32 {
+    let mut mixed =
+        log ^ (u64::from(partition) << 32 | u64::from(generation)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    u32::try_from(mixed >> 32).expect("the upper half")
+}
 
 /// The first block of a segment, written with its first commit.
-fn segment_head(partition: u8, generation: u32, len: u64) -> Vec<u8> {
+fn segment_head(partition: u8, generation: u32, len: u64, salt: u32) -> Vec<u8> {
     let mut block = vec![0; BLOCK_LEN];
     block[..8].copy_from_slice(SEGMENT_MAGIC);
     block[12..16].copy_from_slice(&generation.to_le_bytes());
     block[16..24].copy_from_slice(&len.to_le_bytes());
     block[24] = partition;
+    block[28..32].copy_from_slice(&salt.to_le_bytes());
     let crc = crc32c::crc32c(&block[12..]);
     block[8..12].copy_from_slice(&crc.to_le_bytes());
     block
@@ -468,8 +586,10 @@ pub enum SegmentHead {
     /// Never used, or its first commit was torn.
     Blank,
     Written {
+        version: u8,
         generation: u32,
         partition: u8,
+        salt: u32,
     },
     /// A format that this program does not know.
     Unknown,
@@ -477,12 +597,14 @@ pub enum SegmentHead {
 
 pub fn decode_segment_head(block: &[u8]) -> SegmentHead {
     let Some(block) = block.get(..BLOCK_LEN) else { return SegmentHead::Blank };
-    if &block[..6] == b"RPSEG\x00" && &block[..8] != SEGMENT_MAGIC {
+    let is_ours = block[..6] == SEGMENT_MAGIC[..6] && block[7] == SEGMENT_MAGIC[7];
+    if is_ours && !(1..=FORMAT_VERSION).contains(&block[6]) {
         return SegmentHead::Unknown;
     }
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    if &block[..8] != SEGMENT_MAGIC || word(8) != crc32c::crc32c(&block[12..]) {
+    if !is_ours || word(8) != crc32c::crc32c(&block[12..]) {
         return SegmentHead::Blank;
     }
-    SegmentHead::Written { generation: word(12), partition: block[24] }
+    // Zero in version 1, whose records have no salt either.
+    SegmentHead::Written { version: block[6], generation: word(12), partition: block[24], salt: word(28) }
 }
