@@ -309,6 +309,6 @@ fn letter_of(queued: &Queued, head: &[u8], meta: &[u8], content: Vec<u8>) -> Opt
         (queued.id, queued.arrived),
         sender,
         (Bytes::from(content), queued.facts),
-        queued.smtputf8,
+        (queued.smtputf8, queued.lane),
     ))
 }
