@@ -3,6 +3,7 @@
 
 pub(crate) mod intake;
 pub(crate) mod journal;
+pub(crate) mod lanes;
 pub(crate) mod letters;
 pub(crate) mod log;
 pub(crate) mod outbound;

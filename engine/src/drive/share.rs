@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::crossing::{Chunk, ChunkReport, Mail};
 use crate::domains::SiteKey;
-use message::{MessageId, UnixMillis};
+use message::{Lane, MessageId, UnixMillis};
 use queue::fanout::{Letter, OpenRange};
 use queue::journal::{Mark, Position, Span, Waiting};
 use queue::{MessageKey, Range};
@@ -143,11 +143,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
         {
             return;
         }
+        // Bulk first: it is what makes a core busy, and what is urgent is quicker where it is.
+        for lane in Lane::ALL.into_iter().rev() {
+            self.lend_of(lane, share_len);
+        }
+    }
+
+    fn lend_of(&mut self, lane: Lane, share_len: u32) {
         for key in self.sites.keys() {
             while self.shares.lent.len() < LENT_MAX
                 && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
             {
-                let Some(part) = self.part_to_lend(key, share_len) else { break };
+                let Some(part) = self.part_to_lend((key, lane), share_len) else { break };
                 let range = part.range();
                 let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most LENT_MAX");
                 let domain = Arc::clone(&self.domains.get(range.domain).name);
@@ -156,23 +163,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// A stretch of the site's open range, or a whole one that waits behind it, if it is worth the crossing.
-    fn part_to_lend(&mut self, key: SiteKey, share_len: u32) -> Option<OpenRange> {
-        let site = self.sites.get_mut(key);
-        if let Some(open) = site.open.front_mut()
+    /// A stretch of the lane's open range, or a whole one that waits behind it, if it is worth the crossing.
+    fn part_to_lend(&mut self, (key, lane): (SiteKey, Lane), share_len: u32) -> Option<OpenRange> {
+        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+        if let Some(open) = waiting.open.front_mut()
             && !is_borrowed(open.range().message)
             && open.range().count >= 2 * CHUNK_MIN
         {
             return open.split(share_len.min(open.range().count / 2));
         }
         let range =
-            *site.queue.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+            *waiting.ranges.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let site = self.sites.get_mut(key);
-        site.queue.pop_back();
+        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+        waiting.ranges.pop_back();
         if open.range().count > 0 {
-            site.queue.push_back(open.range());
+            waiting.ranges.push_back(open.range());
         }
         Some(part)
     }
