@@ -310,7 +310,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                         return;
                     }
                 }
-                Lease::Full if site.connections == 0 => return self.wake_site(key, self.now + PAUSE),
+                Lease::Full if site.connections == 0 => {
+                    self.hand_over_urgent(key);
+                    return self.wake_site(key, self.now + PAUSE);
+                }
                 Lease::Full => return,
                 Lease::Wait { until } => {
                     let until = until.unwrap_or(self.now + PAUSE);
