@@ -35,6 +35,8 @@ pub struct Config {
     #[serde(default)]
     pub delivery: Delivery,
     #[serde(default)]
+    pub lanes: Lanes,
+    #[serde(default)]
     pub routes: Routes,
 }
 
@@ -173,6 +175,20 @@ impl Default for Delivery {
     }
 }
 
+/// `[lanes]`: what goes before what.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lanes {
+    /// A message for more recipients than this, or with VERP, is bulk unless its sender names a priority.
+    pub bulk_recipients: u32,
+}
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        Lanes { bulk_recipients: 100 }
+    }
+}
+
 /// `192.0.2.0/24`, `2001:db8::/32`, or one address.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -289,6 +305,7 @@ impl Config {
                 "delivery.recipients_per_transaction must be 1 to 100",
             ),
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
+            (self.lanes.bulk_recipients > 0, "lanes.bulk_recipients must be at least 1"),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
             (
                 self.intake.recipients_max >= 100,
@@ -365,6 +382,7 @@ mod tests {
             "ringpost.toml: listen is empty: there is nobody to take mail from"
         );
         assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
+        assert!(error("queue = \"q\"\n[lanes]\nbulk_recipients = 0").contains("must be at least 1"));
         assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
     }
 

@@ -292,6 +292,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         while let Some(mail) = self.crossing.receive(self.index) {
             match mail {
                 Mail::Answer { domain, name, resolution } => self.on_answer(domain, &name, resolution),
+                Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Reload(settings) => self.reload(settings),

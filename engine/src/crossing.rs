@@ -53,6 +53,8 @@ pub enum Mail {
         name: Arc<str>,
         resolution: Resolution,
     },
+    /// For the receiver alone: it has a connection to the chunk's site, and the owner can have none.
+    Chunk(Chunk),
     ChunkDone(ChunkReport),
     /// The owner has a chunk's report in its own journal, durably.
     ChunkNoted {

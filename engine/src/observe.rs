@@ -1,10 +1,10 @@
 //! What those who look on get: counters, and one line per verdict in the delivery log.
 //!
-//! The delivery log is an interface: JSON lines with the fields `at msg rcpt domain host attempt code enhanced
-//! verdict reply delay_ms`. Bodies and credentials never get here. Bound: a line is under 2 KiB, a buffer of lines
+//! The delivery log is an interface: JSON lines with the fields `at msg rcpt domain host lane attempt code
+//! enhanced verdict reply delay_ms`. Bodies and credentials never get here. Bound: a line is under 2 KiB, a buffer of lines
 //! under [`LINES_MAX`]; if the file cannot keep up, lines are dropped and counted, mail is not held up.
 
-use message::{Reply, UnixMillis, Verdict};
+use message::{Lane, Reply, UnixMillis, Verdict};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -111,6 +111,7 @@ pub struct Line<'a> {
     pub host: &'a str,
     pub attempt: u16,
     pub verdict: &'a Verdict,
+    pub lane: Lane,
     pub arrived: UnixMillis,
 }
 
@@ -130,6 +131,8 @@ impl Line<'_> {
         escape(self.domain, out);
         out.extend_from_slice(b"\",\"host\":\"");
         escape(self.host, out);
+        out.extend_from_slice(b"\",\"lane\":\"");
+        out.extend_from_slice(self.lane.name().as_bytes());
         let _ = write!(out, "\",\"attempt\":{},\"code\":{}", self.attempt, reply.code);
         if let Some(enhanced) = reply.enhanced {
             let _ = write!(out, ",\"enhanced\":\"{enhanced}\"");
@@ -168,11 +171,13 @@ mod tests {
             host: "mx.x.test",
             attempt: 2,
             verdict: &verdict,
+            lane: Lane::Bulk,
             arrived: UnixMillis(500),
         };
         line.render(&mut out);
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["rcpt"], "\"a b\"@x.test");
+        assert_eq!(value["lane"], "bulk");
         assert_eq!(value["reply"], "no \"such\" \\ user");
         assert_eq!((&value["delay_ms"], &value["enhanced"]), (&2000.into(), &"5.1.1".into()));
     }

@@ -86,6 +86,7 @@ fn intake_policy(config: &Config) -> smtp_in::Policy {
             data_secs: DATA_BLOCK_SECS,
             data_block_len: DATA_BLOCK_LEN,
         },
+        bulk_recipients: config.lanes.bulk_recipients,
         offer_chunking: config.intake.offer_chunking,
     }
 }

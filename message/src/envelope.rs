@@ -1,6 +1,7 @@
 //! An envelope: whom a message is from, whom it is for, what its sender asked for (RFC 5321 §2.3.1).
 
 use crate::address::MailboxRef;
+use crate::lane::Lane;
 use crate::path::ReversePath;
 use crate::verp::Verp;
 
@@ -26,6 +27,7 @@ pub struct Envelope {
     pub body: BodyKind,
     /// SMTPUTF8 was asked for in MAIL (RFC 6531).
     pub smtputf8: bool,
+    pub lane: Lane,
     pub recipients: Recipients,
 }
 

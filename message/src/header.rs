@@ -1,5 +1,6 @@
 //! Header fields of a message as it came (RFC 5322 §2.2): found, not interpreted.
 
+use crate::lane::Priority;
 use memchr::memchr;
 
 /// One field: name without the colon, and the whole field with its folded lines and last line end.
@@ -56,6 +57,46 @@ pub fn hop_count(content: &[u8]) -> usize {
         .count()
 }
 
+/// What `MT-Priority` says (RFC 6758 §3): `CFWS priority CFWS`. Silent if it is there twice or says nothing legal
+/// (RFC 6710 §5.1). No allocation.
+pub fn priority(content: &[u8]) -> Option<Priority> {
+    let mut found = fields(content).filter(|field| field.name.eq_ignore_ascii_case(b"mt-priority"));
+    let (field, None) = (found.next()?, found.next()) else { return None };
+    let value = skip_comments(&field.whole[field.name.len() + 1..]);
+    let len = value.iter().position(|octet| b" \t\r\n(".contains(octet)).unwrap_or(value.len());
+    let (value, rest) = value.split_at(len);
+    if !skip_comments(rest).is_empty() {
+        return None;
+    }
+    Priority::parse(std::str::from_utf8(value).ok()?)
+}
+
+/// What follows folding white space and comments (RFC 5322 §3.2.2). A comment without its end is none.
+fn skip_comments(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes.trim_ascii_start();
+    while let Some(len) = comment_len(rest) {
+        rest = rest[len..].trim_ascii_start();
+    }
+    rest
+}
+
+/// Comments nest, and a backslash takes its meaning from what follows.
+fn comment_len(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0usize, 0);
+    loop {
+        match bytes.get(at)? {
+            b'(' => depth += 1,
+            b')' => depth = depth.checked_sub(1)?,
+            b'\\' if depth > 0 => at += 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return (bytes[0] == b'(').then_some(at);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +108,22 @@ mod tests {
         assert_eq!(found, [&b"Received: a\r\n b\r\n"[..], b"Subject: x\r\n"]);
         assert_eq!(hop_count(content), 1);
         assert_eq!(&content[header_len(content)..], b"Received: no\r\n");
+    }
+
+    #[test]
+    fn priority_is_read_past_folds_and_comments() {
+        let said =
+            |fields: &str| priority(format!("Subject: x\r\n{fields}\r\nMT-Priority: 9\r\n").as_bytes());
+        assert_eq!(said("mt-priority: 3\r\n"), Priority::parse("3"));
+        assert_eq!(said("MT-Priority:\r\n (a (b) \\) c) -4 (d)\r\n"), Priority::parse("-4"));
+        for wrong in ["", "3 4", "10", "(3", "3)", ")3", "x", "3(a", "3(a))"] {
+            assert_eq!(said(&format!("MT-Priority: {wrong}\r\n")), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn two_priorities_are_none() {
+        assert_eq!(priority(b"MT-Priority: 3\r\nMT-Priority: 3\r\n\r\n"), None);
     }
 
     #[test]

@@ -97,7 +97,12 @@ mod tests {
 
     fn letter(verp: Option<Verp>) -> Arc<Letter> {
         let content = (Bytes::new(), ContentFacts::default());
-        Arc::new(Letter::new((MessageId(1), UnixMillis(0)), (ReversePath::Null, verp), content, false))
+        Arc::new(Letter::new(
+            (MessageId(1), UnixMillis(0)),
+            (ReversePath::Null, verp),
+            content,
+            (false, message::Lane::Normal),
+        ))
     }
 
     fn failure(mark: u32) -> Failure<u32> {

@@ -6,7 +6,7 @@
 use crate::log::record::next_name;
 use crate::range::Range;
 use bytes::Bytes;
-use message::{ContentFacts, MessageId, ReversePath, UnixMillis, Verp};
+use message::{ContentFacts, Lane, MessageId, ReversePath, UnixMillis, Verp};
 use std::sync::{Arc, OnceLock};
 
 /// Bytes of names that are read at a time: some three thousand recipients.
@@ -19,6 +19,7 @@ pub struct Letter {
     pub reverse_path: ReversePath,
     pub verp: Option<Verp>,
     pub smtputf8: bool,
+    pub lane: Lane,
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
     pub content: Bytes,
@@ -30,9 +31,9 @@ impl Letter {
         (id, arrived): (MessageId, UnixMillis),
         (reverse_path, verp): (ReversePath, Option<Verp>),
         (content, facts): (Bytes, ContentFacts),
-        smtputf8: bool,
+        (smtputf8, lane): (bool, Lane),
     ) -> Letter {
-        Letter { id, reverse_path, verp, smtputf8, facts, arrived, content, stuffed: OnceLock::new() }
+        Letter { id, reverse_path, verp, smtputf8, lane, facts, arrived, content, stuffed: OnceLock::new() }
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
@@ -157,7 +158,7 @@ mod tests {
             (MessageId(1), UnixMillis(0)),
             (ReversePath::Null, None),
             (Bytes::new(), ContentFacts::default()),
-            false,
+            (false, Lane::Normal),
         );
         let range = Range {
             message: MessageKey(0),

@@ -136,6 +136,13 @@ impl Site {
         state.by_core[core] = state.by_core[core].checked_sub(1).expect("by this core");
     }
 
+    /// The core with the most connections, other than `but`.
+    pub fn holder(&self, but: usize) -> Option<usize> {
+        let state = self.state.lock();
+        let held = state.by_core.iter().enumerate().filter(|(core, held)| *core != but && **held > 0);
+        held.max_by_key(|(_, held)| **held).map(|(core, _)| core)
+    }
+
     /// Returns until when the site waits, if this report made it wait.
     pub fn report(&self, now: Instant, health: Health) -> Option<Instant> {
         let mut state = self.state.lock();
@@ -276,6 +283,16 @@ mod tests {
         let granted = (0..50).filter(|_| site.lease(0, 2, now) == Lease::Granted).count();
         assert_eq!(granted, 3);
         assert_eq!(site.lease(1, 2, now), Lease::Granted);
+    }
+
+    #[test]
+    fn holder_is_another_core_with_connections() {
+        let (site, now) = site();
+        assert_eq!(site.holder(0), None);
+        (0..3).for_each(|core| assert_eq!(site.lease(core, 2, now), Lease::Granted));
+        assert_eq!(site.lease(2, 2, now), Lease::Granted);
+        assert_eq!((site.holder(0), site.holder(5)), (Some(2), Some(2)));
+        assert!(site.holder(2).is_some_and(|core| core < 2));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! ranges that wait in a site's queue, in the schedule or in a session. Bound: 64 bytes a message here.
 
 use crate::log::record::{HEAD_LEN, Head, Location};
-use message::{ContentFacts, MessageId, UnixMillis};
+use message::{ContentFacts, Lane, MessageId, UnixMillis};
 use slab::Slab;
 
 /// A message's number in its core's [`Store`]; used again after the message ended.
@@ -23,6 +23,7 @@ pub struct Queued {
     pub facts: ContentFacts,
     pub smtputf8: bool,
     pub verp: bool,
+    pub lane: Lane,
     /// Recipients neither delivered nor failed.
     pub owed: u32,
 }
@@ -64,6 +65,7 @@ impl Store {
             facts: head.facts,
             smtputf8: head.smtputf8,
             verp: head.verp,
+            lane: head.lane,
             owed,
         });
         MessageKey(

@@ -5,7 +5,7 @@
 
 use crate::replies::{self, Sentence};
 use message::path::{parse_forward_path, parse_reverse_path};
-use message::{AddressError, BodyKind, ForwardPath, ReversePath, Verp};
+use message::{AddressError, BodyKind, ForwardPath, Priority, ReversePath, Verp};
 
 /// What the client called itself is kept up to this many octets (RFC 5321 §4.5.3.1.2).
 const HELO_NAME_MAX: usize = 255;
@@ -48,6 +48,8 @@ pub(crate) struct Mail {
     pub(crate) size: Option<u64>,
     pub(crate) body: BodyKind,
     pub(crate) smtputf8: bool,
+    /// RFC 6710.
+    pub(crate) priority: Option<Priority>,
 }
 
 /// Reads a line without its CR LF. No allocation but for MAIL's reverse-path.
@@ -131,7 +133,8 @@ fn parse_mail(argument: &[u8]) -> Result<Mail, Sentence> {
     if !rest.is_empty() && !rest.starts_with(' ') {
         return Err(replies::MAIL_SYNTAX);
     }
-    let mut mail = Mail { reverse_path, verp, size: None, body: BodyKind::default(), smtputf8: false };
+    let (body, smtputf8) = (BodyKind::default(), false);
+    let mut mail = Mail { reverse_path, verp, size: None, body, smtputf8, priority: None };
     mail.take_parameters(rest)?;
     mail.check_reverse_path()?;
     Ok(mail)
@@ -145,7 +148,7 @@ fn after_keyword<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
 
 impl Mail {
     fn take_parameters(&mut self, rest: &str) -> Result<(), Sentence> {
-        const KEYWORDS: [&str; 4] = ["SIZE", "BODY", "SMTPUTF8", "XVERP"];
+        const KEYWORDS: [&str; 5] = ["SIZE", "BODY", "SMTPUTF8", "XVERP", "MT-PRIORITY"];
         let mut seen = [false; KEYWORDS.len()];
         for parameter in rest.split(' ').filter(|parameter| !parameter.is_empty()) {
             let (keyword, value) = match parameter.split_once('=') {
@@ -167,6 +170,9 @@ impl Mail {
             ("SIZE", Some(digits)) => self.size = Some(parse_size(digits)?),
             ("BODY", Some(kind)) => self.body = parse_body(kind)?,
             ("SMTPUTF8", None) => self.smtputf8 = true,
+            ("MT-PRIORITY", Some(value)) => {
+                self.priority = Some(Priority::parse(value).ok_or(replies::BAD_PARAMETER)?);
+            }
             ("XVERP", _) if self.verp.is_some() => return Err(replies::VERP_TWICE),
             ("XVERP", None) => self.verp = Some(Verp::DEFAULT),
             ("XVERP", Some(pair)) => {
@@ -235,8 +241,11 @@ mod tests {
 
     #[test]
     fn mail_parameters_come_in_any_order_and_case() {
-        let mail = mail("mail from: <list@example.org>  smtputf8 size=123 Body=8bitmime xverp=-=  ").unwrap();
+        let mail =
+            mail("mail from: <list@example.org>  smtputf8 size=123 Body=8bitmime xverp=-= mt-priority=-9 ")
+                .unwrap();
         assert_eq!((mail.size, mail.body, mail.smtputf8), (Some(123), BodyKind::EightBitMime, true));
+        assert_eq!(mail.priority, Priority::parse("-9"));
         assert_eq!(mail.verp, Verp::with_delimiters("-="));
         assert_eq!(mail.reverse_path.as_str(), "list@example.org");
     }
@@ -244,9 +253,11 @@ mod tests {
     #[test]
     fn wrong_parameters_are_told_from_unknown_ones() {
         let line = |parameters: &str| refusal(&format!("MAIL FROM:<a@example.org> {parameters}"));
-        for bad in
-            ["SIZE", "SIZE=", "SIZE=-1", "SIZE=123456789012345678901", "BODY=9BIT", "SMTPUTF8=1", "XVERP=ab"]
-        {
+        let sizes = ["SIZE", "SIZE=", "SIZE=-1", "SIZE=123456789012345678901"];
+        let priorities =
+            ["MT-PRIORITY", "MT-PRIORITY=", "MT-PRIORITY=10", "MT-PRIORITY=+1", "MT-PRIORITY=-0"];
+        let others = ["BODY=9BIT", "SMTPUTF8=1", "XVERP=ab"];
+        for bad in sizes.into_iter().chain(priorities).chain(others) {
             assert_eq!(line(bad), replies::BAD_PARAMETER, "{bad}");
         }
         for unknown in ["RET=FULL", "X", "=", "=1", "SIZED=1"] {

@@ -26,7 +26,13 @@ fn tight_policy() -> Policy {
         replies_max: 300,
     };
     let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 64 };
-    Policy { host_name: "mx.example.org".to_owned(), limits, timeouts, offer_chunking: true }
+    Policy {
+        host_name: "mx.example.org".to_owned(),
+        limits,
+        timeouts,
+        bulk_recipients: 100,
+        offer_chunking: true,
+    }
 }
 
 /// All that a session said and gave, in order. Stores end only once the session stops reading for them.

@@ -9,6 +9,8 @@ pub struct Policy {
     pub host_name: String,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    /// A message for more recipients than this goes behind other mail, unless it names its priority.
+    pub bulk_recipients: u32,
     /// Offer CHUNKING and BINARYMIME (RFC 3030).
     pub offer_chunking: bool,
 }

@@ -109,7 +109,7 @@ pub(crate) fn ehlo(policy: &Policy, out: &mut Vec<u8>) {
         out,
         format_args!("250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX={}\r\n", limits.recipients_max),
     );
-    out.extend_from_slice(b"250-XVERP\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
+    out.extend_from_slice(b"250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
 }
 
 /// RFC 3030 §2: a chunk's reply should name its octets.
@@ -120,6 +120,14 @@ pub(crate) fn chunk_taken(len: u64, out: &mut Vec<u8>) {
 /// The promise: this message will not be lost.
 pub(crate) fn queued(id: MessageId, out: &mut Vec<u8>) {
     print(out, format_args!("250 2.0.0 Ok: queued as {id}\r\n"));
+}
+
+/// As [`queued`], where the priority asked for was not given (RFC 6710 §8: the code, the new priority, why).
+pub(crate) fn queued_at_normal_priority(id: MessageId, out: &mut Vec<u8>) {
+    print(
+        out,
+        format_args!("250 2.3.6 0 is its priority, more needs the right to relay: queued as {id}\r\n"),
+    );
 }
 
 /// For a connection that gets no session.

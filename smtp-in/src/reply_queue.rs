@@ -22,6 +22,8 @@ pub(crate) struct ReplyQueue {
 #[derive(Debug)]
 struct Gap {
     transaction: TransactionKey,
+    /// It asked for a higher priority than it gets.
+    is_lowered: bool,
     outcome: Option<Stored>,
     /// Said after it and before the next gap.
     behind: Vec<u8>,
@@ -41,8 +43,8 @@ impl ReplyQueue {
     }
 
     /// Keeps a place for the reply to a message whose store begins.
-    pub(crate) fn hold(&mut self, transaction: TransactionKey) {
-        self.gaps.push_back(Gap { transaction, outcome: None, behind: Vec::new() });
+    pub(crate) fn hold(&mut self, transaction: TransactionKey, is_lowered: bool) {
+        self.gaps.push_back(Gap { transaction, is_lowered, outcome: None, behind: Vec::new() });
     }
 
     /// Fills the gap of `transaction` and frees what waited for it. A key that waits for nothing changes nothing.
@@ -52,8 +54,8 @@ impl ReplyQueue {
         if let Some(gap) = gap {
             gap.outcome = Some(outcome);
         }
-        while let Some(&Gap { outcome: Some(outcome), .. }) = self.gaps.front() {
-            outcome_reply(outcome, &mut self.ready);
+        while let Some(&Gap { outcome: Some(outcome), is_lowered, .. }) = self.gaps.front() {
+            outcome_reply(outcome, is_lowered, &mut self.ready);
             self.ready.extend(self.gaps.pop_front().into_iter().flat_map(|gap| gap.behind));
         }
     }
@@ -83,8 +85,9 @@ impl ReplyQueue {
     }
 }
 
-fn outcome_reply(outcome: Stored, out: &mut Vec<u8>) {
+fn outcome_reply(outcome: Stored, is_lowered: bool, out: &mut Vec<u8>) {
     match outcome {
+        Stored::Accepted(id) if is_lowered => replies::queued_at_normal_priority(id, out),
         Stored::Accepted(id) => replies::queued(id, out),
         Stored::Full => replies::QUEUE_FULL.write(out),
         Stored::Failed => replies::QUEUE_BROKEN.write(out),
@@ -105,9 +108,9 @@ mod tests {
     #[test]
     fn replies_wait_for_the_store_before_them() {
         let mut queue = ReplyQueue::default();
-        queue.hold(TransactionKey(0));
+        queue.hold(TransactionKey(0), false);
         queue.say(replies::SENDER_OK);
-        queue.hold(TransactionKey(1));
+        queue.hold(TransactionKey(1), false);
         queue.say(replies::BYE);
         assert_eq!(taken(&mut queue), "");
         queue.fill(TransactionKey(1), Stored::Full);
@@ -117,6 +120,14 @@ mod tests {
                         452 4.3.1 Queue is full, try later\r\n221 2.0.0 Bye\r\n";
         assert_eq!(taken(&mut queue), expected);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn message_that_got_less_than_it_asked_for_hears_so_when_it_is_taken() {
+        let mut queue = ReplyQueue::default();
+        queue.hold(TransactionKey(0), true);
+        queue.fill(TransactionKey(0), Stored::Accepted(MessageId(10)));
+        assert!(taken(&mut queue).starts_with("250 2.3.6 0 "));
     }
 
     #[test]

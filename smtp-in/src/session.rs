@@ -417,8 +417,13 @@ mod tests {
             replies_max: 1000,
         };
         let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 1024 };
-        let policy =
-            Policy { host_name: "mx.example.org".to_owned(), limits, timeouts, offer_chunking: true };
+        let policy = Policy {
+            host_name: "mx.example.org".to_owned(),
+            limits,
+            timeouts,
+            bulk_recipients: 100,
+            offer_chunking: true,
+        };
         Session::new(
             now,
             Arc::new(policy),

@@ -5,7 +5,7 @@
 
 use crate::command::Mail;
 use crate::replies::{self, Sentence};
-use message::{AddressError, Envelope, MailboxRef, Recipients};
+use message::{AddressError, Envelope, Lane, MailboxRef, Priority, Recipients, Wish};
 
 /// Octets of room made before content comes. A client that announces much holds no memory until it sends.
 const RESERVE_MAX: u64 = 256 * 1024;
@@ -17,6 +17,8 @@ pub(crate) struct Transaction {
     pub(crate) content: Content,
     /// The content comes in chunks; no RCPT and no DATA may follow.
     pub(crate) chunks_begun: bool,
+    /// As MAIL asked for it.
+    priority: Option<Priority>,
     /// SIZE as announced, for room.
     size: u64,
     /// A RCPT was refused, which is why there may be no recipient.
@@ -25,11 +27,13 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(mail: Mail, size_max: u64) -> Transaction {
-        let Mail { reverse_path, verp, size, body, smtputf8 } = mail;
+        let Mail { reverse_path, verp, size, body, smtputf8, priority } = mail;
+        let (lane, recipients) = (Lane::default(), Recipients::new());
         Transaction {
-            envelope: Envelope { reverse_path, verp, body, smtputf8, recipients: Recipients::new() },
+            envelope: Envelope { reverse_path, verp, body, smtputf8, lane, recipients },
             content: Content::with_len_max(size_max),
             chunks_begun: false,
+            priority,
             size: size.unwrap_or(0),
             any_refused: false,
         }
@@ -53,6 +57,21 @@ impl Transaction {
         // The list keeps no domain that outgrew it when it was lower-cased.
         let kept = recipients.count() > count;
         if kept { Ok(()) } else { Err(replies::bad_recipient(AddressError::DomainTooLong)) }
+    }
+
+    /// Now that all of it is here: which lane it goes in. True if that is not the priority that MAIL asked for.
+    /// The header's word counts from clients that may relay, and only where MAIL said nothing (RFC 6710 §5.1).
+    pub(crate) fn settle_lane(&mut self, may_relay: bool, bulk_recipients: u32) -> bool {
+        let priority = match self.priority {
+            Some(asked) if may_relay => Some(asked),
+            Some(asked) => Some(asked.unprivileged()),
+            None if may_relay => message::header::priority(self.content.as_slice()),
+            None => None,
+        };
+        let Envelope { verp, recipients, .. } = &self.envelope;
+        let (verp, recipients) = (verp.is_some(), recipients.count());
+        self.envelope.lane = Wish { priority, verp, recipients, bulk_recipients }.lane();
+        self.priority.is_some() && self.priority != priority
     }
 
     pub(crate) fn note_refused_recipient(&mut self) {
@@ -139,6 +158,38 @@ mod tests {
         assert_eq!(content.bytes.capacity(), 0);
         content.append(b"0");
         assert!(content.as_slice().is_empty());
+    }
+
+    fn settled(priority: Option<&str>, content: &[u8], may_relay: bool) -> (Lane, bool) {
+        let priority = priority.map(|text| Priority::parse(text).unwrap());
+        let mail = Mail {
+            reverse_path: message::ReversePath::Null,
+            verp: None,
+            size: None,
+            body: message::BodyKind::default(),
+            smtputf8: false,
+            priority,
+        };
+        let mut transaction = Transaction::new(mail, 1000);
+        transaction.content.append(content);
+        let is_changed = transaction.settle_lane(may_relay, 100);
+        (transaction.envelope.lane, is_changed)
+    }
+
+    #[test]
+    fn priority_of_mail_counts_before_the_headers() {
+        let urgent = b"MT-Priority: 4\r\n\r\n";
+        assert_eq!(settled(None, urgent, true), (Lane::Urgent, false));
+        assert_eq!(settled(Some("-1"), urgent, true), (Lane::Bulk, false));
+        assert_eq!(settled(Some("0"), urgent, true), (Lane::Normal, false));
+    }
+
+    #[test]
+    fn client_that_may_not_relay_raises_nothing_and_is_told() {
+        let urgent = b"MT-Priority: 4\r\n\r\n";
+        assert_eq!(settled(None, urgent, false), (Lane::Normal, false));
+        assert_eq!(settled(Some("4"), urgent, false), (Lane::Normal, true));
+        assert_eq!(settled(Some("-4"), urgent, false), (Lane::Bulk, false));
     }
 
     #[test]

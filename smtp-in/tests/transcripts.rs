@@ -15,7 +15,7 @@
 //! ```
 //! The greeting is left out. `UPDATE_EXPECT=1 cargo test -p smtp-in` rewrites the `S:` and `!` lines.
 
-use message::{BodyKind, MessageId};
+use message::{BodyKind, Lane, MessageId};
 use smtp_in::{Client, Gate, Limits, Output, Policy, Session, Stored, Submission, Timeouts, TransactionKey};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,10 @@ impl Settings {
         };
         let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 100 };
         let host_name = "mx.example.org".to_owned();
-        Settings { policy: Policy { host_name, limits, timeouts, offer_chunking: true }, may_relay: true }
+        Settings {
+            policy: Policy { host_name, limits, timeouts, bulk_recipients: 100, offer_chunking: true },
+            may_relay: true,
+        }
     }
 
     fn set(&mut self, line: &str) {
@@ -54,6 +57,7 @@ impl Settings {
             "errors_max" => limits.errors_max = u32::try_from(number).expect("32 bits"),
             "stores_in_flight_max" => limits.stores_in_flight_max = number,
             "replies_max" => limits.replies_max = number,
+            "bulk_recipients" => self.policy.bulk_recipients = u32::try_from(number).expect("32 bits"),
             "may_relay" => self.may_relay = value == "yes",
             "offer_chunking" => self.policy.offer_chunking = value == "yes",
             _ => panic!("no setting {key}"),
@@ -190,6 +194,7 @@ fn describe(submission: &Submission) -> String {
     let verp = envelope.verp.map(|verp| verp.to_bytes().escape_ascii().to_string());
     let facts = submission.facts;
     let special = [
+        (envelope.lane != Lane::Normal, envelope.lane.name().to_owned()),
         (envelope.smtputf8, "SMTPUTF8".to_owned()),
         (verp.is_some(), format!("XVERP={}", verp.unwrap_or_default())),
         (facts.has_eight_bit(), "8-bit".to_owned()),

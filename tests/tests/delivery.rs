@@ -221,7 +221,7 @@ fn the_delivery_log_has_a_line_of_json_for_each_verdict() {
     }
 }
 
-/// `at msg rcpt domain host attempt code enhanced verdict reply delay_ms`.
+/// `at msg rcpt domain host lane attempt code enhanced verdict reply delay_ms`.
 fn check_fields(line: &Value) {
     let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{name} in {line}"));
     let number = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{name} in {line}"));
@@ -234,6 +234,7 @@ fn check_fields(line: &Value) {
         text("host").starts_with("127.0.0.1") && !text("reply").is_empty() && !text("msg").is_empty(),
         "{line}"
     );
+    assert!(["urgent", "normal", "bulk"].contains(&text("lane")), "{line}");
     let class = match text("verdict") {
         "delivered" => 2,
         "deferred" => 4,

@@ -66,7 +66,12 @@ fn config() -> Config {
 impl Life {
     /// The ordinary start, on whatever disk there is.
     fn begin(world: &World, cores: usize) -> Life {
-        let settings = Arc::new(Settings::new(config(), &[7; 32]));
+        let mut config = config();
+        if world.random(4) == 0 {
+            // One core has the only connection to a site, and the others their mail for it.
+            config.delivery.connections_max = 1;
+        }
+        let settings = Arc::new(Settings::new(config, &[7; 32]));
         let crossing = Arc::new(Crossing::new(cores));
         let mut rings: Vec<SimRing> = (0..cores).map(|_| world.ring()).collect();
         let journals = Arc::new(read_journals(&mut rings[0], Path::new("/queue")).unwrap());

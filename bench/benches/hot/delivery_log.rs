@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion};
 use engine::observe::Line;
-use message::{MessageId, Reply, UnixMillis, Verdict};
+use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use std::hint::black_box;
 
 pub(crate) fn lines(criterion: &mut Criterion) {
@@ -22,6 +22,7 @@ pub(crate) fn lines(criterion: &mut Criterion) {
             host: "mx1.domain077.example",
             attempt: 1,
             verdict: &verdict,
+            lane: Lane::Bulk,
             arrived: UnixMillis(1_700_000_000_000),
         };
         group.bench_with_input(BenchmarkId::from_parameter(name), &line, |bencher, line| {

@@ -3,7 +3,7 @@
 use crate::record::envelope;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use message::{ContentFacts, MessageId, ReversePath, UnixMillis};
+use message::{ContentFacts, Lane, MessageId, ReversePath, UnixMillis};
 use queue::fanout::{Letter, OpenRange};
 use queue::log::record::{Meta, meta_of};
 use queue::range::DomainKey;
@@ -42,6 +42,11 @@ fn open() -> OpenRange {
         attempts: 0,
     };
     let content = (Bytes::new(), ContentFacts::default());
-    let letter = Letter::new((MessageId(1 << 24), UnixMillis(0)), (ReversePath::Null, None), content, false);
+    let letter = Letter::new(
+        (MessageId(1 << 24), UnixMillis(0)),
+        (ReversePath::Null, None),
+        content,
+        (false, Lane::Normal),
+    );
     OpenRange::new(range, Arc::new(letter), meta, 0)
 }

@@ -32,8 +32,13 @@ impl Wire {
             replies_max: 64 << 10,
         };
         let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 16 << 10 };
-        let policy =
-            Policy { host_name: "mx.example.org".to_owned(), limits, timeouts, offer_chunking: true };
+        let policy = Policy {
+            host_name: "mx.example.org".to_owned(),
+            limits,
+            timeouts,
+            bulk_recipients: 100,
+            offer_chunking: true,
+        };
         let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true };
         let now = Instant::now();
         let session = Session::new(now, Arc::new(policy), client);

@@ -3,8 +3,8 @@
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{
-    BodyKind, ContentFacts, Envelope, Mailbox, MailboxRef, MessageId, Recipients, ReversePath, UnixMillis,
-    Verp,
+    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
+    UnixMillis, Verp,
 };
 use queue::log::record::{NewMessage, encode, meta_of};
 use std::hint::black_box;
@@ -20,6 +20,7 @@ pub(crate) fn envelope(recipients: usize, domains: usize) -> Envelope {
         verp: Some(Verp::DEFAULT),
         body: BodyKind::SevenBit,
         smtputf8: false,
+        lane: Lane::Bulk,
         recipients: list,
     }
 }
@@ -33,6 +34,7 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
         verp: true,
         body: BodyKind::SevenBit,
         smtputf8: false,
+        lane: Lane::Bulk,
         content: &content,
         facts: ContentFacts::of(&content),
         arrived: UnixMillis(1_700_000_000_000),

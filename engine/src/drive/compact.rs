@@ -199,6 +199,7 @@ fn copy_of(id: MessageId, bytes: Vec<u8>) -> Option<Incoming> {
             verp: parsed.verp,
             body: head.body,
             smtputf8: head.smtputf8,
+            lane: head.lane,
             // The meta part has them.
             recipients: Recipients::new(),
         },

@@ -1,12 +1,12 @@
 //! Messages in memory: a bounded cache of what was just accepted, and reads of what is no longer there.
 //!
-//! Bounds: `cache_max` bytes of messages; one load per site at a time, of a window of names and one content.
+//! Bounds: `cache_max` bytes of messages; one load per site and lane at a time, of a window of names and one content.
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
 use bytes::Bytes;
-use message::Verdict;
+use message::{Lane, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
 use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum};
 use queue::store::Queued;
@@ -35,7 +35,7 @@ struct Cached {
 /// What names are read for.
 #[derive(Debug)]
 enum Purpose {
-    Deliver(SiteKey),
+    Deliver(SiteKey, Lane),
     /// Each of them gets this verdict: there is nobody to deliver to.
     Conclude(Verdict),
 }
@@ -166,11 +166,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The range ready for delivery, or `None` and a load on its way that ends in [`Core::on_read`].
-    pub(crate) fn open_or_load(&mut self, site: SiteKey, range: Range) -> Option<OpenRange> {
+    pub(crate) fn open_or_load(&mut self, (site, lane): (SiteKey, Lane), range: Range) -> Option<OpenRange> {
         if let Some(open) = self.open_now(range) {
             return Some(open);
         }
-        self.load(Purpose::Deliver(site), range);
+        self.load(Purpose::Deliver(site, lane), range);
         None
     }
 
@@ -201,7 +201,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_small = meta_len <= WINDOW_LEN;
         let mut read = |part: Part, offset: u64, len: u32| {
             self.letters.loads[index].pending += 1;
-            let place = u32::try_from(index).expect("one load per site") << 2 | part as u32;
+            let place = u32::try_from(index).expect("one load per site and lane") << 2 | part as u32;
             self.ring.read(token_of(Kind::Load, place), file, offset, len as usize);
         };
         if !has_letter || is_small {
@@ -245,9 +245,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Load { purpose, range, parts, failed, location, .. } = load;
         let queued = self.store.get(range.message).copied();
         match (queued.and_then(|queued| self.assemble(&queued, range, parts)), purpose) {
-            (Some(open), Purpose::Deliver(site)) => {
-                self.sites.get_mut(site).open.push_back(open);
-                self.load_is_over(&Purpose::Deliver(site));
+            (Some(open), Purpose::Deliver(site, lane)) => {
+                self.sites.get_mut(site).lanes.get_mut(lane).open.push_back(open);
+                self.load_is_over(&Purpose::Deliver(site, lane));
             }
             (Some(open), Purpose::Conclude(verdict)) => {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
@@ -274,8 +274,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn load_is_over(&mut self, purpose: &Purpose) {
         match purpose {
-            Purpose::Deliver(site) => {
-                self.sites.get_mut(*site).loading = false;
+            Purpose::Deliver(site, lane) => {
+                self.sites.get_mut(*site).lanes.get_mut(*lane).loading = false;
                 self.sites.touch(*site);
             }
             Purpose::Conclude(_) => {
@@ -321,6 +321,6 @@ fn letter_of(queued: &Queued, head: &[u8], meta: &[u8], content: Vec<u8>) -> Opt
         (queued.id, queued.arrived),
         sender,
         (Bytes::from(content), queued.facts),
-        queued.smtputf8,
+        (queued.smtputf8, queued.lane),
     ))
 }

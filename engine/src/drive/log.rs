@@ -429,6 +429,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             verp: envelope.verp.is_some(),
             body: envelope.body,
             smtputf8: envelope.smtputf8,
+            lane: envelope.lane,
             content: &content,
             facts,
             arrived: moved.map_or(arrived, |(_, arrived)| arrived),
@@ -509,8 +510,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
-        let letter =
-            Letter::new((head.id, head.arrived), (reverse_path, verp), (content, head.facts), head.smtputf8);
+        let letter = Letter::new(
+            (head.id, head.arrived),
+            (reverse_path, verp),
+            (content, head.facts),
+            (head.smtputf8, head.lane),
+        );
         let groups = Meta::parse(&meta, head.verp).into_iter().flat_map(|meta| meta.groups());
         for group in groups {
             let domain = self.domains.owe(group.domain, group.count);

@@ -5,6 +5,7 @@ pub(crate) mod aside;
 pub(crate) mod compact;
 pub(crate) mod intake;
 pub(crate) mod journal;
+pub(crate) mod lanes;
 pub(crate) mod letters;
 pub(crate) mod log;
 pub(crate) mod outbound;

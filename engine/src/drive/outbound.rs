@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
 use bytes::Bytes;
-use message::{MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name};
 use queue::range::DomainKey;
 use queue::{MessageKey, Range};
@@ -330,13 +330,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// No attempt was made: back to the front of the site's queue.
+    /// No attempt was made: back to the front of its lane.
     fn return_delivery(&mut self, place: Place, key: usize) {
         let Some(connection) = self.outbound.get(place) else { return };
         let site = connection.site;
         let Some(delivery) = connection.deliveries.try_remove(key) else { return };
         for range in delivery.open_ranges() {
-            self.sites.get_mut(site).queue.push_front(range);
+            self.sites.get_mut(site).lanes.get_mut(delivery.letter.lane).ranges.push_front(range);
         }
         self.sites.touch(site);
     }
@@ -379,9 +379,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.shared.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
-            for range in delivery.open_ranges() {
-                self.sites.get_mut(connection.site).queue.push_front(range);
-            }
+            let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
+            delivery.open_ranges().for_each(|range| lane.ranges.push_front(range));
         }
     }
 
@@ -504,7 +503,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Names for one transaction from the site's first open range; opens the next range when one is used up.
+    /// Names for one transaction from the first open range of the lane whose turn it is; opens the next range when one
+    /// is used up. No look-up by the message, no allocation in the steady state.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
         let most = self
             .settings
@@ -514,8 +514,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .min(peer_max.map_or(usize::MAX, |max| max as usize))
             .max(1);
         loop {
-            let Some(open) = self.sites.get_mut(key).open.front_mut() else {
-                self.open_next(key)?;
+            let lane = self.sites.get(key).lanes.next()?;
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open.front_mut() else {
+                self.open_next(key, lane);
                 continue;
             };
             let range = open.range();
@@ -529,9 +530,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
             if is_done || names.is_empty() {
-                self.finish_open(key);
+                self.finish_open(key, lane);
             }
             if !names.is_empty() {
+                self.sites.get_mut(key).lanes.note_pick();
                 let open = u128::MAX >> (128 - names.len());
                 let delivery = Delivery {
                     letter,
@@ -547,29 +549,27 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// The first open range has no more names at hand: what is left of it queues up behind the others.
-    fn finish_open(&mut self, key: SiteKey) {
-        let site = self.sites.get_mut(key);
-        if let Some(open) = site.open.pop_front()
+    /// The first open range has no more names at hand: what is left of it queues up behind the others of its lane.
+    fn finish_open(&mut self, key: SiteKey, lane: Lane) {
+        let lane = self.sites.get_mut(key).lanes.get_mut(lane);
+        if let Some(open) = lane.open.pop_front()
             && !open.is_done()
         {
-            site.queue.push_back(open.range());
+            lane.ranges.push_back(open.range());
         }
     }
 
-    fn open_next(&mut self, key: SiteKey) -> Option<()> {
-        let site = self.sites.get_mut(key);
-        if site.loading {
-            return None;
-        }
-        let range = site.queue.pop_front()?;
+    /// Opens the lane's next range, or begins to read it; until that has come the lane is passed over.
+    fn open_next(&mut self, key: SiteKey, lane: Lane) {
+        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+        let Some(range) = waiting.ranges.pop_front() else { return };
         // Before it is asked for: a load may fail at once.
-        site.loading = true;
-        let open = self.open_or_load(key, range)?;
-        let site = self.sites.get_mut(key);
-        site.loading = false;
-        site.open.push_back(open);
-        Some(())
+        waiting.loading = true;
+        if let Some(open) = self.open_or_load((key, lane), range) {
+            let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+            waiting.loading = false;
+            waiting.open.push_back(open);
+        }
     }
 
     // ---- sending ----

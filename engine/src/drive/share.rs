@@ -2,14 +2,15 @@
 //!
 //! A borrowed chunk carries letter and names, so the borrower reads nothing; it marks what it delivers in its own
 //! journal, reports the chunk when those marks are durable, and forgets it when the owner has noted the report
-//! durably. Bounds: [`BORROWED_MAX`] chunks at work per borrower, [`LENT_MAX`] out per owner, `share_len` recipients
-//! each.
+//! durably. Urgent mail is also handed to a core that is not idle, if that one has the connections.
+//! Bounds: [`BORROWED_MAX`] chunks at work per borrower besides what was handed to it, [`LENT_MAX`] out per owner and
+//! as many again handed over, `share_len` recipients each.
 
 use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::crossing::{Chunk, ChunkReport, Mail};
 use crate::domains::SiteKey;
-use message::{MessageId, UnixMillis};
+use message::{Lane, MessageId, UnixMillis};
 use queue::fanout::{Letter, OpenRange};
 use queue::journal::{Mark, Position, Span, Waiting};
 use queue::{MessageKey, Range};
@@ -143,36 +144,77 @@ impl<R: Ring, C: Clock> Core<R, C> {
         {
             return;
         }
+        // Bulk first: it is what makes a core busy, and what is urgent is quicker where it is.
+        for lane in Lane::ALL.into_iter().rev() {
+            self.lend_of(lane, share_len);
+        }
+    }
+
+    fn lend_of(&mut self, lane: Lane, share_len: u32) {
         for key in self.sites.keys() {
             while self.shares.lent.len() < LENT_MAX
                 && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
             {
-                let Some(part) = self.part_to_lend(key, share_len) else { break };
-                let range = part.range();
-                let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most LENT_MAX");
-                let domain = Arc::clone(&self.domains.get(range.domain).name);
-                self.crossing.offer_chunk(Chunk { owner: self.index, lent, domain, open: part });
+                let Some(part) = self.part_to_lend((key, lane), share_len) else { break };
+                let chunk = self.chunk_of(part);
+                self.crossing.offer_chunk(chunk);
             }
         }
     }
 
-    /// A stretch of the site's open range, or a whole one that waits behind it, if it is worth the crossing.
-    fn part_to_lend(&mut self, key: SiteKey, share_len: u32) -> Option<OpenRange> {
-        let site = self.sites.get_mut(key);
-        if let Some(open) = site.open.front_mut()
+    /// The part is lent from here on.
+    fn chunk_of(&mut self, part: OpenRange) -> Chunk {
+        let range = part.range();
+        let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most twice LENT_MAX");
+        let domain = Arc::clone(&self.domains.get(range.domain).name);
+        Chunk { owner: self.index, lent, domain, open: part }
+    }
+
+    /// Other cores have all the connections that the site may have, perhaps for as long as a list of theirs lasts:
+    /// what is urgent goes to one of them rather than wait for a connection of our own.
+    pub(crate) fn hand_over_urgent(&mut self, key: SiteKey) {
+        while self.shares.lent.len() < 2 * LENT_MAX
+            && let Some(holder) = self.sites.get(key).shared.holder(self.index)
+            && let Some(part) = self.urgent_part(key)
+        {
+            let chunk = self.chunk_of(part);
+            self.shares.unsent.push_back((holder, Mail::Chunk(chunk)));
+        }
+        self.send_unsent();
+    }
+
+    /// The first urgent range or its beginning, if it is ours and in memory.
+    fn urgent_part(&mut self, key: SiteKey) -> Option<OpenRange> {
+        let share_len = self.settings.config.delivery.share_len;
+        let first = self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges.front();
+        let range = *first.filter(|range| !is_borrowed(range.message))?;
+        let mut open = self.open_now(range)?;
+        let part = open.split(share_len)?;
+        let ranges = &mut self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges;
+        ranges.pop_front();
+        if open.range().count > 0 {
+            ranges.push_front(open.range());
+        }
+        Some(part)
+    }
+
+    /// A stretch of the lane's open range, or a whole one that waits behind it, if it is worth the crossing.
+    fn part_to_lend(&mut self, (key, lane): (SiteKey, Lane), share_len: u32) -> Option<OpenRange> {
+        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+        if let Some(open) = waiting.open.front_mut()
             && !is_borrowed(open.range().message)
             && open.range().count >= 2 * CHUNK_MIN
         {
             return open.split(share_len.min(open.range().count / 2));
         }
         let range =
-            *site.queue.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+            *waiting.ranges.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let site = self.sites.get_mut(key);
-        site.queue.pop_back();
+        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
+        waiting.ranges.pop_back();
         if open.range().count > 0 {
-            site.queue.push_back(open.range());
+            waiting.ranges.push_back(open.range());
         }
         Some(part)
     }
@@ -191,7 +233,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The owner itself takes a chunk back in the same way, if it is first.
-    fn borrow(&mut self, chunk: Chunk) {
+    pub(crate) fn borrow(&mut self, chunk: Chunk) {
         let Chunk { owner, lent, domain, open } = chunk;
         self.counters.chunks_borrowed.add(1);
         let mut range = open.range();

@@ -1,19 +1,19 @@
 //! Sites as one core sees them: what is ready for each, which of its hosts answer, whether to open a connection.
 //!
-//! A range of recipients becomes ready here, has its names read, and is handed out by `outbound`. Bound: as many
-//! ranges as are owed (24 bytes each), one of them with its window of names at a time per site.
+//! A range of recipients becomes ready here, in its lane (`lanes`), has its names read, and is handed out by `outbound`.
+//! Bound: as many ranges as are owed (24 bytes each), one window of names at a time per site and lane.
 
 use crate::clock::Clock;
 use crate::core::{Core, Place, Stop};
 use crate::crossing::{Question, Target};
 use crate::domains::{Host, Resolution, Routed, SiteKey};
+use crate::drive::lanes::Lanes;
 use crate::drive::share::is_borrowed;
 use crate::routes::{Relay, RelayHost, Route};
-use message::{Reply, Verdict};
-use queue::Range;
-use queue::fanout::OpenRange;
+use message::{Lane, Reply, Verdict};
 use queue::range::DomainKey;
 use queue::site_table::{Health, Lease, Site};
+use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
 use smtp_out::Habits;
@@ -47,10 +47,7 @@ pub(crate) struct HostState {
 pub(crate) struct LocalSite {
     pub(crate) shared: Arc<Site>,
     pub(crate) hosts: Vec<HostState>,
-    pub(crate) queue: VecDeque<Range>,
-    /// Ranges whose names are at hand; the first is handed out.
-    pub(crate) open: VecDeque<OpenRange>,
-    pub(crate) loading: bool,
+    pub(crate) lanes: Lanes,
     /// Connections that are ready and have nothing to do, the most recent last.
     pub(crate) idle: Vec<Place>,
     pub(crate) connections: u32,
@@ -61,22 +58,6 @@ pub(crate) struct LocalSite {
     /// Why the last connection failed, until one works.
     pub(crate) trouble: Option<Reply>,
     is_dirty: bool,
-}
-
-impl LocalSite {
-    fn has_work(&self) -> bool {
-        !self.open.is_empty() || !self.queue.is_empty()
-    }
-
-    /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
-    fn has_more_than(&self, count: u32) -> bool {
-        let open = self.open.iter().map(|open| open.range().count);
-        let mut sum = 0u32;
-        open.chain(self.queue.iter().map(|range| range.count)).any(|more| {
-            sum = sum.saturating_add(more);
-            sum > count
-        })
-    }
 }
 
 /// All sites of a core.
@@ -119,25 +100,30 @@ impl Sites {
 
     /// Every range that is ready.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
-        self.sites
-            .iter()
-            .flat_map(|(_, site)| site.queue.iter().copied().chain(site.open.iter().map(OpenRange::range)))
+        self.sites.iter().flat_map(|(_, site)| site.lanes.ranges())
     }
 
     /// True if something is ready that a connection could take now.
     pub(crate) fn have_work(&self) -> bool {
-        self.sites.iter().any(|(_, site)| site.has_work() && site.not_before.is_none())
+        self.sites.iter().any(|(_, site)| site.lanes.has_work() && site.not_before.is_none())
     }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
+    /// Which lane the message goes in, our own or borrowed. Asked once a range, not once a delivery.
+    fn lane_of(&self, message: MessageKey) -> Lane {
+        let borrowed = self.shares.letter(message).map(|letter| letter.lane);
+        borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane)).unwrap_or_default()
+    }
+
     /// A range is owed now: to its domain's site, once that is known.
     pub(crate) fn offer_range(&mut self, range: Range) {
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
         match domain.routed {
             Routed::Site(site) => {
-                self.sites.get_mut(site).queue.push_back(range);
+                let lane = self.lane_of(range.message);
+                self.sites.get_mut(site).lanes.get_mut(lane).ranges.push_back(range);
                 self.sites.touch(site);
                 if is_stale {
                     self.ask(range.domain);
@@ -192,7 +178,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 domain.routed = Routed::Site(site);
                 domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
                 let waiting = std::mem::take(&mut domain.waiting);
-                self.sites.get_mut(site).queue.extend(waiting);
+                for range in waiting {
+                    let lane = self.lane_of(range.message);
+                    self.sites.get_mut(site).lanes.get_mut(lane).ranges.push_back(range);
+                }
                 self.sites.touch(site);
             }
             Resolution::Deferred(_) if matches!(self.domains.get(key).routed, Routed::Site(_)) => {
@@ -224,9 +213,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = LocalSite {
             shared,
             hosts: Vec::new(),
-            queue: VecDeque::new(),
-            open: VecDeque::new(),
-            loading: false,
+            lanes: Lanes::default(),
             idle: Vec::new(),
             connections: 0,
             connecting: 0,
@@ -287,7 +274,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.site_waits(key) {
             return self.return_borrowed(key);
         }
-        while self.sites.get(key).has_work() {
+        while self.sites.get(key).lanes.has_work() {
             let Some(place) = self.sites.get_mut(key).idle.pop() else { break };
             if !self.feed(place) {
                 self.sites.get_mut(key).idle.push(place);
@@ -314,7 +301,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn connect_more(&mut self, key: SiteKey) {
         loop {
             let site = self.sites.get(key);
-            if !site.has_more_than(site.connecting) {
+            if !site.lanes.has_more_than(site.connecting) {
                 return;
             }
             match site.shared.lease(self.index, self.crossing.cores(), self.now) {
@@ -323,7 +310,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                         return;
                     }
                 }
-                Lease::Full if site.connections == 0 => return self.wake_site(key, self.now + PAUSE),
+                Lease::Full if site.connections == 0 => {
+                    self.hand_over_urgent(key);
+                    return self.wake_site(key, self.now + PAUSE);
+                }
                 Lease::Full => return,
                 Lease::Wait { until } => {
                     let until = until.unwrap_or(self.now + PAUSE);
@@ -368,7 +358,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let works = std::mem::take(&mut site.works);
         site.shared.report(now, Health::Works(works));
-        if site.has_work() {
+        if site.lanes.has_work() {
             self.sites.touch(key);
         }
     }
@@ -408,19 +398,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// At a site in trouble, mail past its lifetime gets no further chance.
     fn fail_expired(&mut self, key: SiteKey) {
         let Some(trouble) = self.sites.get(key).trouble.clone() else { return };
-        let expired: VecDeque<Range> = {
-            let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
-            let is_expired = |range: &Range| {
-                store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall)
-            };
-            let site = self.sites.get_mut(key);
-            if !site.queue.iter().any(is_expired) {
-                return;
-            }
-            let (expired, kept) = site.queue.drain(..).partition(is_expired);
-            site.queue = kept;
-            expired
+        let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
+        let is_expired = |range: &Range| {
+            store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall)
         };
+        let mut expired = Vec::new();
+        for lane in self.sites.get_mut(key).lanes.each_mut() {
+            lane.take_out(is_expired, &mut expired);
+        }
         for range in expired {
             self.conclude_range(range, Verdict::Deferred(trouble.clone()));
         }
@@ -432,14 +417,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let wait = until.saturating_duration_since(self.now);
             self.wall.plus_secs(wait.as_secs() + 1)
         });
-        let site = self.sites.get_mut(key);
-        let (back, kept): (Vec<Range>, _) =
-            site.queue.drain(..).partition(|range| is_borrowed(range.message));
-        site.queue = kept.into();
-        let (open_back, kept): (Vec<OpenRange>, _) =
-            site.open.drain(..).partition(|open| is_borrowed(open.range().message));
-        site.open = kept.into();
-        for range in back.into_iter().chain(open_back.iter().map(OpenRange::range)) {
+        let mut back = Vec::new();
+        for lane in self.sites.get_mut(key).lanes.each_mut() {
+            lane.take_out(|range| is_borrowed(range.message), &mut back);
+        }
+        for range in back {
             self.defer(range, due);
         }
     }

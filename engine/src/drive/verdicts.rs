@@ -8,7 +8,7 @@ use crate::observe::Line;
 use bytes::Bytes;
 use message::dsn::{FailedRecipient, Notification};
 use message::{
-    BodyKind, ContentFacts, Envelope, Mailbox, MailboxRef, RecipientIndex, Recipients, ReversePath,
+    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, RecipientIndex, Recipients, ReversePath,
     UnixMillis, Verdict,
 };
 use queue::Range;
@@ -205,7 +205,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let smtputf8 = sender.as_ref().needs_smtputf8();
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
-        let envelope = Envelope { reverse_path: ReversePath::Null, verp: None, body, smtputf8, recipients };
+        let lane = Lane::Normal;
+        let envelope =
+            Envelope { reverse_path: ReversePath::Null, verp: None, body, smtputf8, lane, recipients };
         let meta = Bytes::from(record::meta_of(&envelope));
         let (recipients, content) = (envelope.recipients.count(), Bytes::from(content));
         let incoming = Incoming { envelope, recipients, facts, content, meta, moved: None };
@@ -274,6 +276,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             host,
             attempt: range.attempts.saturating_add(1),
             verdict,
+            lane: letter.lane,
             arrived: letter.arrived,
         };
         line.render(&mut self.delivery_log.lines);

@@ -5,7 +5,7 @@
 //! life of a file nor a content made to look like a record is taken for one. Trusts nothing that it reads: every
 //! length is checked, every part has its CRC32C. Bound: a record is at most [`RECORD_MAX`] bytes.
 
-use message::{BodyKind, ContentFacts, Envelope, MailboxRef, MessageId, ReversePath, UnixMillis, Verp};
+use message::{BodyKind, ContentFacts, Envelope, Lane, MailboxRef, MessageId, ReversePath, UnixMillis, Verp};
 
 /// Bytes of a record's head.
 pub const HEAD_LEN: usize = 64;
@@ -17,6 +17,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
 const VERSION: u8 = 2;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
+/// Two bits from here on hold the lane.
+const LANE_SHIFT: u32 = 2;
 
 /// Where a record lies: in which life of a segment file, and where in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,6 +72,7 @@ pub struct NewMessage<'a> {
     pub verp: bool,
     pub body: BodyKind,
     pub smtputf8: bool,
+    pub lane: Lane,
     /// As it goes out: our `Received` field, then what came in.
     pub content: &'a [u8],
     pub facts: ContentFacts,
@@ -89,6 +92,7 @@ pub struct Head {
     pub body: BodyKind,
     pub smtputf8: bool,
     pub verp: bool,
+    pub lane: Lane,
     pub meta_len: u32,
     pub meta_crc: u32,
     pub content_len: u32,
@@ -119,7 +123,9 @@ impl Head {
             BodyKind::EightBitMime => 1,
             BodyKind::BinaryMime => 2,
         };
-        let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8) | (u8::from(self.verp) * FLAG_VERP);
+        let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8)
+            | (u8::from(self.verp) * FLAG_VERP)
+            | (self.lane.to_bits() << LANE_SHIFT);
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8..12].copy_from_slice(&self.bound.location.generation.to_le_bytes());
         out[12..16].copy_from_slice(&[VERSION, self.facts.bits(), flags, body]);
@@ -169,6 +175,7 @@ impl Head {
             },
             smtputf8: bytes[14] & FLAG_SMTPUTF8 != 0,
             verp: bytes[14] & FLAG_VERP != 0,
+            lane: Lane::from_bits(bytes[14] >> LANE_SHIFT),
             meta_len: u32_at(32),
             meta_crc: u32_at(36),
             content_len: u32_at(40),
@@ -198,6 +205,7 @@ pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut V
         body: message.body,
         smtputf8: message.smtputf8,
         verp: message.verp,
+        lane: message.lane,
         meta_len: u32::try_from(message.meta.len()).expect(fits),
         meta_crc: crc32c::crc32c(message.meta),
         content_len: u32::try_from(message.content.len()).expect(fits),
@@ -347,6 +355,7 @@ pub(crate) mod tests {
             verp: Some(Verp::DEFAULT),
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            lane: Lane::Bulk,
             recipients: list,
         }
     }
@@ -359,6 +368,7 @@ pub(crate) mod tests {
             verp: true,
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            lane: Lane::Bulk,
             content,
             facts,
             arrived,

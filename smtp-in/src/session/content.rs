@@ -112,11 +112,12 @@ impl Session {
         }
     }
 
-    fn submit(&mut self, transaction: Transaction) {
+    fn submit(&mut self, mut transaction: Transaction) {
+        let is_lowered = transaction.settle_lane(self.client.may_relay, self.policy.bulk_recipients);
         let key = TransactionKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
         self.errors_count = 0;
-        self.replies.hold(key);
+        self.replies.hold(key, is_lowered);
         let content = transaction.content.into_vec();
         self.stores.push_back(Box::new(Submission {
             transaction: key,

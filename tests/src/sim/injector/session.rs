@@ -65,6 +65,7 @@ pub(super) struct Session {
     manners: Manners,
     eight_bit: bool,
     xverp: bool,
+    priorities: bool,
     replies: u64,
     messages: u32,
     pause: Option<Duration>,
@@ -93,6 +94,7 @@ impl Session {
             manners,
             eight_bit: false,
             xverp: false,
+            priorities: false,
             replies: 0,
             messages: 0,
             pause: None,
@@ -225,6 +227,7 @@ impl Session {
 
     fn mail(&self, letter: &Letter) -> String {
         let body = if self.eight_bit && letter.has_eight_bit() { " BODY=8BITMIME" } else { "" };
+        let body = format!("{body}{}", self.priority(letter));
         match letter.verp.map(|verp| (verp, verp.to_bytes())) {
             Some((Verp::QMAIL, _)) => {
                 let (local, domain) = letter.sender.split_once('@').expect("a VERP letter has a sender");
@@ -242,6 +245,15 @@ impl Session {
                 )
             }
             _ => format!("MAIL FROM:<{}>{body}\r\n", letter.sender),
+        }
+    }
+
+    /// Letters of all lanes: the rest are bulk with VERP, and normal without.
+    fn priority(&self, letter: &Letter) -> &'static str {
+        match letter.token % 4 {
+            1 if self.priorities => " MT-PRIORITY=4",
+            2 if self.priorities => " MT-PRIORITY=-4",
+            _ => "",
         }
     }
 
@@ -327,6 +339,7 @@ impl Session {
         self.manners.chunking &= offers("CHUNKING");
         self.eight_bit = offers("8BITMIME");
         self.xverp = offers("XVERP");
+        self.priorities = offers("MT-PRIORITY");
     }
 
     fn on_rcpt(&mut self, io: &mut Io<'_>, at: usize, code: u16) {

@@ -1,0 +1,188 @@
+//! What is ready for one site, in lanes: urgent mail goes before normal, normal before bulk, and none waits for ever.
+//!
+//! Each lane has ranges of its own, names at hand of its own and a read of its own, so that nothing of a bulk list, not
+//! even the disk reading its next window, stands before an urgent message. Within a lane the windows of its ranges
+//! take turns. Pure. Bound: as many ranges as are owed, one window of names a lane.
+
+use message::Lane;
+use queue::Range;
+use queue::fanout::OpenRange;
+use std::collections::VecDeque;
+
+/// Every so many picks one goes to the next lower lane that has work, and every so many of those one goes lower
+/// still. At 8 a flood of urgent mail costs it an eighth of the connections at most, and the lane below it still moves
+/// at a seventh of its speed, so that no message comes near its lifetime for want of a turn.
+const STEP_DOWN: u32 = 8;
+
+/// The work of one lane.
+#[derive(Debug, Default)]
+pub(crate) struct LaneQueue {
+    pub(crate) ranges: VecDeque<Range>,
+    /// Ranges whose names are at hand; the first is handed out.
+    pub(crate) open: VecDeque<OpenRange>,
+    /// Names of its next range are being read.
+    pub(crate) loading: bool,
+}
+
+impl LaneQueue {
+    fn has_work(&self) -> bool {
+        !self.open.is_empty() || !self.ranges.is_empty()
+    }
+
+    /// True if a delivery can be had from it, or a read begun.
+    fn is_takeable(&self) -> bool {
+        !self.open.is_empty() || (!self.loading && !self.ranges.is_empty())
+    }
+
+    /// The ranges that fulfil `is_out` leave it, names at hand or not.
+    pub(crate) fn take_out(&mut self, is_out: impl Fn(&Range) -> bool, out: &mut Vec<Range>) {
+        if !self.iter().any(|range| is_out(&range)) {
+            return;
+        }
+        self.ranges.retain(|range| {
+            let goes = is_out(range);
+            out.extend(goes.then_some(*range));
+            !goes
+        });
+        self.open.retain(|open| {
+            let goes = is_out(&open.range());
+            out.extend(goes.then_some(open.range()));
+            !goes
+        });
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Range> {
+        self.open.iter().map(OpenRange::range).chain(self.ranges.iter().copied())
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: [LaneQueue; Lane::ALL.len()],
+    /// Picks so far.
+    picks: u32,
+}
+
+impl Lanes {
+    pub(crate) fn get_mut(&mut self, lane: Lane) -> &mut LaneQueue {
+        &mut self.lanes[lane.index()]
+    }
+
+    pub(crate) fn each_mut(&mut self) -> impl Iterator<Item = &mut LaneQueue> {
+        self.lanes.iter_mut()
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.lanes.iter().any(LaneQueue::has_work)
+    }
+
+    /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
+    pub(crate) fn has_more_than(&self, count: u32) -> bool {
+        let mut sum = 0u32;
+        self.ranges().any(|range| {
+            sum = sum.saturating_add(range.count);
+            sum > count
+        })
+    }
+
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.lanes.iter().flat_map(LaneQueue::iter)
+    }
+
+    /// The lane whose turn it is, of those that have something. Three look-ups, no allocation.
+    pub(crate) fn next(&self) -> Option<Lane> {
+        let mut takeable = Lane::ALL.into_iter().filter(|lane| self.lanes[lane.index()].is_takeable());
+        let mut found = takeable.next()?;
+        let mut turn = self.picks;
+        while turn % STEP_DOWN == STEP_DOWN - 1
+            && let Some(lower) = takeable.next()
+        {
+            (found, turn) = (lower, turn / STEP_DOWN);
+        }
+        Some(found)
+    }
+
+    /// The names of one transaction were handed out: the next has its turn.
+    pub(crate) fn note_pick(&mut self) {
+        self.picks = self.picks.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use queue::MessageKey;
+    use queue::range::DomainKey;
+
+    fn range(message: u32, count: u32) -> Range {
+        let (message, domain) = (MessageKey(message), DomainKey(0));
+        Range { message, domain, first: 0, count, name_offset: 0, attempts: 0 }
+    }
+
+    fn with_work(lanes: &[Lane]) -> Lanes {
+        let mut all = Lanes::default();
+        lanes.iter().for_each(|lane| all.get_mut(*lane).ranges.push_back(range(0, 1)));
+        all
+    }
+
+    /// How often each lane is picked.
+    fn picks(lanes: &mut Lanes, count: u32) -> [u32; 3] {
+        let mut got = [0; 3];
+        for _ in 0..count {
+            got[lanes.next().unwrap().index()] += 1;
+            lanes.note_pick();
+        }
+        got
+    }
+
+    #[test]
+    fn urgent_goes_first_and_lower_lanes_do_not_starve() {
+        assert_eq!(picks(&mut with_work(&Lane::ALL), 512), [448, 56, 8]);
+        assert_eq!(picks(&mut with_work(&[Lane::Urgent, Lane::Bulk]), 512), [448, 0, 64]);
+        assert_eq!(picks(&mut with_work(&[Lane::Normal, Lane::Bulk]), 512), [0, 448, 64]);
+    }
+
+    #[test]
+    fn lone_lane_has_every_turn() {
+        for lane in Lane::ALL {
+            assert_eq!(picks(&mut with_work(&[lane]), 100)[lane.index()], 100);
+        }
+        assert_eq!(Lanes::default().next(), None);
+    }
+
+    #[test]
+    fn urgent_mail_waits_at_most_one_turn() {
+        let mut lanes = with_work(&[Lane::Bulk]);
+        for _ in 0..100 {
+            lanes.note_pick();
+            lanes.get_mut(Lane::Urgent).ranges.push_back(range(1, 1));
+            let first = lanes.next();
+            lanes.note_pick();
+            assert!(first == Some(Lane::Urgent) || lanes.next() == Some(Lane::Urgent));
+            lanes.get_mut(Lane::Urgent).ranges.clear();
+        }
+    }
+
+    #[test]
+    fn read_of_one_lane_holds_up_no_other() {
+        let mut lanes = with_work(&Lane::ALL);
+        lanes.get_mut(Lane::Urgent).loading = true;
+        assert_eq!(lanes.next(), Some(Lane::Normal));
+        lanes.get_mut(Lane::Normal).loading = true;
+        assert_eq!(lanes.next(), Some(Lane::Bulk));
+        lanes.get_mut(Lane::Bulk).loading = true;
+        assert_eq!((lanes.next(), lanes.has_work()), (None, true));
+    }
+
+    #[test]
+    fn what_is_taken_out_is_taken_from_where_it_stands() {
+        let mut lanes = with_work(&[]);
+        lanes.get_mut(Lane::Bulk).ranges.extend([range(1, 5), range(2, 7), range(1, 9)]);
+        let mut out = Vec::new();
+        lanes.each_mut().for_each(|lane| lane.take_out(|range| range.message == MessageKey(1), &mut out));
+        assert_eq!(out, [range(1, 5), range(1, 9)]);
+        assert_eq!(lanes.ranges().collect::<Vec<_>>(), [range(2, 7)]);
+        assert!(lanes.has_more_than(6) && !lanes.has_more_than(7));
+    }
+}
