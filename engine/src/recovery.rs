@@ -5,6 +5,7 @@
 //! what another core's message is owed; then each core reads the segments of its partitions.
 
 use message::UnixMillis;
+use queue::Attempts;
 use queue::journal::{self, Fold, JournalFile, Left, Mark, Span, Waiting};
 use queue::log::SegmentSource;
 use queue::log::record::{Head, Meta};
@@ -134,7 +135,7 @@ pub(crate) fn what_is_left(head: &Head, meta: &[u8], fold: &Fold) -> Vec<(String
         .map(|group| Waiting {
             span: Span { id: head.id, first: group.first, count: group.count },
             name_offset: group.name_offset,
-            attempts: 0,
+            attempts: Attempts::NONE,
             due: UnixMillis(0),
         })
         .collect();

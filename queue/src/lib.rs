@@ -17,5 +17,5 @@ pub mod schedule;
 pub mod site_table;
 pub mod store;
 
-pub use range::Range;
+pub use range::{Attempts, Range};
 pub use store::MessageKey;

@@ -181,7 +181,7 @@ fn visit_message(head: Head, meta: &[u8], journals: &Journals, visitor: Visitor<
     for (domain, waiting) in &left {
         let sums = domains.entry(domain).or_default();
         sums.0 += u64::from(waiting.span.count);
-        sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
+        sums.1 += if waiting.attempts.count() > 0 { u64::from(waiting.span.count) } else { 0 };
     }
     let now = clock::wall();
     let next_due =

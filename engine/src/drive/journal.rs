@@ -363,7 +363,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.sites.ranges().for_each(|range| add(&range, now));
         self.letters.loading().for_each(|range| add(range, now));
         self.outbound.ranges().for_each(|range| add(&range, now));
-        self.failing.iter().for_each(|(_, failing)| add(&failing.range, now));
+        self.failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         self.shares.lent().for_each(|range| add(range, now));
         owed
     }

@@ -11,13 +11,13 @@ use crate::recovery::{
     Journals, RecoverError, SegmentFile, io_error, numbered, partition_folder, what_is_left,
 };
 use bytes::Bytes;
-use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
+use message::{ContentFacts, Envelope, MessageId, ReversePath, Verp};
 use queue::fanout::Letter;
 use queue::journal::{Span, Waiting};
 use queue::log::record::{Head, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
 use queue::log::{AppendToken, Log, LogConfig, LogOutput, SegmentNumber, scan_segment};
-use queue::{MessageKey, Range};
+use queue::{Attempts, MessageKey, Range};
 use ring::{Access, File, Ring};
 use slab::Slab;
 use smtp_in::Stored;
@@ -358,7 +358,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 first: group.first,
                 count: group.count,
                 name_offset: group.name_offset,
-                attempts: 0,
+                attempts: Attempts::NONE,
             };
             self.offer_range(range);
         }
@@ -473,9 +473,5 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The id of the last message that may be committed so far: what a whole state covers.
     pub(crate) fn covers(&self, partition: u8) -> Option<MessageId> {
         Some(self.logs.partitions.get(&partition)?.log.committed())
-    }
-
-    pub(crate) fn arrived(&self, key: MessageKey) -> UnixMillis {
-        self.store.get(key).map_or(self.wall, |queued| queued.arrived)
     }
 }
