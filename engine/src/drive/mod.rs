@@ -1,6 +1,7 @@
 //! Between the machines and the ring: one file per box. Each is a handful of `impl Core` methods that feed a machine
 //! with what happened and turn what it wants into submissions; none decides what mail means.
 
+pub(crate) mod expiry;
 pub(crate) mod intake;
 pub(crate) mod journal;
 pub(crate) mod letters;

@@ -64,8 +64,40 @@ pub(crate) struct LocalSite {
 }
 
 impl LocalSite {
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         !self.open.is_empty() || !self.queue.is_empty()
+    }
+
+    /// The operator wants nothing to go there.
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.snapshot().slots == 0
+    }
+
+    /// Takes out what `is_due` says of `most` ranges from place `from` of the queue on, and, from its beginning, of
+    /// the open ones. Returns how many of the queue it looked at. The others keep their order.
+    pub(crate) fn take_out(
+        &mut self,
+        from: usize,
+        most: usize,
+        is_due: impl Fn(&Range) -> bool,
+    ) -> (usize, Vec<Range>, Vec<OpenRange>) {
+        let mut open = Vec::new();
+        if from == 0 && self.open.iter().any(|open| is_due(&open.range())) {
+            let (due, kept): (Vec<_>, Vec<_>) = self.open.drain(..).partition(|open| is_due(&open.range()));
+            (open, self.open) = (due, kept.into());
+        }
+        let from = from.min(self.queue.len());
+        let end = self.queue.len().min(from.saturating_add(most));
+        if !self.queue.range(from..end).any(&is_due) {
+            return (end - from, Vec::new(), open);
+        }
+        self.queue.rotate_left(from);
+        let (due, kept): (Vec<Range>, Vec<Range>) = self.queue.drain(..end - from).partition(&is_due);
+        for range in kept.into_iter().rev() {
+            self.queue.push_front(range);
+        }
+        self.queue.rotate_right(from);
+        (end - from, due, open)
     }
 
     /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
@@ -95,6 +127,11 @@ impl Sites {
 
     pub(crate) fn get_mut(&mut self, key: SiteKey) -> &mut LocalSite {
         &mut self.sites[key.0 as usize]
+    }
+
+    /// Sites are numbered up to this; none is ever forgotten.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.sites.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn keys(&self) -> Vec<SiteKey> {
@@ -152,7 +189,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Finds out where a domain's mail goes; at once if the configuration says so.
-    fn ask(&mut self, key: DomainKey) {
+    pub(crate) fn ask(&mut self, key: DomainKey) {
         let name = Arc::clone(&self.domains.get(key).name);
         let target = match self.settings.config.routes.route(&name) {
             Route::Relay(Relay { host: RelayHost::Address(ip), port }) => {
@@ -283,7 +320,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.halted || self.stop != Stop::Running {
             return;
         }
-        self.fail_expired(key);
         if self.site_waits(key) {
             return self.return_borrowed(key);
         }
@@ -403,27 +439,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     pub(crate) fn site_throttles(&mut self, key: SiteKey) {
         self.sites.get(key).shared.report(self.now, Health::Throttled);
-    }
-
-    /// At a site in trouble, mail past its lifetime gets no further chance.
-    fn fail_expired(&mut self, key: SiteKey) {
-        let Some(trouble) = self.sites.get(key).trouble.clone() else { return };
-        let expired: VecDeque<Range> = {
-            let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
-            let is_expired = |range: &Range| {
-                store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall)
-            };
-            let site = self.sites.get_mut(key);
-            if !site.queue.iter().any(is_expired) {
-                return;
-            }
-            let (expired, kept) = site.queue.drain(..).partition(is_expired);
-            site.queue = kept;
-            expired
-        };
-        for range in expired {
-            self.conclude_range(range, Verdict::Deferred(trouble.clone()));
-        }
     }
 
     /// What another core lent us for a site that waits goes back to wait there.
