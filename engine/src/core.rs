@@ -9,6 +9,7 @@ use crate::crossing::{Crossing, Mail};
 use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::compact::Compaction;
+use crate::drive::expiry::Expiry;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -32,7 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait of an idle core: how late it may notice that the disk has room again.
+/// Longest wait of an idle core: how late it may notice that the disk has room again, or that mail is past its time.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What an operation was for. Packed into a [`Token`]: kind, generation of the place, place.
@@ -135,6 +136,7 @@ pub struct Core<R, C> {
     pub(crate) schedule: Schedule,
     pub(crate) domains: Domains,
     pub(crate) sites: Sites,
+    pub(crate) expiry: Expiry,
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
     pub(crate) shares: Shares,
@@ -181,6 +183,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             schedule: Schedule::default(),
             domains: Domains::default(),
             sites: Sites::default(),
+            expiry: Expiry::new(now),
             outbound: Outbound::default(),
             shares: Shares::default(),
             failing: slab::Slab::new(),
@@ -231,6 +234,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_aside();
         self.run_logs();
         self.run_schedule();
+        self.run_expiry();
         self.run_sites();
         self.flush_journal();
         self.run_delivery_log();

@@ -109,6 +109,15 @@ impl Domains {
         self.domains.get_mut(key.0 as usize).filter(|domain| &*domain.name == name)
     }
 
+    /// Domains have numbers below this.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.domains.capacity()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn try_get_mut(&mut self, key: DomainKey) -> Option<&mut Domain> {
+        self.domains.get_mut(key.0 as usize)
+    }
+
     pub(crate) fn get_mut(&mut self, key: DomainKey) -> &mut Domain {
         &mut self.domains[key.0 as usize]
     }

@@ -41,6 +41,8 @@ counters! {
     failed,
     /// Bounces written
     bounces,
+    /// Warnings of a delay written
+    warnings,
     /// Connections taken
     connections_in,
     /// Connections made

@@ -6,6 +6,7 @@
 //! have them), all cores at the same time.
 
 use message::UnixMillis;
+use queue::Attempts;
 use queue::journal::{self, Fold, FoldBuilder, Origin, Span, Waiting};
 use queue::log::record::{Group, Head, Meta};
 use queue::log::{Groups, record};
@@ -198,5 +199,5 @@ pub(crate) fn visit_left(
 /// All recipients of a group, none tried.
 fn all_of(head: &Head, group: &Group<'_>) -> Waiting {
     let span = Span { id: head.id, first: group.first, count: group.count };
-    Waiting { span, name_offset: group.name_offset, attempts: 0, due: UnixMillis(0) }
+    Waiting { span, name_offset: group.name_offset, attempts: Attempts::NONE, due: UnixMillis(0) }
 }

@@ -1,8 +1,8 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
-use crate::config::Config;
+use crate::config::{Config, Retry, RetrySchedule};
 use message::VerpKey;
-use queue::schedule::RetryPolicy;
+use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,10 +41,7 @@ impl Settings {
                 window_max: config.delivery.window_max,
                 transactions_max: config.delivery.messages_per_connection,
             }),
-            retry: RetryPolicy {
-                quadratic_secs: config.retry.quadratic_secs,
-                lifetime_secs: config.retry.lifetime_secs,
-            },
+            retry: retry_policy(&config.retry),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,
@@ -67,6 +64,25 @@ impl Settings {
 fn log_salt(secret: &[u8; 32]) -> u64 {
     let (words, _) = secret.as_chunks::<8>();
     words.iter().fold(0, |salt, word| salt ^ u64::from_le_bytes(*word))
+}
+
+fn retry_policy(retry: &Retry) -> RetryPolicy {
+    let curve = match retry.schedule {
+        RetrySchedule::Quadratic => Curve::Quadratic { secs: retry.quadratic_secs },
+        RetrySchedule::List => Curve::List(retry.list_secs.clone()),
+        RetrySchedule::Exponential => Curve::Exponential(Exponential {
+            first_secs: retry.first_secs,
+            factor_permille: permille(retry.factor),
+            max_secs: retry.max_secs,
+            jitter_permille: permille(retry.jitter),
+        }),
+    };
+    RetryPolicy { curve, lifetime_secs: retry.lifetime_secs, warn_after_secs: retry.warn_after_secs }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the configuration allows 0 to 100")]
+fn permille(part: f64) -> u64 {
+    (part * 1000.0).round() as u64
 }
 
 fn intake_policy(config: &Config) -> smtp_in::Policy {

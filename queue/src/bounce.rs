@@ -1,11 +1,11 @@
-//! Collects recipients that failed for good until their sender can be told.
+//! Collects recipients that failed for good, or are long delayed, until their sender can be told.
 //!
-//! With VERP each recipient's bounce goes to a reverse-path of its own, at once. Without, one notification names all
-//! that failed close together: it goes out when `recipients_max` have gathered or `delay` has passed since the first.
+//! With VERP each recipient's notification goes to a reverse-path of its own, at once. Without, one names all that
+//! met the same fate close together: it goes out when `recipients_max` have gathered or `delay` has passed since the first.
 //! Nobody is told about mail with the null reverse-path (RFC 5321 §6.1). Bound: `recipients_max` per message at work.
 
 use crate::fanout::Letter;
-use message::dsn::FailedRecipient;
+use message::dsn::{Action, ReportedRecipient};
 use message::{MessageId, ReversePath};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,26 +24,27 @@ impl Default for BounceConfig {
     }
 }
 
-/// A recipient that failed, and the mark that is owed for it once its bounce is durable.
+/// A recipient to be told about, and the mark that is owed for it once the notification is durable.
 #[derive(Clone, Debug)]
-pub struct Failure<M> {
-    pub failed: FailedRecipient,
+pub struct Notice<M> {
+    pub reported: ReportedRecipient,
     pub mark: M,
 }
 
-/// A bounce to be written: a message of our own to `to`.
+/// A notification to be written: a message of our own to `to`.
 #[derive(Debug)]
 pub struct Bounce<M> {
     pub letter: Arc<Letter>,
     pub to: ReversePath,
-    pub failures: Vec<Failure<M>>,
+    pub action: Action,
+    pub notices: Vec<Notice<M>>,
 }
 
 /// See the module. `M` is what the caller needs to settle the recipient afterwards.
 #[derive(Debug)]
 pub struct Bounces<M> {
     config: BounceConfig,
-    gathering: HashMap<MessageId, (Instant, Bounce<M>)>,
+    gathering: HashMap<(MessageId, Action), (Instant, Bounce<M>)>,
     ready: Vec<Bounce<M>>,
 }
 
@@ -52,20 +53,27 @@ impl<M> Bounces<M> {
         Bounces { config, gathering: HashMap::new(), ready: Vec::new() }
     }
 
-    /// `to` is where this recipient's bounce goes: its VERP reverse-path, or the message's.
-    pub fn push(&mut self, now: Instant, letter: &Arc<Letter>, to: ReversePath, failure: Failure<M>) {
+    /// `to` is where this recipient's notification goes: its VERP reverse-path, or the message's.
+    pub fn push(
+        &mut self,
+        now: Instant,
+        letter: &Arc<Letter>,
+        to: ReversePath,
+        action: Action,
+        notice: Notice<M>,
+    ) {
         let letter = Arc::clone(letter);
         if letter.verp.is_some() {
-            self.ready.push(Bounce { letter, to, failures: vec![failure] });
+            self.ready.push(Bounce { letter, to, action, notices: vec![notice] });
             return;
         }
-        let id = letter.id;
+        let key = (letter.id, action);
         let due = now + self.config.delay;
-        let (_, bounce) =
-            self.gathering.entry(id).or_insert_with(|| (due, Bounce { letter, to, failures: Vec::new() }));
-        bounce.failures.push(failure);
-        if bounce.failures.len() >= self.config.recipients_max {
-            self.ready.extend(self.gathering.remove(&id).map(|(_, bounce)| bounce));
+        let begin = || (due, Bounce { letter, to, action, notices: Vec::new() });
+        let (_, bounce) = self.gathering.entry(key).or_insert_with(begin);
+        bounce.notices.push(notice);
+        if bounce.notices.len() >= self.config.recipients_max {
+            self.ready.extend(self.gathering.remove(&key).map(|(_, bounce)| bounce));
         }
     }
 
@@ -75,7 +83,7 @@ impl<M> Bounces<M> {
             let due = self.gathering.extract_if(|_, (due, _)| *due <= now).map(|(_, (_, bounce))| bounce);
             self.ready.extend(due);
             // Not in the order of a hash table: two runs from one seed must do the same.
-            self.ready.sort_by_key(|bounce| std::cmp::Reverse(bounce.letter.id));
+            self.ready.sort_by_key(|bounce| std::cmp::Reverse((bounce.letter.id, bounce.action)));
         }
         self.ready.pop()
     }
@@ -105,18 +113,19 @@ mod tests {
         ))
     }
 
-    fn failure(mark: u32) -> Failure<u32> {
+    fn notice(mark: u32) -> Notice<u32> {
         let reply = Reply::ours(550, (5, 1, 1), "no");
-        Failure { failed: FailedRecipient { recipient: "a@b.test".into(), remote_host: None, reply }, mark }
+        let reported = ReportedRecipient { recipient: "a@b.test".into(), remote_host: None, reply };
+        Notice { reported, mark }
     }
 
     #[test]
     fn verp_bounces_go_out_one_by_one_at_once() {
         let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
-        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, failure(1));
-        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, failure(2));
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Failed, notice(1));
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Failed, notice(2));
         assert_eq!(
-            (bounces.pop(now).unwrap().failures.len(), bounces.pop(now).unwrap().failures.len()),
+            (bounces.pop(now).unwrap().notices.len(), bounces.pop(now).unwrap().notices.len()),
             (1, 1)
         );
         assert!(bounces.is_empty());
@@ -126,13 +135,25 @@ mod tests {
     fn other_bounces_wait_for_company() {
         let (mut bounces, now) =
             (Bounces::new(BounceConfig { recipients_max: 3, delay: Duration::from_secs(1) }), Instant::now());
-        bounces.push(now, &letter(None), ReversePath::Null, failure(1));
+        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(1));
         assert!(bounces.pop(now).is_none());
         assert_eq!(bounces.poll_timeout(), Some(now + Duration::from_secs(1)));
-        bounces.push(now, &letter(None), ReversePath::Null, failure(2));
-        bounces.push(now, &letter(None), ReversePath::Null, failure(3));
-        assert_eq!(bounces.pop(now).unwrap().failures.len(), 3);
-        bounces.push(now, &letter(None), ReversePath::Null, failure(4));
-        assert_eq!(bounces.pop(now + Duration::from_secs(1)).unwrap().failures.len(), 1);
+        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(2));
+        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(3));
+        assert_eq!(bounces.pop(now).unwrap().notices.len(), 3);
+        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(4));
+        assert_eq!(bounces.pop(now + Duration::from_secs(1)).unwrap().notices.len(), 1);
+    }
+
+    #[test]
+    fn warnings_and_bounces_of_one_message_are_two_letters() {
+        let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
+        let delayed = Action::Delayed { until: UnixMillis(9) };
+        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(1));
+        bounces.push(now, &letter(None), ReversePath::Null, delayed, notice(2));
+        bounces.push(now, &letter(None), ReversePath::Null, delayed, notice(3));
+        let later = now + Duration::from_secs(1);
+        let mut next = || bounces.pop(later).map(|bounce| (bounce.action, bounce.notices.len()));
+        assert_eq!((next(), next(), next()), (Some((Action::Failed, 1)), Some((delayed, 2)), None));
     }
 }

@@ -144,7 +144,7 @@ impl OpenRange {
 #[expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 mod tests {
     use super::*;
-    use crate::range::DomainKey;
+    use crate::range::{Attempts, DomainKey};
     use crate::store::MessageKey;
 
     fn open(names: &[&str], count: u32, cut: usize) -> OpenRange {
@@ -166,7 +166,7 @@ mod tests {
             first: 7,
             count,
             name_offset: 110,
-            attempts: 0,
+            attempts: Attempts::NONE,
         };
         OpenRange::new(range, Arc::new(letter), Bytes::from(window), 100)
     }

@@ -13,6 +13,7 @@ pub mod fold;
 
 pub use fold::{Fold, FoldBuilder, Origin};
 
+use crate::range::Attempts;
 use crate::source::{ReadError, Source, Window};
 use message::{MessageId, UnixMillis};
 
@@ -48,7 +49,7 @@ pub struct Span {
 pub struct Waiting {
     pub span: Span,
     pub name_offset: u32,
-    pub attempts: u16,
+    pub attempts: Attempts,
     /// 0: at once.
     pub due: UnixMillis,
 }
@@ -252,7 +253,7 @@ fn encode(mark: &Mark, out: &mut Vec<u8>) {
             let kind = if matches!(mark, Mark::Owed(_)) { KIND_OWED } else { KIND_DEFERRED };
             span(kind, &waiting.span, out);
             out.extend_from_slice(&waiting.name_offset.to_le_bytes());
-            out.extend_from_slice(&waiting.attempts.to_le_bytes());
+            out.extend_from_slice(&waiting.attempts.to_bits().to_le_bytes());
             out.extend_from_slice(&waiting.due.0.to_le_bytes());
         }
         Mark::StateBegins { covers } => {
@@ -282,7 +283,7 @@ fn decode(bytes: &mut &[u8]) -> Option<Mark> {
     let waiting = || Waiting {
         span: span(),
         name_offset: word(17),
-        attempts: u16::from_le_bytes([mark[21], mark[22]]),
+        attempts: Attempts::from_bits(u16::from_le_bytes([mark[21], mark[22]])),
         due: UnixMillis(long(23)),
     };
     Some(match kind {
@@ -439,7 +440,7 @@ mod tests {
         Waiting {
             span: span(first, count),
             name_offset: first * 10,
-            attempts,
+            attempts: Attempts::new(attempts),
             due: UnixMillis(u64::from(attempts) * 1000),
         }
     }
@@ -596,6 +597,18 @@ mod tests {
         marks.reverse();
         assert_eq!(forward, left(&[marks]));
         assert_eq!(forward, (vec![waiting(0, 3, 0), waiting(3, 1, 2), waiting(5, 1, 0), waiting(6, 4, 0)]));
+    }
+
+    #[test]
+    fn mark_of_a_warning_beats_the_one_it_repeats() {
+        let waits = waiting(3, 1, 2);
+        let warned = Waiting { attempts: waits.attempts.warned(), ..waits };
+        let marks = vec![Mark::Deferred(warned), Mark::Deferred(waits)];
+        let left = left(&[marks]);
+        assert!(left.contains(&warned) && !left.contains(&waits));
+        let mut bytes = Vec::new();
+        encode(&Mark::Deferred(warned), &mut bytes);
+        assert_eq!(decode(&mut &bytes[..]), Some(Mark::Deferred(warned)));
     }
 
     #[test]

@@ -18,5 +18,5 @@ pub mod site_table;
 pub mod source;
 pub mod store;
 
-pub use range::Range;
+pub use range::{Attempts, Range};
 pub use store::MessageKey;

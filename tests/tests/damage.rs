@@ -191,6 +191,20 @@ fn a_rotten_octet_of_a_record_head_costs_that_message_alone() {
     delivers_the_rest(stopped, relay, 0);
 }
 
+#[test]
+fn content_that_rots_while_it_waits_is_told_to_its_sender_at_the_end_of_its_life() {
+    let (sink, returns) = (Sink::start(&["--fault", "rcpt=450:1"]), Sink::start(&[]));
+    let setup = Setup::new().relay(sink.address).with("routes.here.test", returns.address.to_string());
+    let daemon = setup.with("storage.cache_max", 0).with("retry.lifetime_secs", 15).start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test"]);
+    daemon.wait_for_at_least("deferred", 1, RUN_MAX);
+    damage(&files(&daemon.setup.queue(), "data-"), b"Hello", 2);
+    daemon.wait_until_said("its time is over, its sender is told");
+    daemon.wait_for("bounces", 1, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!(returns.end().forward_paths(), BTreeSet::from(["ann@here.test".to_owned()]));
+}
+
 /// A fan-out that was killed half-way, its journal damaged, and what it said at the next start.
 fn with_a_rotten_journal() -> String {
     const COUNT: u64 = 20_000;

@@ -141,6 +141,89 @@ fn mail_that_nobody_takes_is_bounced_at_the_end_of_its_life() {
     assert_eq!(returns.end().forward_paths(), BTreeSet::from(["ann@here.test".to_owned()]));
 }
 
+#[test]
+fn mail_for_a_dead_host_is_bounced_at_the_end_of_its_life() {
+    let address =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let returns = Sink::start(&[]);
+    let setup = Setup::new().relay(address).with("routes.here.test", returns.address.to_string());
+    let daemon = setup.with("retry.lifetime_secs", 3).start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test", "eve@there.test"]);
+    daemon.wait_for("failed", 2, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!(daemon.metric("bounces"), 1);
+    assert_eq!(returns.end().forward_paths(), BTreeSet::from(["ann@here.test".to_owned()]));
+}
+
+// ---- warnings ----
+
+#[test]
+fn sender_is_warned_of_a_delay_once_even_over_a_restart_and_told_of_the_end() {
+    let (sink, returns) = (Sink::start(&["--fault", "rcpt=450:1"]), Sink::start(&[]));
+    let setup = Setup::new().relay(sink.address).with("routes.here.test", returns.address.to_string());
+    let setup = setup.with("retry.warn_after_secs", 1).with("retry.lifetime_secs", 20);
+    let daemon = setup.start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test", "eve@there.test"]);
+    // What has arrived was durable, and so was marked in the same turn, before it was sent.
+    returns.wait_for_deliveries(1, RUN_MAX);
+    assert_eq!((daemon.metric("warnings"), daemon.metric("bounces")), (1, 0), "one letter names both");
+    let deferred = daemon.metric("deferred");
+    daemon.wait_for_at_least("deferred", deferred + 2, RUN_MAX);
+    assert_eq!(daemon.metric("warnings"), 1);
+    let daemon = daemon.kill().restart();
+    daemon.wait_for("bounces", 1, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!(daemon.metric("warnings"), 0);
+    let told = returns.end();
+    assert_eq!(told.deliveries().len(), 2, "a warning and a bounce");
+    assert!(told.deliveries().iter().all(|letter| letter.reverse_path == "<>"));
+    assert_eq!(told.forward_paths(), BTreeSet::from(["ann@here.test".to_owned()]));
+}
+
+#[test]
+fn each_late_recipient_of_a_list_is_told_of_at_its_own_return_path() {
+    const COUNT: u64 = 50;
+    let (sink, returns) = (Sink::start(&["--fault", "rcpt=450:1"]), Sink::start(&[]));
+    let setup = Setup::new().relay(sink.address).with("routes.loadgen.test", returns.address.to_string());
+    let setup = setup.with("retry.warn_after_secs", 1).with("retry.lifetime_secs", 10);
+    let daemon = setup.start();
+    fan_out(&daemon, COUNT);
+    daemon.wait_for("failed", COUNT, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    let metrics = daemon.metrics();
+    assert_eq!((metrics["warnings"], metrics["bounces"]), (COUNT, COUNT));
+    let told = returns.end();
+    assert_eq!(told.counters.recipients, 2 * COUNT);
+    let everybody = recipients(COUNT).map(|recipient| return_path_of(&recipient)).collect();
+    assert_eq!(told.forward_paths(), everybody);
+}
+
+#[test]
+fn sender_is_warned_of_a_delay_at_a_dead_host() {
+    let address =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let returns = Sink::start(&[]);
+    let setup = Setup::new().relay(address).with("routes.here.test", returns.address.to_string());
+    let setup = setup.with("retry.warn_after_secs", 1).with("retry.lifetime_secs", 3600);
+    let daemon = setup.with("delivery.backoff_secs", 600).start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test", "eve@there.test"]);
+    daemon.client().deliver("", &["bob@there.test"]);
+    returns.wait_for_deliveries(1, RUN_MAX);
+    daemon.wait_for_at_least("deferred", 3, RUN_MAX);
+    assert_eq!((daemon.metric("warnings"), daemon.metric("queued_recipients")), (1, 3));
+}
+
+#[test]
+fn nobody_is_warned_of_mail_from_nobody() {
+    let sink = Sink::start(&["--fault", "rcpt=450:1"]);
+    let setup = Setup::new().relay(sink.address).with("retry.lifetime_secs", 4);
+    let daemon = setup.with("retry.warn_after_secs", 1).start();
+    daemon.client().deliver("", &["bob@there.test"]);
+    daemon.wait_for("failed", 1, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!((daemon.metric("warnings"), daemon.metric("bounces")), (0, 0));
+}
+
 // ---- limits and hosts ----
 
 #[test]

@@ -71,6 +71,10 @@ impl Life {
             // One core has the only connection to a site, and the others their mail for it.
             config.delivery.connections_max = 1;
         }
+        Life::begin_with(world, cores, config)
+    }
+
+    fn begin_with(world: &World, cores: usize, config: Config) -> Life {
         let settings = Arc::new(Settings::new(config, &[7; 32]));
         let crossing = Arc::new(Crossing::new(cores));
         let mut rings: Vec<SimRing> = (0..cores).map(|_| world.ring()).collect();
@@ -116,6 +120,18 @@ impl Life {
             answer(&resolver, &crossing);
         };
         world.run(&mut self.cores, span, turn, is_over)
+    }
+
+    /// Lives without anybody to answer questions.
+    fn live_unanswered(&mut self, world: &World, span: Duration) {
+        let turn = |core: &mut SimCore| {
+            core.turn(&mut Vec::new()).unwrap();
+        };
+        world.run(&mut self.cores, span, turn, |_| false);
+    }
+
+    fn failed(&self) -> u64 {
+        self.crossing.counters.iter().map(|counters| counters.failed.get()).sum()
     }
 
     fn owed(&self) -> u64 {
@@ -275,6 +291,53 @@ fn no_250_before_the_sync() {
         assert!(life.finish(&world));
         assert!(world.audit().accepted > 0);
         world.audit().assert_exact();
+    });
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A life of ten minutes: its end is soon, and the grace for the last attempt an hour.
+fn short_lived() -> Config {
+    let mut config = config();
+    config.retry.lifetime_secs = 600;
+    config
+}
+
+#[test]
+fn mail_ends_though_the_name_servers_never_answer() {
+    for_seeds("mail_ends_though_the_name_servers_never_answer", 20, |seed| {
+        let world = World::new(seed, Weather::calm());
+        let domains = spawn_sinks(&world, 3);
+        spawn_injector(&world, 10, domains);
+        let mut life = Life::begin_with(&world, 1, short_lived());
+        life.live_unanswered(&world, HOUR);
+        assert!(
+            life.owed() > 0 && life.failed() == 0,
+            "past its lifetime, mail may still have its last attempt"
+        );
+        // An hour and its lifetime for the mail, then the same for its bounces, which nobody answers for either.
+        life.live_unanswered(&world, 4 * HOUR);
+        assert!(life.owed() == 0 && life.failed() > 0, "{} owed, {} failed", life.owed(), life.failed());
+    });
+}
+
+#[test]
+fn held_mail_outlives_its_lifetime_and_goes_out_when_it_is_released() {
+    for_seeds("held_mail_outlives_its_lifetime_and_goes_out_when_it_is_released", 20, |seed| {
+        let world = World::new(seed, Weather::calm());
+        let domains = spawn_sinks(&world, 3);
+        spawn_injector(&world, 10, domains);
+        let mut held = short_lived();
+        held.delivery.connections_max = 0;
+        let mut life = Life::begin_with(&world, 1, held);
+        life.live(&world, 24 * HOUR);
+        assert!(life.owed() > 0 && life.failed() == 0, "{} owed, {} failed", life.owed(), life.failed());
+        let released = Arc::new(Settings::new(short_lived(), &[7; 32]));
+        life.crossing.send(0, Mail::Reload(released)).unwrap();
+        // Its last attempt: whom a sink asks to wait now has failed. Some sinks do.
+        life.live_until(&world, 4 * HOUR, |_| false);
+        let delivered = life.crossing.counters[0].delivered.get();
+        assert!(life.owed() == 0 && delivered > 0, "{delivered} delivered, {} failed", life.failed());
     });
 }
 

@@ -7,7 +7,7 @@ use message::{ContentFacts, Lane, MessageId, ReversePath, UnixMillis};
 use queue::fanout::{Letter, OpenRange};
 use queue::log::record::{Meta, meta_of};
 use queue::range::DomainKey;
-use queue::{MessageKey, Range};
+use queue::{Attempts, MessageKey, Range};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn open() -> OpenRange {
         first: 0,
         count: group.count,
         name_offset: group.name_offset,
-        attempts: 0,
+        attempts: Attempts::NONE,
     };
     let content = (Bytes::new(), ContentFacts::default());
     let letter = Letter::new(

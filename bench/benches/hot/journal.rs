@@ -2,6 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{MessageId, UnixMillis};
+use queue::Attempts;
 use queue::journal::{Journal, JournalNumber, Mark, Span, Waiting, Writer};
 use std::hint::black_box;
 
@@ -29,7 +30,12 @@ pub(crate) fn marks(criterion: &mut Criterion) {
             for first in 0..MARKS {
                 let span = Span { id: ID, first, count: 1 };
                 let due = UnixMillis(1_700_000_000_000);
-                journal.mark(black_box(&Mark::Deferred(Waiting { span, name_offset: 7, attempts: 1, due })));
+                journal.mark(black_box(&Mark::Deferred(Waiting {
+                    span,
+                    name_offset: 7,
+                    attempts: Attempts::new(1),
+                    due,
+                })));
             }
             frame(&mut journal)
         });

@@ -146,7 +146,7 @@ fn visit(queue: &Path, visitor: Visitor<'_>) -> anyhow::Result<()> {
         for (domain, waiting) in found.left {
             let sums = domains.entry(domain).or_default();
             sums.0 += u64::from(waiting.span.count);
-            sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
+            sums.1 += if waiting.attempts.count() > 0 { u64::from(waiting.span.count) } else { 0 };
         }
         let dues = found.left.iter().map(|(_, waiting)| waiting.due);
         let next_due = dues.filter(|due| *due > now).min().unwrap_or_default();

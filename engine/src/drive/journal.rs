@@ -381,7 +381,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         sites.ranges().for_each(|range| add(&range, at_once));
         letters.loading().for_each(|range| add(range, at_once));
         outbound.ranges().for_each(|range| add(&range, at_once));
-        failing.iter().for_each(|(_, failing)| add(&failing.range, at_once));
+        failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         shares.lent().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
         self.after_put(result);

@@ -34,18 +34,33 @@ impl LaneQueue {
         !self.open.is_empty() || (!self.loading && !self.ranges.is_empty())
     }
 
-    /// The ranges that fulfil `is_out` leave it, names at hand or not.
-    pub(crate) fn take_out(&mut self, is_out: impl Fn(&Range) -> bool, out: &mut Vec<Range>) {
-        if !self.iter().any(|range| is_out(&range)) {
-            return;
+    /// Takes out what `is_due` says of `most` ranges from place `from` on. Returns how many it looked at. The others
+    /// keep their order.
+    pub(crate) fn take_out(
+        &mut self,
+        from: usize,
+        most: usize,
+        is_due: impl Fn(&Range) -> bool,
+        out: &mut Vec<Range>,
+    ) -> usize {
+        let end = self.ranges.len().min(from.saturating_add(most));
+        if !self.ranges.range(from..end).any(&is_due) {
+            return end - from;
         }
-        self.ranges.retain(|range| {
-            let goes = is_out(range);
-            out.extend(goes.then_some(*range));
-            !goes
-        });
+        self.ranges.rotate_left(from);
+        let (due, kept): (Vec<Range>, Vec<Range>) = self.ranges.drain(..end - from).partition(&is_due);
+        for range in kept.into_iter().rev() {
+            self.ranges.push_front(range);
+        }
+        self.ranges.rotate_right(from);
+        out.extend(due);
+        end - from
+    }
+
+    /// As [`LaneQueue::take_out`], of those whose names are at hand.
+    pub(crate) fn take_out_open(&mut self, is_due: impl Fn(&Range) -> bool, out: &mut Vec<Range>) {
         self.open.retain(|open| {
-            let goes = is_out(&open.range());
+            let goes = is_due(&open.range());
             out.extend(goes.then_some(open.range()));
             !goes
         });
@@ -71,6 +86,32 @@ impl Lanes {
 
     pub(crate) fn each_mut(&mut self) -> impl Iterator<Item = &mut LaneQueue> {
         self.lanes.iter_mut()
+    }
+
+    /// Ranges whose names are not at hand, over all lanes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.ranges.len()).sum()
+    }
+
+    /// Takes out what `is_due` says of `most` ranges from place `from` on, counted through all lanes, and, if that is the
+    /// first, of the open ones. Returns how many it looked at: it may be fewer at a lane's end.
+    pub(crate) fn take_out(
+        &mut self,
+        from: usize,
+        most: usize,
+        is_due: impl Fn(&Range) -> bool,
+    ) -> (usize, Vec<Range>) {
+        let (mut out, mut from) = (Vec::new(), from);
+        if from == 0 {
+            self.lanes.iter_mut().for_each(|lane| lane.take_out_open(&is_due, &mut out));
+        }
+        for lane in &mut self.lanes {
+            if from < lane.ranges.len() {
+                return (lane.take_out(from, most, is_due, &mut out), out);
+            }
+            from -= lane.ranges.len();
+        }
+        (0, out)
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -117,7 +158,7 @@ mod tests {
 
     fn range(message: u32, count: u32) -> Range {
         let (message, domain) = (MessageKey(message), DomainKey(0));
-        Range { message, domain, first: 0, count, name_offset: 0, attempts: 0 }
+        Range { message, domain, first: 0, count, name_offset: 0, attempts: queue::Attempts::NONE }
     }
 
     fn with_work(lanes: &[Lane]) -> Lanes {
@@ -179,9 +220,12 @@ mod tests {
     fn what_is_taken_out_is_taken_from_where_it_stands() {
         let mut lanes = with_work(&[]);
         lanes.get_mut(Lane::Bulk).ranges.extend([range(1, 5), range(2, 7), range(1, 9)]);
-        let mut out = Vec::new();
-        lanes.each_mut().for_each(|lane| lane.take_out(|range| range.message == MessageKey(1), &mut out));
-        assert_eq!(out, [range(1, 5), range(1, 9)]);
+        lanes.get_mut(Lane::Urgent).ranges.extend([range(3, 1)]);
+        let is_out = |range: &Range| range.message == MessageKey(1);
+        assert_eq!(lanes.take_out(0, 9, is_out), (1, vec![]), "a lane at a time");
+        assert_eq!(lanes.take_out(2, 9, is_out), (2, vec![range(1, 9)]));
+        assert_eq!(lanes.take_out(1, 1, is_out), (1, vec![range(1, 5)]));
+        lanes.get_mut(Lane::Urgent).ranges.clear();
         assert_eq!(lanes.ranges().collect::<Vec<_>>(), [range(2, 7)]);
         assert!(lanes.has_more_than(6) && !lanes.has_more_than(7));
     }

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
 use bytes::Bytes;
-use message::{Lane, Verdict};
+use message::{Lane, Reply, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
 use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum};
 use queue::store::Queued;
@@ -56,9 +56,9 @@ struct Load {
 #[derive(Debug, Default)]
 struct Parts {
     /// The record from its head on: head, meta part or its beginning.
-    head: Option<Vec<u8>>,
-    content: Option<Vec<u8>>,
-    names: Option<Vec<u8>>,
+    head: Option<Bytes>,
+    content: Option<Bytes>,
+    names: Option<Bytes>,
     /// From the cache, if only names were missing.
     letter: Option<Arc<Letter>>,
 }
@@ -229,7 +229,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let index = (place.index >> 2) as usize;
         let Some(load) = self.letters.loads.get_mut(index) else { return };
         load.pending -= 1;
-        match (result, place.index & 3) {
+        match (result.map(Bytes::from), place.index & 3) {
             (Ok(bytes), 0) => load.parts.head = Some(bytes),
             (Ok(bytes), 1) => load.parts.content = Some(bytes),
             (Ok(bytes), _) => load.parts.names = Some(bytes),
@@ -244,7 +244,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn finish_load(&mut self, load: Load) {
         let Load { purpose, range, parts, failed, location, .. } = load;
         let queued = self.store.get(range.message).copied();
-        match (queued.and_then(|queued| self.assemble(&queued, range, parts)), purpose) {
+        match (queued.and_then(|queued| self.assemble(&queued, range, &parts)), purpose) {
             (Some(open), Purpose::Deliver(site, lane)) => {
                 self.sites.get_mut(site).lanes.get_mut(lane).open.push_back(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
@@ -257,19 +257,38 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (None, purpose) if queued.is_some_and(|queued| queued.location != location) => {
                 self.load(purpose, range);
             }
-            (None, purpose) => self.load_failed(purpose, range, failed),
+            (None, purpose) => {
+                match queued.and_then(|queued| self.envelope_of_expired(&queued, range, &parts)) {
+                    Some(open) => {
+                        self.load_is_over(&purpose);
+                        self.give_up_unread(open, failed);
+                    }
+                    None => self.load_failed(purpose, range, failed),
+                }
+            }
         }
     }
 
-    /// What was read is not what was written: it is set aside. What could not be read the disk may yield later; the
-    /// message stays queued, and the log says which.
+    /// Past its lifetime a message whose content cannot be read fails, if its envelope says whom to tell.
+    fn give_up_unread(&mut self, open: OpenRange, error: Option<io::Error>) {
+        tracing::error!(msg = %open.letter().id, ?error, "the message cannot be read back; its time is over, its sender is told");
+        self.counters.damaged.add(1);
+        let text = "delivery time expired, and the message can no longer be read";
+        self.conclude_open(open, &Verdict::Failed(Reply::ours(554, (5, 4, 7), text)));
+    }
+
+    /// What was read is not what was written: it is set aside. What could not be read the disk may yield later: the
+    /// message stays queued. That holds past its lifetime too if not even the envelope can be read: nobody knows whom
+    /// to tell, so nothing but the operator ends it.
     fn load_failed(&mut self, purpose: Purpose, range: Range, error: Option<io::Error>) {
         self.load_is_over(&purpose);
         let Some(queued) = self.store.get(range.message).copied() else { return };
         let Some(error) = error else { return self.set_aside(&queued, range) };
-        tracing::error!(msg = %queued.id, %error, "the message cannot be read; it is tried again in an hour");
+        let Queued { id, arrived, .. } = queued;
+        tracing::error!(msg = %id, %error, "the message cannot be read; it is tried again in an hour, or at the end of its lifetime");
         self.counters.damaged.add(1);
-        self.schedule.push(range, self.wall.plus_secs(3600));
+        let (again, expiry) = (self.wall.plus_secs(3600), self.settings.retry.expiry(arrived));
+        self.schedule.push(range, if expiry > self.wall { again.min(expiry) } else { again });
     }
 
     fn load_is_over(&mut self, purpose: &Purpose) {
@@ -291,36 +310,66 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Checks what was read and puts it together.
-    fn assemble(&mut self, queued: &Queued, range: Range, parts: Parts) -> Option<OpenRange> {
-        let is_small = queued.meta_len <= WINDOW_LEN;
-        let head = parts.head.map(Bytes::from);
-        let meta = head.as_ref().map(|bytes| bytes.slice(HEAD_LEN.min(bytes.len())..));
-        let letter = match parts.letter {
-            Some(letter) => letter,
-            None => Arc::new(letter_of(queued, head.as_ref()?, meta.as_ref()?, parts.content?)?),
+    fn assemble(&mut self, queued: &Queued, range: Range, parts: &Parts) -> Option<OpenRange> {
+        let letter = match &parts.letter {
+            Some(letter) => Arc::clone(letter),
+            None => Arc::new(letter_of(queued, parts, parts.content.clone()?)?),
         };
-        let (window, offset) =
-            if is_small { (meta?, 0) } else { (Bytes::from(parts.names?), range.name_offset) };
-        let open = OpenRange::new(range, Arc::clone(&letter), window.clone(), offset);
-        // A window without the name it was read for is no window.
-        open.clone().next_name()?;
-        self.letters.insert(range.message, letter, is_small.then_some(window));
+        let open = open_of(queued, range, letter, parts)?;
+        let window = (queued.meta_len <= WINDOW_LEN).then(|| open.window().clone());
+        self.letters.insert(range.message, Arc::clone(open.letter()), window);
         Some(open)
+    }
+
+    /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.
+    fn envelope_of_expired(&self, queued: &Queued, range: Range, parts: &Parts) -> Option<OpenRange> {
+        if !self.settings.retry.is_over(queued.arrived, self.wall) {
+            return None;
+        }
+        open_of(queued, range, Arc::new(envelope_of(queued, parts, Bytes::new())?), parts)
     }
 }
 
-fn letter_of(queued: &Queued, head: &[u8], meta: &[u8], content: Vec<u8>) -> Option<Letter> {
-    let head =
-        Head::decode(head).filter(|head| head.id == queued.id && head.content_len == queued.content_len)?;
+impl Parts {
+    /// The meta part, or its beginning if it is longer than a window.
+    fn meta(&self) -> Option<Bytes> {
+        self.head.as_ref().map(|bytes| bytes.slice(HEAD_LEN.min(bytes.len())..))
+    }
+
+    fn head_of(&self, queued: &Queued) -> Option<Head> {
+        let head = Head::decode(self.head.as_ref()?)?;
+        (head.id == queued.id && head.content_len == queued.content_len).then_some(head)
+    }
+}
+
+fn open_of(queued: &Queued, range: Range, letter: Arc<Letter>, parts: &Parts) -> Option<OpenRange> {
+    let is_small = queued.meta_len <= WINDOW_LEN;
+    let (window, offset) =
+        if is_small { (parts.meta()?, 0) } else { (parts.names.clone()?, range.name_offset) };
+    let open = OpenRange::new(range, letter, window, offset);
+    // A window without the name it was read for is no window.
+    open.clone().next_name()?;
+    Some(open)
+}
+
+fn letter_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
+    let head = parts.head_of(queued)?;
     if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
         return None;
     }
-    let parsed = Meta::parse(meta, queued.verp)?;
+    envelope_of(queued, parts, content)
+}
+
+/// `content` is not looked at.
+fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
+    parts.head_of(queued)?;
+    let meta = parts.meta()?;
+    let parsed = Meta::parse(&meta, queued.verp)?;
     let sender = (parsed.reverse_path()?, parsed.verp);
     Some(Letter::new(
         (queued.id, queued.arrived),
         sender,
-        (Bytes::from(content), queued.facts),
+        (content, queued.facts),
         (queued.smtputf8, queued.lane),
     ))
 }

@@ -23,7 +23,7 @@ use queue::log::{
 use queue::range::DomainKey;
 use queue::schedule::Schedule;
 use queue::store::{Queued, Store};
-use queue::{MessageKey, Range};
+use queue::{Attempts, MessageKey, Range};
 use ring::{Access, File, Ring};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -525,7 +525,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 first: group.first,
                 count: group.count,
                 name_offset: group.name_offset,
-                attempts: 0,
+                attempts: Attempts::NONE,
             };
             self.offer_range(range);
         }
@@ -645,9 +645,5 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The id of the last message that may be committed so far: what a whole state covers.
     pub(crate) fn covers(&self, partition: u8) -> Option<MessageId> {
         Some(self.logs.partitions.get(&partition)?.log.committed())
-    }
-
-    pub(crate) fn arrived(&self, key: MessageKey) -> UnixMillis {
-        self.store.get(key).map_or(self.wall, |queued| queued.arrived)
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name};
 use queue::range::DomainKey;
-use queue::{MessageKey, Range};
+use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -25,7 +25,7 @@ pub(crate) struct Delivery {
     pub(crate) letter: Arc<Letter>,
     pub(crate) message: MessageKey,
     pub(crate) domain: DomainKey,
-    pub(crate) attempts: u16,
+    pub(crate) attempts: Attempts,
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,

@@ -232,6 +232,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
+    /// A chunk that no core has had time for, so that it does not wait for ever while all are busy.
+    pub(crate) fn take_waiting_chunk(&mut self) {
+        if self.shares.at_work < BORROWED_MAX
+            && let Some(chunk) = self.crossing.take_chunk()
+        {
+            self.borrow(chunk);
+        }
+    }
+
     /// The owner itself takes a chunk back in the same way, if it is first.
     pub(crate) fn borrow(&mut self, chunk: Chunk) {
         let Chunk { owner, lent, domain, open } = chunk;

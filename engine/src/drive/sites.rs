@@ -60,6 +60,13 @@ pub(crate) struct LocalSite {
     is_dirty: bool,
 }
 
+impl LocalSite {
+    /// The operator wants nothing to go there.
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.snapshot().slots == 0
+    }
+}
+
 /// All sites of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
@@ -76,6 +83,11 @@ impl Sites {
 
     pub(crate) fn get_mut(&mut self, key: SiteKey) -> &mut LocalSite {
         &mut self.sites[key.0 as usize]
+    }
+
+    /// Sites are numbered up to this; none is ever forgotten.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.sites.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn keys(&self) -> Vec<SiteKey> {
@@ -138,7 +150,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Finds out where a domain's mail goes; at once if the configuration says so.
-    fn ask(&mut self, key: DomainKey) {
+    pub(crate) fn ask(&mut self, key: DomainKey) {
         let name = Arc::clone(&self.domains.get(key).name);
         let target = match self.settings.config.routes.route(&name) {
             Route::Relay(Relay { host: RelayHost::Address(ip), port }) => {
@@ -270,7 +282,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.halted || self.stop != Stop::Running {
             return;
         }
-        self.fail_expired(key);
         if self.site_waits(key) {
             return self.return_borrowed(key);
         }
@@ -395,22 +406,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.sites.get(key).shared.report(self.now, Health::Throttled);
     }
 
-    /// At a site in trouble, mail past its lifetime gets no further chance.
-    fn fail_expired(&mut self, key: SiteKey) {
-        let Some(trouble) = self.sites.get(key).trouble.clone() else { return };
-        let (store, wall, lifetime) = (&self.store, self.wall, self.settings.retry.lifetime_secs);
-        let is_expired = |range: &Range| {
-            store.get(range.message).is_some_and(|queued| queued.arrived.plus_secs(lifetime) <= wall)
-        };
-        let mut expired = Vec::new();
-        for lane in self.sites.get_mut(key).lanes.each_mut() {
-            lane.take_out(is_expired, &mut expired);
-        }
-        for range in expired {
-            self.conclude_range(range, Verdict::Deferred(trouble.clone()));
-        }
-    }
-
     /// What another core lent us for a site that waits goes back to wait there.
     fn return_borrowed(&mut self, key: SiteKey) {
         let due = self.sites.get(key).not_before.map_or(self.wall, |until| {
@@ -419,7 +414,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         });
         let mut back = Vec::new();
         for lane in self.sites.get_mut(key).lanes.each_mut() {
-            lane.take_out(|range| is_borrowed(range.message), &mut back);
+            lane.take_out(0, usize::MAX, |range| is_borrowed(range.message), &mut back);
+            lane.take_out_open(|range| is_borrowed(range.message), &mut back);
         }
         for range in back {
             self.defer(range, due);

@@ -6,27 +6,47 @@ use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::Line;
 use bytes::Bytes;
-use message::dsn::{FailedRecipient, Notification};
+use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, RecipientIndex, Recipients, ReversePath,
-    UnixMillis, Verdict,
+    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, RecipientIndex, Recipients,
+    Reply, ReversePath, UnixMillis, Verdict,
 };
 use queue::Range;
-use queue::bounce::{Bounce, Failure};
+use queue::bounce::{Bounce, Notice};
 use queue::fanout::{Letter, OpenRange};
 use queue::journal::{Mark, Span, Waiting};
 use queue::log::record;
-use queue::schedule::Next;
+use queue::schedule::{Next, Tried};
 use ring::Ring;
 use std::sync::Arc;
 
 /// A failed recipient is tried for another bounce after this long, if the log could not take the first.
 const BOUNCE_AGAIN_SECS: u64 = 60;
 
-/// A recipient that failed and is owed until its bounce is durable.
+/// A recipient that waits for a letter to its sender to be durable.
 #[derive(Debug)]
 pub(crate) struct Failing {
     pub(crate) range: Range,
+    then: Then,
+}
+
+/// What becomes of it afterwards.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// It failed, and is owed until its bounce is durable.
+    Settle,
+    /// It is late: it waits on, and the mark that says so also says that the sender knows.
+    Wait { due: UnixMillis },
+}
+
+impl Failing {
+    /// When it is to be tried again if we die now; 0 is at once.
+    pub(crate) fn due(&self) -> UnixMillis {
+        match self.then {
+            Then::Settle => UnixMillis(0),
+            Then::Wait { due } => due,
+        }
+    }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -39,39 +59,50 @@ impl<R: Ring, C: Clock> Core<R, C> {
         host: &str,
         verdict: Verdict,
     ) {
-        let verdict = self.harden(letter, &range, verdict);
+        let verdict = self.harden(letter, verdict);
         self.log_verdict(letter, &range, local_part, host, &verdict);
         match verdict {
             Verdict::Delivered(_) => {
                 self.counters.delivered.add(1);
                 self.settle(range);
             }
-            Verdict::Deferred(_) => {
+            Verdict::Deferred(reply) => {
                 self.counters.deferred.add(1);
-                let attempts = range.attempts.saturating_add(1);
-                let due = match self.settings.retry.next(letter.arrived, attempts, self.wall) {
+                let range = Range { attempts: range.attempts.plus_one(), ..range };
+                let due = match self.next_attempt(letter.id, letter.arrived, &range) {
                     Next::Retry { due } => due,
                     Next::GiveUp => self.wall,
                 };
-                self.defer(Range { attempts, ..range }, due);
+                if !self.settings.retry.wants_warning(letter.arrived, range.attempts, self.wall) {
+                    return self.defer(range, due);
+                }
+                let reported = self.reported(&range, local_part, host, reply);
+                self.warn(letter, range, due, reported);
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                let domain = Arc::clone(&self.domains.get(range.domain).name);
-                let recipient = format!("{}@{domain}", text(local_part));
-                let remote_host = (!host.is_empty()).then(|| host.to_owned());
-                self.fail(letter, range, &FailedRecipient { recipient, remote_host, reply });
+                let reported = self.reported(&range, local_part, host, reply);
+                self.fail(letter, range, reported);
             }
         }
     }
 
+    /// What follows if the attempt that `range.attempts` counts failed softly just now.
+    fn next_attempt(&self, message: MessageId, born: UnixMillis, range: &Range) -> Next {
+        let tried = Tried { message, first: range.first, born, attempts: range.attempts };
+        self.settings.retry.next(&tried, self.wall)
+    }
+
+    fn reported(&self, range: &Range, local_part: &Bytes, host: &str, reply: Reply) -> ReportedRecipient {
+        let domain = &self.domains.get(range.domain).name;
+        let remote_host = (!host.is_empty()).then(|| host.to_owned());
+        ReportedRecipient { recipient: format!("{}@{domain}", text(local_part)), remote_host, reply }
+    }
+
     /// A soft failure past the lifetime is a hard one.
-    fn harden(&self, letter: &Letter, range: &Range, verdict: Verdict) -> Verdict {
+    fn harden(&self, letter: &Letter, verdict: Verdict) -> Verdict {
         match verdict {
-            Verdict::Deferred(reply)
-                if self.settings.retry.next(letter.arrived, range.attempts.saturating_add(1), self.wall)
-                    == Next::GiveUp =>
-            {
+            Verdict::Deferred(reply) if self.settings.retry.is_over(letter.arrived, self.wall) => {
                 Verdict::Failed(reply)
             }
             verdict => verdict,
@@ -80,15 +111,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The same verdict for a whole range: its domain or site has nobody to ask.
     pub(crate) fn conclude_range(&mut self, range: Range, verdict: Verdict) {
-        // Soft, and nothing else to say about each: the range waits as one.
-        let arrived = self.arrived_of(&range);
-        let attempts = range.attempts.saturating_add(1);
+        // Soft, and nothing to say to anybody: the range waits as one.
+        let (id, arrived) = self.origin_of(&range);
+        let tried = Range { attempts: range.attempts.plus_one(), ..range };
         if let (Verdict::Deferred(_), Next::Retry { due }) =
-            (&verdict, self.settings.retry.next(arrived, attempts, self.wall))
+            (&verdict, self.next_attempt(id, arrived, &tried))
+            && !self.settings.retry.wants_warning(arrived, tried.attempts, self.wall)
         {
             self.counters.deferred.add(u64::from(range.count));
             self.log_range(range, &verdict);
-            return self.defer(Range { attempts, ..range }, due);
+            return self.defer(tried, due);
         }
         match self.open_now(range) {
             Some(open) => self.conclude_open(open, &verdict),
@@ -100,6 +132,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn conclude_open(&mut self, mut open: OpenRange, verdict: &Verdict) {
         let range = open.range();
         let letter = Arc::clone(open.letter());
+        if letter.reverse_path == ReversePath::Null
+            && matches!(verdict, Verdict::Deferred(_))
+            && !self.settings.retry.is_over(letter.arrived, self.wall)
+        {
+            // Nobody is to be warned, now or later: it can wait as one after all.
+            let attempts = range.attempts.warned();
+            return self.conclude_range(Range { attempts, ..range }, verdict.clone());
+        }
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
             self.conclude(&letter, one, &name.slice(open.window()), "", verdict.clone());
@@ -110,8 +150,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn arrived_of(&self, range: &Range) -> UnixMillis {
-        self.shares.letter(range.message).map_or_else(|| self.arrived(range.message), |letter| letter.arrived)
+    /// The range's message, and when it came, whoever owns it.
+    fn origin_of(&self, range: &Range) -> (MessageId, UnixMillis) {
+        let queued = || self.store.get(range.message).map(|queued| (queued.id, queued.arrived));
+        let borrowed = self.shares.letter(range.message).map(|letter| (letter.id, letter.arrived));
+        borrowed.or_else(queued).unwrap_or((MessageId(0), self.wall))
     }
 
     fn schedule_or_return(&mut self, range: Range, due: UnixMillis) {
@@ -152,16 +195,33 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.schedule.push(range, due);
     }
 
-    // ---- bounces ----
+    // ---- bounces and warnings ----
 
     /// Nobody is told about mail without a sender; else the sender is, and only then the recipient is settled.
-    fn fail(&mut self, letter: &Arc<Letter>, range: Range, failed: &FailedRecipient) {
+    fn fail(&mut self, letter: &Arc<Letter>, range: Range, reported: ReportedRecipient) {
         if letter.reverse_path == ReversePath::Null {
             return self.settle(range);
         }
-        let to = self.bounce_path(letter, range, &failed.recipient);
-        let mark = self.failing.insert(Failing { range });
-        self.bounces.push(self.now, letter, to, Failure { failed: failed.clone(), mark });
+        self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, reported);
+    }
+
+    /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
+    /// crash before that repeats the warning. The wait itself is marked at once, as any other.
+    fn warn(&mut self, letter: &Arc<Letter>, range: Range, due: UnixMillis, reported: ReportedRecipient) {
+        if letter.reverse_path == ReversePath::Null {
+            return self.defer(Range { attempts: range.attempts.warned(), ..range }, due);
+        }
+        let span = Span { id: letter.id, first: range.first, count: range.count };
+        let Range { name_offset, attempts, .. } = range;
+        self.mark(&Mark::Deferred(Waiting { span, name_offset, attempts, due }));
+        let action = Action::Delayed { until: self.settings.retry.expiry(letter.arrived) };
+        self.tell(letter, Failing { range, then: Then::Wait { due } }, action, reported);
+    }
+
+    fn tell(&mut self, letter: &Arc<Letter>, failing: Failing, action: Action, reported: ReportedRecipient) {
+        let to = self.bounce_path(letter, failing.range, &reported.recipient);
+        let mark = self.failing.insert(failing);
+        self.bounces.push(self.now, letter, to, action, Notice { reported, mark });
     }
 
     /// Where this recipient's bounce goes: to its own reverse-path, so that the sender knows whom it is about.
@@ -185,18 +245,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn write_bounce(&mut self, bounce: Bounce<usize>) {
-        let Bounce { letter, to, failures } = bounce;
-        let marks: Vec<usize> = failures.iter().map(|failure| failure.mark).collect();
+        let Bounce { letter, to, action, notices } = bounce;
+        let marks: Vec<usize> = notices.iter().map(|notice| notice.mark).collect();
         let ReversePath::Mailbox(sender) = &to else { return self.settle_failing(&marks) };
-        let failed: Vec<FailedRecipient> = failures.into_iter().map(|failure| failure.failed).collect();
+        let recipients: Vec<ReportedRecipient> = notices.into_iter().map(|notice| notice.reported).collect();
         let serial = letter.id.0 ^ (marks.first().map_or(0, |mark| *mark as u64) << 1);
         let notification = Notification {
+            action,
             reporting_host: &self.settings.config.host_name,
             to: &to,
             arrived: letter.arrived,
             now: self.wall,
             serial,
-            failed: &failed,
+            recipients: &recipients,
             original: &letter.content,
         };
         let content = notification.render();
@@ -212,26 +273,38 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (recipients, content) = (envelope.recipients.count(), Bytes::from(content));
         let incoming = Incoming { envelope, recipients, facts, content, meta, moved: None };
         match self.append(incoming, Origin::Bounce(marks.clone())) {
-            Ok(()) => self.counters.bounces.add(1),
+            Ok(()) if action == Action::Failed => self.counters.bounces.add(1),
+            Ok(()) => self.counters.warnings.add(1),
             Err(_) => self.retry_failing(marks),
         }
     }
 
-    /// Their bounces are durable.
+    /// What their senders were told is durable.
     pub(crate) fn settle_failing(&mut self, marks: &[usize]) {
+        let mut late = Vec::new();
         for mark in marks {
-            if let Some(failing) = self.failing.try_remove(*mark) {
-                self.settle(failing.range);
+            match self.failing.try_remove(*mark) {
+                Some(Failing { range, then: Then::Settle }) => self.settle(range),
+                Some(Failing { range, then: Then::Wait { due } }) => {
+                    late.push((Range { attempts: range.attempts.warned(), ..range }, due));
+                }
+                None => {}
             }
+        }
+        for (range, due) in neighbours_joined(late) {
+            self.defer(range, due);
         }
     }
 
-    /// The log could not take the bounce: the recipients are still owed, and will fail again later.
+    /// The log could not take what was to be told. Who failed is still owed, and will fail again later; who is late
+    /// is so with or without a warning: the next failed attempt tries to send one again.
     pub(crate) fn retry_failing(&mut self, marks: Vec<usize>) {
-        let due = self.wall.plus_secs(BOUNCE_AGAIN_SECS);
+        let again = self.wall.plus_secs(BOUNCE_AGAIN_SECS);
         for mark in marks {
-            if let Some(failing) = self.failing.try_remove(mark) {
-                self.schedule_or_return(failing.range, due);
+            match self.failing.try_remove(mark) {
+                Some(Failing { range, then: Then::Settle }) => self.schedule_or_return(range, again),
+                Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
+                None => {}
             }
         }
     }
@@ -274,13 +347,31 @@ impl<R: Ring, C: Clock> Core<R, C> {
             local_part: text(local_part),
             domain: &self.domains.get(range.domain).name,
             host,
-            attempt: range.attempts.saturating_add(1),
+            attempt: range.attempts.plus_one().count(),
             verdict,
             lane: letter.lane,
             arrived: letter.arrived,
         };
         line.render(&mut self.delivery_log.lines);
     }
+}
+
+/// Recipients that stand side by side and wait for the same become one range again: a list that is late as a whole
+/// would else cost an entry for each of its names.
+fn neighbours_joined(late: Vec<(Range, UnixMillis)>) -> Vec<(Range, UnixMillis)> {
+    let mut joined: Vec<(Range, UnixMillis)> = Vec::with_capacity(late.len());
+    let same = |a: &Range, b: &Range| (a.message, a.domain, a.attempts) == (b.message, b.domain, b.attempts);
+    for (range, due) in late {
+        match joined.last_mut() {
+            Some((last, last_due))
+                if same(last, &range) && last.first + last.count == range.first && *last_due == due =>
+            {
+                last.count += range.count;
+            }
+            Some(_) | None => joined.push((range, due)),
+        }
+    }
+    joined
 }
 
 fn text(local_part: &Bytes) -> &str {

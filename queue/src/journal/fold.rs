@@ -6,6 +6,7 @@
 //! gap in it is no state. Bound: 32 bytes per mark that counts, and a slot per recipient of one message at a time.
 
 use super::{Mark, Span, Waiting};
+use crate::range::Attempts;
 use message::{MessageId, UnixMillis};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -57,7 +58,7 @@ struct Entry {
     first: u32,
     count: u32,
     name_offset: u32,
-    attempts: u16,
+    attempts: Attempts,
     kind: Kind,
 }
 
@@ -185,7 +186,7 @@ fn counts(state: Option<&State>, origin: Origin, at: usize) -> bool {
 impl Entry {
     fn new(span: Span, waiting: Option<Waiting>, kind: Kind) -> Entry {
         let Span { id, first, count } = span;
-        let none = Waiting { span, name_offset: 0, attempts: 0, due: UnixMillis(0) };
+        let none = Waiting { span, name_offset: 0, attempts: Attempts::NONE, due: UnixMillis(0) };
         let Waiting { name_offset, attempts, due, .. } = waiting.unwrap_or(none);
         Entry { id, due, first, count, name_offset, attempts, kind }
     }
