@@ -166,6 +166,7 @@ mod tests {
             count,
             name_offset: 110,
             attempts: 0,
+            reason: 0,
         };
         OpenRange::new(range, Arc::new(letter), Bytes::from(window), 100)
     }

@@ -40,6 +40,7 @@ fn open() -> OpenRange {
         count: group.count,
         name_offset: group.name_offset,
         attempts: 0,
+        reason: 0,
     };
     let content = (Bytes::new(), ContentFacts::default());
     let letter = Letter::new((MessageId(1 << 24), UnixMillis(0)), (ReversePath::Null, None), content, false);
