@@ -15,6 +15,7 @@ use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
+use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
@@ -132,6 +133,7 @@ pub struct Core<R, C> {
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
     pub(crate) shares: Shares,
+    pub(crate) steering: Steering,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
@@ -175,6 +177,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             sites: Sites::default(),
             outbound: Outbound::default(),
             shares: Shares::default(),
+            steering: Steering::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
             stop: Stop::Running,
@@ -219,6 +222,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_bounces();
         self.run_logs();
         self.run_schedule();
+        self.run_steering();
         self.run_sites();
         self.flush_journal();
         self.run_delivery_log();
@@ -275,6 +279,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Answer { domain, name, resolution } => self.on_answer(domain, &name, resolution),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Order(order) => self.steering.take_order(order),
                 Mail::Reload(settings) => self.reload(settings),
                 Mail::Shutdown => self.begin_shutdown(),
             }
@@ -295,7 +300,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        if self.sites.has_dirty() || self.stop == Stop::Done {
+        if self.sites.has_dirty() || self.stop == Stop::Done || self.steering_wants_turn() {
             return Some(Duration::ZERO);
         }
         let due = self.schedule.next_due().map(|due| self.now + Duration::from_millis(due.since(self.wall)));
@@ -318,6 +323,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         counters.queued_messages.set(self.store.messages() as u64);
         counters.queued_recipients.set(self.store.owed());
         counters.deferred_recipients.set(self.schedule.recipients());
+        counters.held_recipients.set(self.steering.held_recipients());
         counters.sessions_in.set(self.intake.open() as u64);
         counters.sessions_out.set(self.outbound.open() as u64);
     }

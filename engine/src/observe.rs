@@ -41,6 +41,8 @@ counters! {
     failed,
     /// Bounces written
     bounces,
+    /// Recipients deleted by an operator
+    deleted,
     /// Connections taken
     connections_in,
     /// Connections made
@@ -55,6 +57,8 @@ counters! {
     queued_recipients,
     /// Recipients that wait for another attempt
     deferred_recipients,
+    /// Recipients held back by an operator
+    held_recipients,
     /// Incoming sessions open
     sessions_in,
     /// Outgoing connections open

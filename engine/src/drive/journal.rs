@@ -365,6 +365,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.outbound.ranges().for_each(|range| add(&range, now));
         self.failing.iter().for_each(|(_, failing)| add(&failing.range, now));
         self.shares.lent().for_each(|range| add(range, now));
+        self.steering.ranges().for_each(|(due, range)| add(range, due));
         owed
     }
 }

@@ -13,7 +13,7 @@ use crate::recovery::{
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::Letter;
-use queue::journal::{Span, Waiting};
+use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
 use queue::log::{AppendToken, Log, LogConfig, LogOutput, SegmentNumber, scan_segment};
@@ -256,8 +256,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn take_up_range(&mut self, message: MessageKey, domain: &str, waiting: &Waiting) {
         let Waiting { span: Span { first, count, .. }, name_offset, attempts, due } = *waiting;
         let domain = self.domains.owe(domain, count);
-        let range = Range { message, domain, first, count, name_offset, attempts };
-        if due > self.wall { self.schedule.push(range, due) } else { self.offer_range(range) }
+        let range = Range { message, domain, first, count, name_offset, attempts, reason: 0 };
+        if due == HELD {
+            self.steering.hold(range);
+        } else if due > self.wall {
+            self.schedule.push(range, due);
+        } else {
+            self.offer_range(range);
+        }
     }
 
     /// Takes a message into the next commit.
@@ -359,6 +365,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 count: group.count,
                 name_offset: group.name_offset,
                 attempts: 0,
+                reason: 0,
             };
             self.offer_range(range);
         }

@@ -124,6 +124,51 @@ impl Sites {
             .flat_map(|(_, site)| site.queue.iter().copied().chain(site.open.iter().map(OpenRange::range)))
     }
 
+    /// Takes what is ready at the site at that place of the table, for a sweep over it. `None` behind the last.
+    /// Ranges whose names were read already stay, unless `even_open`: those that come back are read again.
+    pub(crate) fn take_ready_at(
+        &mut self,
+        place: usize,
+        even_open: bool,
+    ) -> Option<(SiteKey, VecDeque<Range>)> {
+        if place >= self.sites.capacity() {
+            return None;
+        }
+        let key = SiteKey(u32::try_from(place).unwrap_or(u32::MAX));
+        let Some(site) = self.sites.get_mut(place) else { return Some((key, VecDeque::new())) };
+        let mut ready = std::mem::take(&mut site.queue);
+        if even_open {
+            site.open.drain(..).rev().for_each(|open| ready.push_front(open.range()));
+        }
+        Some((key, ready))
+    }
+
+    /// Ready ranges whose names were read already.
+    pub(crate) fn open_ranges(&self) -> impl Iterator<Item = Range> {
+        self.sites.iter().flat_map(|(_, site)| site.open.iter().map(OpenRange::range))
+    }
+
+    /// A range that a sweep took goes back to its site.
+    pub(crate) fn put_back(&mut self, key: SiteKey, range: Range) {
+        let site = &mut self.sites[key.0 as usize];
+        site.queue.push_back(range);
+        // A site that waits has its wake: touched each time, it would look through its whole queue.
+        if site.not_before.is_none() {
+            self.touch(key);
+        }
+    }
+
+    /// An operator wants mail tried now: no site and no host waits.
+    pub(crate) fn lift_back_offs(&mut self) {
+        for key in self.keys() {
+            let site = self.get_mut(key);
+            site.shared.lift_back_off();
+            site.not_before = None;
+            site.hosts.iter_mut().for_each(|host| host.rests_until = None);
+            self.touch(key);
+        }
+    }
+
     /// True if something is ready that a connection could take now.
     pub(crate) fn have_work(&self) -> bool {
         self.sites.iter().any(|(_, site)| site.has_work() && site.not_before.is_none())

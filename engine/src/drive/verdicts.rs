@@ -46,14 +46,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.counters.delivered.add(1);
                 self.settle(range);
             }
-            Verdict::Deferred(_) => {
+            Verdict::Deferred(reply) => {
                 self.counters.deferred.add(1);
+                let reason = self.steering.reasons.key(&reply);
                 let attempts = range.attempts.saturating_add(1);
                 let due = match self.settings.retry.next(letter.arrived, attempts, self.wall) {
                     Next::Retry { due } => due,
                     Next::GiveUp => self.wall,
                 };
-                self.defer(Range { attempts, ..range }, due);
+                self.defer(Range { attempts, reason, ..range }, due);
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
@@ -83,12 +84,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // Soft, and nothing else to say about each: the range waits as one.
         let arrived = self.arrived_of(&range);
         let attempts = range.attempts.saturating_add(1);
-        if let (Verdict::Deferred(_), Next::Retry { due }) =
+        if let (Verdict::Deferred(reply), Next::Retry { due }) =
             (&verdict, self.settings.retry.next(arrived, attempts, self.wall))
         {
             self.counters.deferred.add(u64::from(range.count));
+            let reason = self.steering.reasons.key(reply);
             self.log_range(range, &verdict);
-            return self.defer(Range { attempts, ..range }, due);
+            return self.defer(Range { attempts, reason, ..range }, due);
         }
         match self.open_now(range) {
             Some(open) => self.conclude_open(open, &verdict),
@@ -145,11 +147,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let waiting = self.shares.defer(range, due);
             return self.mark(&Mark::Deferred(waiting));
         }
-        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return };
+        if self.mark_waiting(&range, due) {
+            self.schedule.push(range, due);
+        }
+    }
+
+    /// Marks since when, or until when, a range of ours waits. False if its message has ended.
+    pub(crate) fn mark_waiting(&mut self, range: &Range, due: UnixMillis) -> bool {
+        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return false };
         let span = Span { id, first: range.first, count: range.count };
-        let Range { name_offset, attempts, .. } = range;
+        let Range { name_offset, attempts, .. } = *range;
         self.mark(&Mark::Deferred(Waiting { span, name_offset, attempts, due }));
-        self.schedule.push(range, due);
+        true
     }
 
     // ---- bounces ----

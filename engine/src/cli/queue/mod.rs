@@ -1,190 +1,213 @@
-//! `ringpost queue stat|list`: what the queue's files say, read without the daemon's help or hindrance.
+//! `ringpost queue …`: looking at the queue and steering it.
 //!
-//! While the daemon runs the picture may be some milliseconds old. Bound: one record at a time, and the marks of the
-//! journals.
+//! While the daemon runs it is asked, over its control socket ([`daemon`]); what only the messages know (senders, names,
+//! campaigns) is read from the files here ([`files`]), so that no core reads for an operator. When it is down the
+//! files alone say what there is, and nothing can be changed. Bound: one record at a time, 100,000 chosen
+//! spans, one page of rows; without the daemon the marks of the journals too.
+//!
+//! A message's *campaign* is the value of its `X-Campaign-ID` field, else of `X-Campaign`, else what stands before the
+//! first colon of `Feedback-ID`.
+
+mod daemon;
+mod files;
+mod filter;
+mod steering;
+mod stopped;
+mod view;
 
 use super::{ConfigFile, complain, grouped};
-use crate::clock;
-use crate::recovery::{self, Journals, RecoverError, SegmentFile};
+use crate::config::Config;
 use clap::{Args, Subcommand};
-use message::UnixMillis;
-use queue::log::record::{Head, Meta};
-use queue::log::scan_segment;
-use ring::{Access, Ring as _, Uring};
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::path::Path;
+use daemon::Daemon;
+use filter::Filter;
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
-    /// Counts: messages, recipients owed, by domain.
-    Stat(QueueArgs),
+    /// Counts: messages, recipients owed, by state, domain and reason.
+    Stat(StatArgs),
     /// Each message: id, arrival, size, sender, recipients still to do.
-    List(QueueArgs),
+    List(ListArgs),
+    /// One message: envelope, and where each recipient stands who is still to be served.
+    Show(OneArgs),
+    /// One message's content, octet for octet.
+    Cat(OneArgs),
+    /// Keep recipients back until they are released.
+    Hold(SteerArgs),
+    /// Let held recipients go.
+    Release(SteerArgs),
+    /// Try deferred recipients now.
+    Retry(SteerArgs),
+    /// Return mail to its senders.
+    Bounce(SteerArgs),
+    /// Delete mail without a word to anybody.
+    Delete(SteerArgs),
+    /// Try everything that is deferred now, and let no site wait.
+    Flush(FlushArgs),
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct QueueArgs {
+pub(crate) struct StatArgs {
     #[command(flatten)]
     file: ConfigFile,
-    /// One JSON object on standard output (`list`: one per message).
+    #[command(flatten)]
+    which: Which,
+    /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
-/// A message that is owed to somebody.
-struct Entry<'a> {
-    head: Head,
-    sender: &'a str,
-    /// Recipients owed and how many of them were tried, by domain.
-    domains: BTreeMap<&'a str, (u64, u64)>,
-    next_due: UnixMillis,
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    which: Which,
+    /// Messages to show at most.
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    /// One JSON object per message on standard output.
+    #[arg(long)]
+    json: bool,
 }
 
-impl Entry<'_> {
-    fn owed(&self) -> u64 {
-        self.domains.values().map(|(owed, _)| owed).sum()
+#[derive(Args, Debug)]
+pub(crate) struct OneArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The message's id, as in `queued as …`.
+    #[arg(value_name = "ID", value_parser = message_id)]
+    id: message::MessageId,
+    /// One JSON object on standard output (not of `cat`).
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SteerArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    which: Which,
+    /// Everything in the queue, if neither ids nor conditions are given.
+    #[arg(long)]
+    all: bool,
+    /// Do it. Without this, only what would be done is said.
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FlushArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which recipients a command is about.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Which {
+    /// Ids of messages. Default: all.
+    #[arg(value_name = "ID", value_parser = message_id)]
+    ids: Vec<message::MessageId>,
+    /// Only what meets the condition: FIELD OP VALUE, joined by `and`; may be repeated.
+    ///
+    /// Fields: domain, sender, recipient and campaign with = or != (* stands for anything); age with < or > and s, m, h or
+    /// d; attempts with <, <=, =, >= or >; state with = (ready, deferred, held, in-flight); reason with ~ (part of the
+    /// last reply); id with =.
+    #[arg(long = "where", value_name = "CONDITION")]
+    conditions: Vec<String>,
+}
+
+fn message_id(text: &str) -> Result<message::MessageId, String> {
+    message::MessageId::parse(text).ok_or_else(|| "an id has 16 hexadecimal digits".to_owned())
+}
+
+/// Why a command ends without what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueueError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("the daemon is not running: the queue can be looked at, but not changed")]
+    NotRunning,
+    #[error("{0}: no such message in the queue")]
+    NotFound(message::MessageId),
+    #[error("{0}")]
+    Daemon(String),
+    #[error(transparent)]
+    Recover(#[from] crate::recovery::RecoverError),
+    #[error(transparent)]
+    Ring(#[from] ring::StartError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl QueueError {
+    /// As in `sysexits(3)`.
+    fn exit_code(&self) -> u8 {
+        match self {
+            QueueError::Usage(_) => 64,
+            QueueError::Forbidden(_) => 78,
+            _ => 75,
+        }
+    }
+}
+
+impl QueueCommand {
+    fn file(&self) -> &ConfigFile {
+        match self {
+            QueueCommand::Stat(args) => &args.file,
+            QueueCommand::List(args) => &args.file,
+            QueueCommand::Show(args) | QueueCommand::Cat(args) => &args.file,
+            QueueCommand::Hold(args)
+            | QueueCommand::Release(args)
+            | QueueCommand::Retry(args)
+            | QueueCommand::Bounce(args)
+            | QueueCommand::Delete(args) => &args.file,
+            QueueCommand::Flush(args) => &args.file,
+        }
     }
 }
 
 pub(super) fn run(command: &QueueCommand) -> ExitCode {
-    let (QueueCommand::Stat(args) | QueueCommand::List(args)) = command;
-    let config = match args.file.load() {
+    let config = match command.file().load() {
         Ok(config) => config,
         Err(error) => return complain(78, &error),
     };
     if !config.queue.is_dir() {
         return complain(75, &format_args!("{}: there is no queue", config.queue.display()));
     }
-    let outcome = match command {
-        QueueCommand::Stat(args) => stat(&config.queue, args.json),
-        QueueCommand::List(args) => list(&config.queue, args.json),
-    };
-    match outcome {
+    match obey(command, &config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(75, &error),
+        // Whoever reads has seen enough.
+        Err(QueueError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(error.exit_code(), &error),
     }
 }
 
-fn stat(queue: &Path, json: bool) -> anyhow::Result<()> {
-    let (mut messages, mut octets) = (0u64, 0u64);
-    let mut domains: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    visit(queue, &mut |entry| {
-        messages += 1;
-        octets += u64::from(entry.head.content_len);
-        for (domain, (owed, tried)) in &entry.domains {
-            let sums = domains.entry((*domain).to_owned()).or_default();
-            *sums = (sums.0 + owed, sums.1 + tried);
+fn obey(command: &QueueCommand, config: &Config) -> Result<(), QueueError> {
+    use crate::steer::order::Action;
+    let filter = |which: &Which| Filter::new(which);
+    let daemon = || Daemon::connect(&config.control_path());
+    match command {
+        QueueCommand::Stat(args) => view::stat(config, &filter(&args.which)?, daemon()?, args.json),
+        QueueCommand::List(args) => {
+            view::list(config, &filter(&args.which)?, daemon()?, args.limit, args.json)
         }
-        Ok(())
-    })?;
-    let (owed, tried) = domains.values().fold((0, 0), |sums, (owed, tried)| (sums.0 + owed, sums.1 + tried));
-    if json {
-        let by_domain: BTreeMap<_, _> = domains
-            .iter()
-            .map(|(domain, (owed, tried))| (domain, serde_json::json!({ "owed": owed, "deferred": tried })))
-            .collect();
-        println!(
-            "{}",
-            serde_json::json!({ "messages": messages, "octets": octets, "recipients_owed": owed, "deferred": tried, "domains": by_domain })
-        );
-        return Ok(());
+        QueueCommand::Show(args) => view::show(config, args.id, daemon()?, args.json),
+        QueueCommand::Cat(args) => view::cat(config, args.id, daemon()?),
+        QueueCommand::Hold(args) => steering::steer(config, Action::Hold, args, daemon),
+        QueueCommand::Release(args) => steering::steer(config, Action::Release, args, daemon),
+        QueueCommand::Retry(args) => steering::steer(config, Action::Retry, args, daemon),
+        QueueCommand::Bounce(args) => steering::steer(config, Action::Bounce, args, daemon),
+        QueueCommand::Delete(args) => steering::steer(config, Action::Delete, args, daemon),
+        QueueCommand::Flush(args) => steering::flush(args, daemon),
     }
-    println!("messages in queue: {}", grouped(messages));
-    println!("recipients owed:   {} ({} were tried before)", grouped(owed), grouped(tried));
-    println!("octets of content: {}", grouped(octets));
-    let mut largest: Vec<_> = domains.into_iter().collect();
-    largest.sort_by_key(|(_, (owed, _))| std::cmp::Reverse(*owed));
-    for (domain, (owed, tried)) in largest.iter().take(20) {
-        println!("{:>12} {:>12} {domain}", grouped(*owed), grouped(*tried));
-    }
-    Ok(())
-}
-
-fn list(queue: &Path, json: bool) -> anyhow::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    visit(queue, &mut |entry| {
-        let (id, arrived, len) =
-            (entry.head.id.to_string(), entry.head.arrived.rfc3339(), entry.head.content_len);
-        let owed = entry.owed();
-        let first = entry.domains.keys().next().unwrap_or(&"");
-        if json {
-            let due = (entry.next_due.0 > 0).then(|| entry.next_due.rfc3339());
-            let line = serde_json::json!({ "id": id, "arrived": arrived, "octets": len, "sender": entry.sender,
-                "recipients": entry.head.recipients, "owed": owed, "domains": entry.domains.keys().collect::<Vec<_>>(), "next_due": due });
-            return writeln!(out, "{line}");
-        }
-        let more = if entry.domains.len() > 1 {
-            format!(" and {} more domains", entry.domains.len() - 1)
-        } else {
-            String::new()
-        };
-        writeln!(
-            out,
-            "{id}  {arrived}  {:>12}  <{}>  {} of {} to do at {first}{more}",
-            grouped(u64::from(len)),
-            entry.sender,
-            grouped(owed),
-            grouped(u64::from(entry.head.recipients))
-        )
-    })?;
-    out.flush()?;
-    Ok(())
-}
-
-type Visitor<'a> = &'a mut dyn FnMut(&Entry<'_>) -> io::Result<()>;
-
-/// Shows every message that is owed to somebody to `visitor`.
-fn visit(queue: &Path, visitor: Visitor<'_>) -> anyhow::Result<()> {
-    let mut ring = crate::supervise::small_ring()?;
-    let journals = recovery::read_journals(&mut ring, queue)?;
-    for partition in &journals.partitions {
-        let folder = recovery::partition_folder(queue, *partition);
-        for name in ring.list(&folder)? {
-            if recovery::numbered(&name, "data-").is_some() {
-                visit_segment(&mut ring, &folder.join(&name), &journals, visitor)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn visit_segment(
-    ring: &mut Uring,
-    path: &Path,
-    journals: &Journals,
-    visitor: Visitor<'_>,
-) -> anyhow::Result<()> {
-    let file = match ring.open_now(path, Access::Read) {
-        Ok(file) => file,
-        // The daemon just removed it: nothing in it is owed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(recovery::io_error(path)(error).into()),
-    };
-    let mut outcome = Ok(());
-    let mut on_message = |head: Head, meta: &[u8]| {
-        if outcome.is_ok() {
-            outcome = visit_message(head, meta, journals, visitor);
-        }
-    };
-    scan_segment(&mut SegmentFile { ring, file }, &mut on_message)
-        .map_err(|source| RecoverError::Segment { path: path.to_owned(), source })?;
-    ring.close_file(file);
-    Ok(outcome?)
-}
-
-fn visit_message(head: Head, meta: &[u8], journals: &Journals, visitor: Visitor<'_>) -> io::Result<()> {
-    let left = recovery::what_is_left(&head, meta, &journals.fold);
-    let Some(parsed) = Meta::parse(meta, head.verp).filter(|_| !left.is_empty()) else { return Ok(()) };
-    let mut domains: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (domain, waiting) in &left {
-        let sums = domains.entry(domain).or_default();
-        sums.0 += u64::from(waiting.span.count);
-        sums.1 += if waiting.attempts > 0 { u64::from(waiting.span.count) } else { 0 };
-    }
-    let now = clock::wall();
-    let next_due =
-        left.iter().map(|(_, waiting)| waiting.due).filter(|due| *due > now).min().unwrap_or_default();
-    visitor(&Entry { head, sender: parsed.reverse_path, domains, next_due })
 }
