@@ -6,7 +6,7 @@
 //! [`SILENCE_MAX`] for a client that does not read.
 
 use crate::crossing::{Crossing, Mail};
-use crate::steer::order::{Order, Progress, Report};
+use crate::steer::order::{Order, Report};
 use crate::steer::wire::{Answer, Checked, REQUEST_MAX, Request};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -131,10 +131,7 @@ impl Client {
     /// Waits its turn, gives the order to all cores and gathers what they say.
     async fn carry_out(&mut self, checked: Checked, gate: &Gate, uid: u32) -> io::Result<Answer> {
         let _turn = self.wait_for_turn(gate).await?;
-        let (reports, heard) = mpsc::unbounded_channel();
-        let Checked { action, is_dry, terms, chosen, page } = checked;
-        let progress = Progress::default();
-        let order = Arc::new(Order { action, is_dry, terms, chosen, page, progress, reports });
+        let (order, heard) = Order::new(checked);
         let cores = gate.crossing.cores();
         for core in 0..cores {
             send(&gate.crossing, core, &order).await;
@@ -148,7 +145,7 @@ impl Client {
             let is_cut_short = order.progress.is_cancelled();
             tracing::info!(
                 uid,
-                ?action,
+                action = ?order.action,
                 terms,
                 spans,
                 messages,
@@ -157,7 +154,7 @@ impl Client {
                 "an operator's order was carried out"
             );
         }
-        report.cut_to(page);
+        report.cut_to(order.page);
         Ok(report.error.take().map_or_else(|| Answer::Done(report), Answer::Error))
     }
 

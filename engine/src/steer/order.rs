@@ -5,9 +5,11 @@
 //! the operator, who could as well write into the queue. Bounds: [`CHOSEN_MAX`] spans, [`PAGE_MAX`] rows.
 
 use crate::steer::condition::{State, Term};
+use crate::steer::wire::Checked;
 use message::{MessageId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
@@ -127,6 +129,14 @@ pub struct Order {
 }
 
 impl Order {
+    /// An order, and where its reports come out: one from each core.
+    pub fn new(checked: Checked) -> (Arc<Order>, mpsc::UnboundedReceiver<Report>) {
+        let (reports, heard) = mpsc::unbounded_channel();
+        let Checked { action, is_dry, terms, chosen, page } = checked;
+        let progress = Progress::default();
+        (Arc::new(Order { action, is_dry, terms, chosen, page, progress, reports }), heard)
+    }
+
     /// True if something is to be done to what is found, rather than only counted.
     pub fn acts(&self) -> bool {
         self.action.changes() && !self.is_dry
