@@ -136,7 +136,9 @@ impl Sites {
         }
         let key = SiteKey(u32::try_from(place).unwrap_or(u32::MAX));
         let Some(site) = self.sites.get_mut(place) else { return Some((key, VecDeque::new())) };
-        let mut ready = std::mem::take(&mut site.queue);
+        // Room for all to come back: address space only, and no copying as it fills.
+        let room = VecDeque::with_capacity(site.queue.len());
+        let mut ready = std::mem::replace(&mut site.queue, room);
         if even_open {
             site.open.drain(..).rev().for_each(|open| ready.push_front(open.range()));
         }

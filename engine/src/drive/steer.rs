@@ -229,7 +229,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 sweep.parked_reason = None;
                 if action.is_about(State::Held) && !is_cancelled {
                     self.steering.held_recipients = 0;
-                    let held = std::mem::take(&mut self.steering.held);
+                    let room = Vec::with_capacity(self.steering.held.len());
+                    let held = std::mem::replace(&mut self.steering.held, room);
                     (sweep.parked, sweep.parked_at) = (held.into(), Found::Held);
                 }
             }
