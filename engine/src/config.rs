@@ -22,6 +22,12 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Address of metrics and health. None: no HTTP.
     pub http: Option<SocketAddr>,
+    /// Unix socket of `ringpost queue`. Default: `control.sock` in the queue's folder.
+    pub control: Option<PathBuf>,
+    /// Users that may give orders there, besides root and the daemon's own. With any, the socket's mode lets everybody
+    /// connect, and who does is asked of the kernel.
+    #[serde(default)]
+    pub control_uids: Vec<u32>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
     /// File of the delivery log, JSON lines. None: no log.
@@ -347,6 +353,11 @@ pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
 }
 
 impl Config {
+    /// Where the daemon takes orders.
+    pub fn control_path(&self) -> PathBuf {
+        self.control.clone().unwrap_or_else(|| self.queue.join("control.sock"))
+    }
+
     fn check(&self) -> Result<(), String> {
         let (storage, delivery) = (&self.storage, &self.delivery);
         let rules = [

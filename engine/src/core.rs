@@ -18,6 +18,7 @@ use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
+use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
@@ -140,6 +141,7 @@ pub struct Core<R, C> {
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
     pub(crate) shares: Shares,
+    pub(crate) steering: Steering,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
@@ -186,6 +188,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             expiry: Expiry::new(now),
             outbound: Outbound::default(),
             shares: Shares::default(),
+            steering: Steering::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
             compaction: Compaction::default(),
@@ -235,6 +238,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_logs();
         self.run_schedule();
         self.run_expiry();
+        self.run_steering();
         self.run_sites();
         self.flush_journal();
         self.run_delivery_log();
@@ -299,6 +303,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Order(order) => self.steering.take_order(order),
                 Mail::Reload(settings) => self.reload(settings),
                 Mail::Shutdown => self.begin_shutdown(),
             }
@@ -319,7 +324,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        if self.sites.has_dirty() || self.compaction.wants_turn() || self.stop == Stop::Done {
+        let is_busy = self.sites.has_dirty() || self.compaction.wants_turn() || self.steering_wants_turn();
+        if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }
         let due = self.schedule.next_due().map(|due| self.now + Duration::from_millis(due.since(self.wall)));
@@ -342,6 +348,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         counters.queued_messages.set(self.store.messages() as u64);
         counters.queued_recipients.set(self.store.owed());
         counters.deferred_recipients.set(self.schedule.recipients());
+        counters.held_recipients.set(self.steering.held_recipients());
         counters.sessions_in.set(self.intake.open() as u64);
         counters.sessions_out.set(self.outbound.open() as u64);
     }

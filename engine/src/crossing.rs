@@ -7,6 +7,7 @@
 use crate::domains::Resolution;
 use crate::observe::Counters;
 use crate::settings::Settings;
+use crate::steer::order::Order;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
 use message::MessageId;
@@ -60,6 +61,8 @@ pub enum Mail {
     ChunkNoted {
         borrowed: u32,
     },
+    /// From an operator. One at a time: the next one waits for all cores' reports.
+    Order(Arc<Order>),
     Reload(Arc<Settings>),
     Shutdown,
 }

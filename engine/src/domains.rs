@@ -127,6 +127,16 @@ impl Domains {
         self.domains.iter().flat_map(|(_, domain)| &domain.waiting)
     }
 
+    /// Takes the ranges that wait for an answer about the domain at that place of the table. `None` behind the last.
+    pub(crate) fn take_waiting_at(&mut self, place: usize) -> Option<Vec<Range>> {
+        if place >= self.domains.capacity() {
+            return None;
+        }
+        Some(
+            self.domains.get_mut(place).map(|domain| std::mem::take(&mut domain.waiting)).unwrap_or_default(),
+        )
+    }
+
     pub(crate) fn keys(&self) -> Vec<DomainKey> {
         self.domains.iter().map(|(key, _)| DomainKey(u32::try_from(key).unwrap_or(u32::MAX))).collect()
     }

@@ -8,57 +8,45 @@ use crate::recovery::{
     self, Journals, RecoverError, RingFile, io_error, numbered, partition_folder, visit_left,
 };
 use message::MessageId;
-use queue::journal::Waiting;
-use queue::log::record::{Head, Location, Meta};
+use queue::journal::{Fold, Waiting};
+use queue::log::record::{Head, Location};
 use queue::log::{Depth, Groups, Life, Scan, ScanError, read_life, scan_segment};
 use queue::source::Source;
 use ring::{Access, File, Ring, Uring};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A message that is owed to somebody.
+/// A record, as it is found.
 pub(crate) struct Entry<'a> {
     pub(crate) head: &'a Head,
     /// The segment that holds it.
     pub(crate) path: &'a Path,
-    /// What is owed, with its domain.
-    pub(crate) left: &'a [(String, Waiting)],
+    /// What is owed, with its domain. Empty if the journals were not asked.
+    pub(crate) left: Vec<(String, Waiting)>,
+    meta: Option<&'a [u8]>,
     source: &'a mut dyn Source,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
     /// The whole envelope. `None` if it is not whole.
-    pub(crate) fn meta(&mut self) -> Option<Vec<u8>> {
-        recovery::read_meta(self.source, self.head)
-    }
-
-    /// The reverse-path as it stands in the envelope. `None` if it cannot be read.
-    pub(crate) fn reverse_path(&mut self) -> Option<String> {
-        // Two octets of length, the longest path, two of VERP.
-        let mut start = vec![0; 1024.min(self.head.meta_len as usize)];
-        let got = self.source.read(self.head.meta_offset(), &mut start).ok()?;
-        Some(Meta::parse(&start[..got], self.head.verp)?.reverse_path.to_owned())
-    }
-
-    /// Octets of the content, as they go out. `None` if they are not whole.
-    pub(crate) fn content(&mut self) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; self.head.content_len as usize];
-        let at = self.head.content_offset();
-        let mut have = 0;
-        while have < bytes.len() {
-            match self.source.read(at + have as u64, &mut bytes[have..]) {
-                Ok(0) | Err(_) => return None,
-                Ok(got) => have += got,
-            }
+    pub(crate) fn meta(&mut self) -> Option<Cow<'a, [u8]>> {
+        match self.meta {
+            Some(meta) => Some(Cow::Borrowed(meta)),
+            None => recovery::read_meta(self.source, self.head).map(Cow::Owned),
         }
-        (queue::log::record::checksum(&bytes) == self.head.content_crc).then_some(bytes)
     }
 }
 
-/// What is done with each message. An error ends the reading.
-pub(crate) type Visitor<'a> = &'a mut dyn FnMut(Entry<'_>) -> io::Result<()>;
+/// What a reader must be able to say of files.
+pub(crate) trait ReadFailure: From<RecoverError> + From<io::Error> + From<ring::StartError> {}
+
+impl<E: From<RecoverError> + From<io::Error> + From<ring::StartError>> ReadFailure for E {}
+
+/// What is done with each record. An error ends the reading.
+pub(crate) type Visitor<'a, E> = &'a mut dyn FnMut(Entry<'_>) -> Result<(), E>;
 
 /// Something in the queue that is not as it was written.
 #[derive(Debug)]
@@ -82,8 +70,6 @@ pub(crate) struct Extent {
 pub(crate) struct QueueFiles {
     ring: Uring,
     queue: PathBuf,
-    journals: Journals,
-    depth: Depth,
     pub(crate) damages: Vec<Damage>,
     pub(crate) extent: Extent,
 }
@@ -95,40 +81,92 @@ struct Segment {
     life: Life,
 }
 
+/// How the segments are read.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    depth: Depth,
+    /// `None`: all records are shown.
+    fold: Option<&'a Fold>,
+    copies: &'a HashMap<MessageId, Location>,
+    partition: u8,
+    /// A later segment has a record.
+    has_successor: bool,
+}
+
 impl QueueFiles {
-    /// Reads the journals. With [`Depth::Contents`] every record is checked when the messages are visited.
-    pub(crate) fn open(queue: &Path, depth: Depth) -> anyhow::Result<QueueFiles> {
-        let mut ring = crate::supervise::small_ring()?;
-        let journals = recovery::read_journals(&mut ring, queue)?;
-        let (damages, extent) =
-            (Vec::new(), Extent { files: journals.old.len() as u64, ..Extent::default() });
-        Ok(QueueFiles { ring, queue: queue.to_owned(), journals, depth, damages, extent })
+    pub(crate) fn open<E: ReadFailure>(queue: &Path) -> Result<QueueFiles, E> {
+        let ring = crate::supervise::small_ring()?;
+        let (damages, extent) = (Vec::new(), Extent::default());
+        Ok(QueueFiles { ring, queue: queue.to_owned(), damages, extent })
     }
 
-    pub(crate) fn journals(&self) -> &Journals {
-        &self.journals
+    /// What the journals of all partitions say now.
+    pub(crate) fn journals<E: ReadFailure>(&mut self) -> Result<Journals, E> {
+        let journals = recovery::read_journals(&mut self.ring, &self.queue)?;
+        self.extent.files += journals.old.len() as u64;
+        Ok(journals)
     }
 
-    /// Shows every message that is owed to somebody to `visitor`: by partition, in the order of their segments.
-    pub(crate) fn visit(&mut self, visitor: Visitor<'_>) -> anyhow::Result<()> {
-        for partition in self.journals.partitions.clone() {
+    /// Shows records to `visitor`: by partition, in the order of their segments. With [`Depth::Contents`] every byte is
+    /// checked; what is not whole is in `damages` afterwards.
+    pub(crate) fn visit<E: ReadFailure>(
+        &mut self,
+        depth: Depth,
+        journals: Option<&Journals>,
+        visitor: Visitor<'_, E>,
+    ) -> Result<(), E> {
+        for partition in self.partitions()? {
             let mut segments = self.segments(&partition_folder(&self.queue, partition))?;
             segments.sort_by_key(|segment| segment.life.generation);
-            let copies = self.copies(&segments)?;
+            let copies = self.copies_in(&segments);
             let last = segments.last().map_or(0, |segment| segment.life.generation);
             for segment in &segments {
-                let may_owe = self.journals.fold.may_owe(partition, segment.life.generation);
-                let has_successor = segment.life.generation < last && may_owe;
-                self.visit_segment(segment, has_successor, may_owe, &copies, visitor)?;
+                let has_successor = segment.life.generation < last;
+                let fold = journals.map(|journals| &journals.fold);
+                let reading = Reading { depth, fold, copies: &copies, partition, has_successor };
+                self.visit_segment(segment, reading, visitor)?;
             }
             segments.iter().for_each(|segment| self.ring.close_file(segment.file));
         }
         Ok(())
     }
 
-    fn segments(&mut self, folder: &Path) -> anyhow::Result<Vec<Segment>> {
+    /// Every record that was copied forward: where its latest copy lies.
+    pub(crate) fn copies<E: ReadFailure>(&mut self) -> Result<HashMap<MessageId, (PathBuf, Location)>, E> {
+        let mut copies = HashMap::new();
+        for partition in self.partitions()? {
+            let mut segments = self.segments(&partition_folder(&self.queue, partition))?;
+            segments.sort_by_key(|segment| segment.life.generation);
+            for segment in &segments {
+                for (id, location) in self.copies_in(std::slice::from_ref(segment)) {
+                    copies.insert(id, (segment.path.clone(), location));
+                }
+            }
+            segments.iter().for_each(|segment| self.ring.close_file(segment.file));
+        }
+        Ok(copies)
+    }
+
+    /// Each segment file with its partition and generation.
+    pub(crate) fn lives<E: ReadFailure>(&mut self) -> Result<Vec<(u8, u32, PathBuf)>, E> {
+        let mut lives = Vec::new();
+        for partition in self.partitions()? {
+            for segment in self.segments(&partition_folder(&self.queue, partition))? {
+                self.ring.close_file(segment.file);
+                lives.push((partition, segment.life.generation, segment.path));
+            }
+        }
+        Ok(lives)
+    }
+
+    fn partitions(&mut self) -> Result<Vec<u8>, RecoverError> {
+        let names = self.ring.list(&self.queue).map_err(io_error(&self.queue))?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix("core-")?.parse().ok()).collect())
+    }
+
+    fn segments(&mut self, folder: &Path) -> Result<Vec<Segment>, RecoverError> {
         let mut segments = Vec::new();
-        for name in self.ring.list(folder)? {
+        for name in self.ring.list(folder).map_err(io_error(folder))? {
             if numbered(&name, "data-").is_none() {
                 continue;
             }
@@ -137,13 +175,13 @@ impl QueueFiles {
                 Ok(file) => file,
                 // The daemon just removed it: nothing in it is owed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io_error(&path)(error).into()),
+                Err(error) => return Err(io_error(&path)(error)),
             };
-            let len = self.ring.file_len(file)?;
+            let len = self.ring.file_len(file).map_err(io_error(&path))?;
             let ring = RefCell::new(&mut self.ring);
             match read_life(&mut RingFile { ring: &ring, file }, len) {
                 Ok(life) => segments.push(Segment { path, file, len, life }),
-                Err(source @ ScanError::TooNew) => return Err(RecoverError::Segment { path, source }.into()),
+                Err(source @ ScanError::TooNew) => return Err(RecoverError::Segment { path, source }),
                 Err(ScanError::Read(error)) => {
                     let what = format!("cannot be read: {}", error.source);
                     self.damages.push(Damage { path, offset: error.offset, len: 0, what });
@@ -153,8 +191,8 @@ impl QueueFiles {
         Ok(segments)
     }
 
-    /// Records that were copied forward, with the place of the latest copy.
-    fn copies(&mut self, segments: &[Segment]) -> anyhow::Result<HashMap<MessageId, Location>> {
+    /// Records that were copied forward, with the place of the latest copy; segments in their order.
+    fn copies_in(&mut self, segments: &[Segment]) -> HashMap<MessageId, Location> {
         let mut copies = HashMap::new();
         for segment in segments {
             let ring = RefCell::new(&mut self.ring);
@@ -164,55 +202,53 @@ impl QueueFiles {
                 }
             };
             let mut source = RingFile { ring: &ring, file: segment.file };
-            let _ =
-                scan_segment(&mut source, (&segment.life, segment.len), Depth::Index, false, &mut on_message);
+            // What cannot be read is said when the records are shown.
+            let life = (&segment.life, segment.len);
+            let _ = scan_segment(&mut source, life, Depth::Index, false, &mut on_message);
         }
-        Ok(copies)
+        copies
     }
 
-    fn visit_segment(
+    fn visit_segment<E: ReadFailure>(
         &mut self,
         segment: &Segment,
-        has_successor: bool,
-        may_owe: bool,
-        copies: &HashMap<MessageId, Location>,
-        visitor: Visitor<'_>,
-    ) -> anyhow::Result<()> {
-        let mut outcome = Ok(());
-        let (mut records, mut is_live, fold) = (0, false, &self.journals.fold);
+        reading: Reading<'_>,
+        visitor: Visitor<'_, E>,
+    ) -> Result<(), E> {
+        let (mut outcome, mut records, mut is_live) = (Ok(()), 0, false);
+        let may_owe =
+            reading.fold.is_none_or(|fold| fold.may_owe(reading.partition, segment.life.generation));
         let ring = RefCell::new(&mut self.ring);
-        let (mut source, mut names) =
-            (RingFile { ring: &ring, file: segment.file }, RingFile { ring: &ring, file: segment.file });
+        let file = || RingFile { ring: &ring, file: segment.file };
+        let (mut source, mut names) = (file(), file());
         let mut on_message = |head: &Head, groups: Groups<'_>| {
             records += 1;
-            let is_copied = copies.get(&head.id).is_some_and(|latest| *latest != head.bound.location);
+            let is_copied = reading.copies.get(&head.id).is_some_and(|latest| *latest != head.bound.location);
             if outcome.is_err() || is_copied {
                 return;
             }
             let mut left = Vec::new();
-            visit_left((head, groups), fold, &mut names, &mut |domain, waiting| {
-                left.push((domain.to_owned(), *waiting));
-            });
-            if !left.is_empty() {
+            if let Some(fold) = reading.fold {
+                visit_left((head, groups), fold, &mut names, &mut |domain, waiting| {
+                    left.push((domain.to_owned(), *waiting));
+                });
+            }
+            if reading.fold.is_none() || !left.is_empty() {
                 is_live = true;
-                outcome = visitor(Entry { head, path: &segment.path, left: &left, source: &mut names });
+                let (path, meta) = (segment.path.as_path(), groups.meta());
+                outcome = visitor(Entry { head, path, left, meta, source: &mut names });
             }
         };
-        let scan = scan_segment(
-            &mut source,
-            (&segment.life, segment.len),
-            self.depth,
-            has_successor,
-            &mut on_message,
-        );
+        let (life, has_successor) = ((&segment.life, segment.len), reading.has_successor && may_owe);
+        let scan = scan_segment(&mut source, life, reading.depth, has_successor, &mut on_message);
         self.extent.files += 1;
-        self.extent.octets += if self.depth == Depth::Contents { segment.len } else { 0 };
+        self.extent.octets += segment.len;
         self.extent.records += records;
         // What has ended may rot: its file is a spare.
         if is_live || may_owe {
             self.note_damage(segment, is_live, scan);
         }
-        Ok(outcome?)
+        outcome
     }
 
     fn note_damage(&mut self, segment: &Segment, is_live: bool, scan: Result<Scan, ScanError>) {

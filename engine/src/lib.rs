@@ -18,5 +18,6 @@ pub mod recovery;
 mod rhythm;
 pub mod routes;
 pub mod settings;
+pub mod steer;
 pub mod supervise;
 mod timers;

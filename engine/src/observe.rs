@@ -43,6 +43,8 @@ counters! {
     bounces,
     /// Warnings of a delay written
     warnings,
+    /// Recipients deleted by an operator
+    deleted,
     /// Connections taken
     connections_in,
     /// Connections made
@@ -57,6 +59,8 @@ counters! {
     queued_recipients,
     /// Recipients that wait for another attempt
     deferred_recipients,
+    /// Recipients held back by an operator
+    held_recipients,
     /// Incoming sessions open
     sessions_in,
     /// Outgoing connections open

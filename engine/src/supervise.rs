@@ -13,10 +13,11 @@ use crate::settings::Settings;
 use queue::log::record::checksum;
 use ring::{Uring, UringConfig};
 use rustix::fs::FlockOperation;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -38,6 +39,8 @@ pub enum ServeError {
     Start(#[from] crate::core::StartError),
     #[error("cannot serve HTTP on {address}: {source}")]
     Http { address: SocketAddr, source: io::Error },
+    #[error("cannot take orders on {path}: {source}; `control` may name another place", path = .path.display())]
+    Control { path: PathBuf, source: io::Error },
     #[error("starting the core threads: {0}")]
     Thread(io::Error),
     #[error("core {0} ended by itself")]
@@ -59,7 +62,7 @@ impl ServeError {
                 ];
                 kinds.contains(&source.kind())
             }
-            ServeError::Secret { .. } => true,
+            ServeError::Secret { .. } | ServeError::Control { .. } => true,
             _ => false,
         };
         if is_config { 78 } else { 75 }
@@ -94,6 +97,7 @@ pub fn serve(
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let (threads, listening) = start.cores(&cpus)?;
+    let orders = bind_control(&settings.config)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, cpus };
     let ready = Box::new(move || ready(&announcement));
@@ -102,6 +106,7 @@ pub fn serve(
         settings,
         crossing,
         listener,
+        orders,
         ends,
         reread: Box::new(reread),
         ready,
@@ -231,6 +236,28 @@ fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
     let listener = std::net::TcpListener::bind(address).map_err(wrap)?;
     listener.set_nonblocking(true).map_err(wrap)?;
     Ok(listener)
+}
+
+/// The control socket. One that is there already was left behind: the queue's lock says that its daemon is dead.
+fn bind_control(config: &Config) -> Result<UnixListener, ServeError> {
+    let path = config.control_path();
+    let bind = || {
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(&path)?,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there")),
+            Err(_) => {}
+        }
+        // Closed to all from the first moment on; opened below if it is to be.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(&path);
+        rustix::process::umask(before);
+        let listener = listener?;
+        let mode = if config.control_uids.is_empty() { 0o600 } else { 0o666 };
+        std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| ServeError::Control { path: path.clone(), source })
 }
 
 struct Start {

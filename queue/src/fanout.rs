@@ -167,6 +167,7 @@ mod tests {
             count,
             name_offset: 110,
             attempts: Attempts::NONE,
+            reason: 0,
         };
         OpenRange::new(range, Arc::new(letter), Bytes::from(window), 100)
     }

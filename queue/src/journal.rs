@@ -44,13 +44,16 @@ pub struct Span {
     pub count: u32,
 }
 
+/// The due time of recipients that an operator holds back: never, until they are released.
+pub const HELD: UnixMillis = UnixMillis(u64::MAX);
+
 /// Recipients that wait for another attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Waiting {
     pub span: Span,
     pub name_offset: u32,
     pub attempts: Attempts,
-    /// 0: at once.
+    /// 0: at once; [`HELD`]: not until they are released.
     pub due: UnixMillis,
 }
 

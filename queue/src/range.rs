@@ -19,6 +19,8 @@ pub struct Range {
     pub name_offset: u32,
     /// Attempts that were made for all of them.
     pub attempts: Attempts,
+    /// Why they wait: a key into their core's table of reasons, 0 if that is not known. Not on disk.
+    pub reason: u16,
 }
 
 const _: () = assert!(size_of::<Range>() <= 24);

@@ -157,6 +157,8 @@ fn mix(seed: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct Schedule {
     heap: BinaryHeap<Reverse<Entry>>,
+    /// Entries that a sweep has still to see. They are not due before it has.
+    unswept: std::vec::IntoIter<Reverse<Entry>>,
     recipients: u64,
 }
 
@@ -168,6 +170,12 @@ struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() <= 28);
+
+impl Entry {
+    fn due(&self) -> UnixMillis {
+        UnixMillis(u64::from(self.due_secs) * 1000)
+    }
+}
 
 impl Ord for Entry {
     fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
@@ -210,7 +218,7 @@ impl Schedule {
     }
 
     pub fn next_due(&self) -> Option<UnixMillis> {
-        self.heap.peek().map(|entry| UnixMillis(u64::from(entry.0.due_secs) * 1000))
+        self.heap.peek().map(|entry| entry.0.due())
     }
 
     /// Recipients that wait.
@@ -220,7 +228,30 @@ impl Schedule {
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (UnixMillis, &Range)> {
-        self.heap.iter().map(|entry| (UnixMillis(u64::from(entry.0.due_secs) * 1000), &entry.0.range))
+        let entries = self.heap.iter().chain(self.unswept.as_slice());
+        entries.map(|entry| (entry.0.due(), &entry.0.range))
+    }
+
+    /// Begins a look at every entry that waits now, a few at a time: each comes out once by [`Self::next_unswept`],
+    /// and whoever wants it to wait on pushes it again. Costs a reservation of address space, whatever waits here;
+    /// what is pushed again costs memory a second time until the sweep is over.
+    pub fn begin_sweep(&mut self) {
+        // A sweep that was not finished: what it has not seen waits with the rest.
+        self.heap.extend(std::mem::take(&mut self.unswept));
+        let room = BinaryHeap::with_capacity(self.heap.len());
+        self.unswept = std::mem::replace(&mut self.heap, room).into_vec().into_iter();
+    }
+
+    /// The next entry of the sweep. From the heap's top down, so that what is due first comes first, more or less,
+    /// and going back costs no sifting.
+    pub fn next_unswept(&mut self) -> Option<(UnixMillis, Range)> {
+        let Some(Reverse(entry)) = self.unswept.next() else {
+            // Its memory is not needed any more.
+            self.unswept = Vec::new().into_iter();
+            return None;
+        };
+        self.recipients -= u64::from(entry.range.count);
+        Some((entry.due(), entry.range))
     }
 }
 
@@ -375,17 +406,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ranges_come_out_when_due_and_not_before() {
-        let mut schedule = Schedule::default();
-        let range = |first| Range {
+    fn range(first: u32) -> Range {
+        Range {
             message: MessageKey(1),
             domain: DomainKey(0),
             first,
             count: 1,
             name_offset: 0,
             attempts: Attempts::new(1),
-        };
+            reason: 0,
+        }
+    }
+
+    #[test]
+    fn sweep_sees_each_entry_once_and_loses_none() {
+        let mut schedule = Schedule::default();
+        (0..10).for_each(|first| schedule.push(range(first), UnixMillis(1000 * u64::from(first))));
+        schedule.begin_sweep();
+        for _ in 0..4 {
+            let (due, range) = schedule.next_unswept().unwrap();
+            schedule.push(range, due);
+        }
+        assert_eq!((schedule.recipients(), schedule.iter().count()), (10, 10));
+        // Another sweep begins before the first one has ended.
+        schedule.begin_sweep();
+        let mut seen = Vec::new();
+        while let Some((due, range)) = schedule.next_unswept() {
+            seen.push(range.first);
+            if range.first % 2 == 0 {
+                schedule.push(range, due);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, Vec::from_iter(0..10));
+        let due: Vec<_> = std::iter::from_fn(|| schedule.pop_due(UnixMillis(60_000))).collect();
+        assert_eq!(due.iter().map(|range| range.first).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        assert_eq!(schedule.recipients(), 0);
+    }
+
+    #[test]
+    fn ranges_come_out_when_due_and_not_before() {
+        let mut schedule = Schedule::default();
         schedule.push(range(1), UnixMillis(5001));
         schedule.push(range(2), UnixMillis(4000));
         assert_eq!(schedule.pop_due(UnixMillis(3999)), None);

@@ -154,6 +154,16 @@ impl Site {
         None
     }
 
+    /// An operator wants it tried now: no wait, and the next one begins at the first step.
+    pub fn lift_back_off(&self) {
+        let mut state = self.state.lock();
+        if state.not_before.take().is_some() {
+            // One connection tries, the rest follow its success.
+            state.slots = 1;
+        }
+        (state.failures, state.backoffs) = (0, 0);
+    }
+
     /// New limits, from a reload. Connections over a lowered limit end by themselves.
     pub fn set_limits(&self, limits: SiteLimits) {
         self.state.lock().limits = limits;
@@ -266,6 +276,15 @@ mod tests {
         assert_eq!(site.snapshot().slots, 6, "a round is as many successes as slots");
         site.report(now, Health::Works(1000));
         assert_eq!(site.snapshot().slots, 20);
+    }
+
+    #[test]
+    fn lifted_back_off_lets_one_connection_try_at_once() {
+        let (site, now) = site();
+        while site.report(now, Health::HostFailed).is_none() {}
+        assert!(matches!(site.lease(0, 1, now), Lease::Wait { .. }));
+        site.lift_back_off();
+        assert_eq!((site.lease(0, 1, now), site.lease(0, 1, now)), (Lease::Granted, Lease::Full));
     }
 
     #[test]

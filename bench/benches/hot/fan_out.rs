@@ -40,6 +40,7 @@ fn open() -> OpenRange {
         count: group.count,
         name_offset: group.name_offset,
         attempts: Attempts::NONE,
+        reason: 0,
     };
     let content = (Bytes::new(), ContentFacts::default());
     let letter = Letter::new(

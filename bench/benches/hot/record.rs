@@ -6,7 +6,7 @@ use message::{
     BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
     UnixMillis, Verp,
 };
-use queue::log::record::{NewMessage, encode, meta_of};
+use queue::log::record::{Bound, Location, NewMessage, encode, meta_of};
 use std::hint::black_box;
 
 pub(crate) fn envelope(recipients: usize, domains: usize) -> Envelope {
@@ -38,7 +38,9 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
         content: &content,
         facts: ContentFacts::of(&content),
         arrived: UnixMillis(1_700_000_000_000),
+        moved: None,
     };
+    let bound = Bound::new(Location::new(1, 4096), 0, 7);
     let id = MessageId::new(0, 1, 4096).expect("a place on a unit");
     let mut out = Vec::new();
     let mut group = criterion.benchmark_group("queue/record encode");
@@ -46,7 +48,7 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
     group.bench_function("4 KiB", |bencher| {
         bencher.iter(|| {
             out.clear();
-            encode(black_box(&message), id, 1, &mut out)
+            encode(black_box(&message), id, bound, &mut out)
         });
     });
     group.finish();

@@ -6,7 +6,6 @@ mod check;
 mod demo;
 mod queue;
 mod serve;
-mod verify;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};

@@ -52,10 +52,11 @@ async fn health(State(crossing): State<Arc<Crossing>>) -> impl IntoResponse {
 struct Cores(Arc<Crossing>);
 
 /// Those that also fall.
-const GAUGES: [&str; 8] = [
+const GAUGES: [&str; 9] = [
     "queued_messages",
     "queued_recipients",
     "deferred_recipients",
+    "held_recipients",
     "sessions_in",
     "sessions_out",
     "poisoned",

@@ -1,10 +1,11 @@
-//! The control thread: everything that would make a core wait. Name servers, HTTP, signals, reload.
+//! The control thread: everything that would make a core wait. Name servers, HTTP, operators' orders, signals, reload.
 //!
 //! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`QUESTIONS_MAX`] look-ups at a
 //! time; further questions wait in the crossing's queue.
 
 mod dns;
 mod http;
+mod socket;
 
 use crate::config::ConfigError;
 use crate::crossing::{Crossing, Mail, Question};
@@ -24,6 +25,8 @@ pub(crate) struct Control {
     pub(crate) settings: Arc<Settings>,
     pub(crate) crossing: Arc<Crossing>,
     pub(crate) listener: Option<std::net::TcpListener>,
+    /// Where operators' orders come in.
+    pub(crate) orders: std::os::unix::net::UnixListener,
     /// Cores that have ended, by index.
     pub(crate) ends: mpsc::UnboundedReceiver<usize>,
     pub(crate) reread: Reread,
@@ -41,6 +44,13 @@ impl Control {
         self.answer_questions();
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
+        }
+        match self.orders.try_clone() {
+            Ok(orders) => {
+                let gate = socket::Gate::new(&self.settings.config.control_uids, Arc::clone(&self.crossing));
+                tokio::task::spawn_local(socket::serve(orders, gate));
+            }
+            Err(error) => tracing::error!(%error, "no orders are taken"),
         }
         let signals = Signals::new();
         std::mem::replace(&mut self.ready, Box::new(|| {}))();

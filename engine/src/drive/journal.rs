@@ -355,7 +355,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Marks every range of the partition that is owed, wherever it waits; no list of them is made. Returns the sum of
     /// recipients.
     fn put_owed(&mut self, partition: u8) -> u64 {
-        let Core { store, schedule, domains, sites, letters, outbound, failing, shares, aside, .. } = self;
+        let Core {
+            store, schedule, domains, sites, letters, outbound, failing, shares, aside, steering, ..
+        } = self;
         let (journal, ring, now, mut sum, mut result) =
             (&mut self.journal, &mut self.ring, self.now, 0, Ok(()));
         let mut add = |range: &Range, due: UnixMillis| {
@@ -384,6 +386,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         shares.lent().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
+        steering.ranges().for_each(|(due, range)| add(range, due));
         self.after_put(result);
         sum
     }

@@ -93,6 +93,10 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.ranges.len()).sum()
     }
 
+    pub(crate) fn open_ranges(&self) -> impl Iterator<Item = Range> {
+        self.lanes.iter().flat_map(|lane| lane.open.iter().map(OpenRange::range))
+    }
+
     /// Takes out what `is_due` says of `most` ranges from place `from` on, counted through all lanes, and, if that is the
     /// first, of the open ones. Returns how many it looked at: it may be fewer at a lane's end.
     pub(crate) fn take_out(
@@ -158,7 +162,7 @@ mod tests {
 
     fn range(message: u32, count: u32) -> Range {
         let (message, domain) = (MessageKey(message), DomainKey(0));
-        Range { message, domain, first: 0, count, name_offset: 0, attempts: queue::Attempts::NONE }
+        Range { message, domain, first: 0, count, name_offset: 0, attempts: queue::Attempts::NONE, reason: 0 }
     }
 
     fn with_work(lanes: &[Lane]) -> Lanes {

@@ -146,6 +146,11 @@ impl Letters {
         loads.chain(self.to_conclude.iter().map(|(range, _)| range))
     }
 
+    /// Ranges that wait for their names, to be given a verdict.
+    pub(crate) fn concluding(&self) -> usize {
+        self.to_conclude.len() + usize::from(self.is_concluding)
+    }
+
     /// The message, if it is in memory.
     pub(crate) fn get(&self, key: MessageKey) -> Option<Arc<Letter>> {
         self.cached.get(&key).map(|cached| Arc::clone(&cached.letter))

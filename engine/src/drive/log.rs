@@ -9,11 +9,12 @@ use crate::config::Config;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::Domains;
 use crate::drive::aside::Stretch;
+use crate::drive::steer::Steering;
 use crate::recovery::{Journals, RecoverError, RingFile, io_error, numbered, partition_folder, visit_left};
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::Letter;
-use queue::journal::{Span, Waiting};
+use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Location, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
 use queue::log::{
@@ -271,6 +272,7 @@ struct TakeUp<'a> {
     store: &'a mut Store,
     domains: &'a mut Domains,
     schedule: &'a mut Schedule,
+    steering: &'a mut Steering,
     wall: UnixMillis,
     /// Messages of which a later copy was found: the earlier one is not needed.
     copied: HashSet<MessageId>,
@@ -315,8 +317,14 @@ impl TakeUp<'_> {
 
     fn take_range(&mut self, message: MessageKey, domain: DomainKey, waiting: &Waiting) {
         let Waiting { span: Span { first, count, .. }, name_offset, attempts, due } = *waiting;
-        let range = Range { message, domain, first, count, name_offset, attempts };
-        if due > self.wall { self.schedule.push(range, due) } else { self.ready.push(range) }
+        let range = Range { message, domain, first, count, name_offset, attempts, reason: 0 };
+        if due == HELD {
+            self.steering.hold(range);
+        } else if due > self.wall {
+            self.schedule.push(range, due);
+        } else {
+            self.ready.push(range);
+        }
     }
 }
 
@@ -354,6 +362,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             store: &mut self.store,
             domains: &mut self.domains,
             schedule: &mut self.schedule,
+            steering: &mut self.steering,
             wall: self.wall,
             copied: HashSet::new(),
             has_successor: false,
@@ -526,6 +535,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 count: group.count,
                 name_offset: group.name_offset,
                 attempts: Attempts::NONE,
+                reason: 0,
             };
             self.offer_range(range);
         }

@@ -13,4 +13,5 @@ pub(crate) mod outbound;
 pub(crate) mod record;
 pub(crate) mod share;
 pub(crate) mod sites;
+pub(crate) mod steer;
 pub(crate) mod verdicts;

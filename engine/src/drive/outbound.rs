@@ -26,6 +26,7 @@ pub(crate) struct Delivery {
     pub(crate) message: MessageKey,
     pub(crate) domain: DomainKey,
     pub(crate) attempts: Attempts,
+    reason: u16,
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
@@ -35,8 +36,8 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// The range of one of its names.
     fn range(&self, name: &Name) -> Range {
-        let Delivery { message, domain, attempts, .. } = *self;
-        Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts }
+        let Delivery { message, domain, attempts, reason, .. } = *self;
+        Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts, reason }
     }
 
     pub(crate) fn local_part(&self, name: &Name) -> &str {
@@ -540,6 +541,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     message: range.message,
                     domain: range.domain,
                     attempts: range.attempts,
+                    reason: range.reason,
                     names,
                     open,
                     window,

@@ -260,6 +260,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let index = u32::try_from(self.shares.borrowed.insert(borrowed)).expect("few chunks");
         self.shares.at_work += 1;
         range.message = MessageKey(BORROWED | index);
+        // A key into the owner's table of reasons says nothing here.
+        range.reason = 0;
         range.domain = self.domains.owe(&domain, range.count);
         self.offer_range(range);
     }
@@ -321,8 +323,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for waiting in report.waiting {
             let Waiting { span, name_offset, attempts, due } = waiting;
             self.mark(&Mark::Deferred(waiting));
-            self.schedule
-                .push(Range { first: span.first, count: span.count, name_offset, attempts, ..range }, due);
+            // Why is known to the borrower only.
+            let reason = 0;
+            let (first, count) = (span.first, span.count);
+            self.schedule.push(Range { first, count, name_offset, attempts, reason, ..range }, due);
         }
         self.shares.noted.push_back((self.journal.journal.position(), report.borrower, report.borrowed));
     }

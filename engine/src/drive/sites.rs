@@ -115,6 +115,56 @@ impl Sites {
         self.sites.iter().flat_map(|(_, site)| site.lanes.ranges())
     }
 
+    /// Takes what is ready in one lane of a site, for a sweep over all of them; `place` counts lanes through the table.
+    /// `None` behind the last. Ranges whose names were read already stay, unless `even_open`: those that come back are
+    /// read again.
+    pub(crate) fn take_ready_at(
+        &mut self,
+        place: usize,
+        even_open: bool,
+    ) -> Option<(SiteKey, Lane, VecDeque<Range>)> {
+        let (index, lane) = (place / Lane::ALL.len(), Lane::ALL[place % Lane::ALL.len()]);
+        if index >= self.sites.capacity() {
+            return None;
+        }
+        let key = SiteKey(u32::try_from(index).unwrap_or(u32::MAX));
+        let Some(site) = self.sites.get_mut(index) else { return Some((key, lane, VecDeque::new())) };
+        let work = site.lanes.get_mut(lane);
+        // Room for all to come back: address space only, and no copying as it fills.
+        let room = VecDeque::with_capacity(work.ranges.len());
+        let mut ready = std::mem::replace(&mut work.ranges, room);
+        if even_open {
+            work.open.drain(..).rev().for_each(|open| ready.push_front(open.range()));
+        }
+        Some((key, lane, ready))
+    }
+
+    /// Ready ranges whose names were read already.
+    pub(crate) fn open_ranges(&self) -> impl Iterator<Item = Range> {
+        self.sites.iter().flat_map(|(_, site)| site.lanes.open_ranges())
+    }
+
+    /// A range that a sweep took goes back to its lane.
+    pub(crate) fn put_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
+        let site = &mut self.sites[key.0 as usize];
+        site.lanes.get_mut(lane).ranges.push_back(range);
+        // A site that waits has its wake.
+        if site.not_before.is_none() {
+            self.touch(key);
+        }
+    }
+
+    /// An operator wants mail tried now: no site and no host waits.
+    pub(crate) fn lift_back_offs(&mut self) {
+        for key in self.keys() {
+            let site = self.get_mut(key);
+            site.shared.lift_back_off();
+            site.not_before = None;
+            site.hosts.iter_mut().for_each(|host| host.rests_until = None);
+            self.touch(key);
+        }
+    }
+
     /// True if something is ready that a connection could take now.
     pub(crate) fn have_work(&self) -> bool {
         self.sites.iter().any(|(_, site)| site.lanes.has_work() && site.not_before.is_none())

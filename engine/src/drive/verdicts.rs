@@ -68,7 +68,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Deferred(reply) => {
                 self.counters.deferred.add(1);
-                let range = Range { attempts: range.attempts.plus_one(), ..range };
+                let reason = self.steering.reasons.key(&reply);
+                let range = Range { attempts: range.attempts.plus_one(), reason, ..range };
                 let due = match self.next_attempt(letter.id, letter.arrived, &range) {
                     Next::Retry { due } => due,
                     Next::GiveUp => self.wall,
@@ -114,13 +115,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // Soft, and nothing to say to anybody: the range waits as one.
         let (id, arrived) = self.origin_of(&range);
         let tried = Range { attempts: range.attempts.plus_one(), ..range };
-        if let (Verdict::Deferred(_), Next::Retry { due }) =
+        if let (Verdict::Deferred(reply), Next::Retry { due }) =
             (&verdict, self.next_attempt(id, arrived, &tried))
             && !self.settings.retry.wants_warning(arrived, tried.attempts, self.wall)
         {
             self.counters.deferred.add(u64::from(range.count));
+            let reason = self.steering.reasons.key(reply);
             self.log_range(range, &verdict);
-            return self.defer(tried, due);
+            return self.defer(Range { reason, ..tried }, due);
         }
         match self.open_now(range) {
             Some(open) => self.conclude_open(open, &verdict),
@@ -188,11 +190,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let waiting = self.shares.defer(range, due);
             return self.mark(&Mark::Deferred(waiting));
         }
-        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return };
+        if self.mark_waiting(&range, due) {
+            self.schedule.push(range, due);
+        }
+    }
+
+    /// Marks since when, or until when, a range of ours waits. False if its message has ended.
+    pub(crate) fn mark_waiting(&mut self, range: &Range, due: UnixMillis) -> bool {
+        let Some(id) = self.store.get(range.message).map(|queued| queued.id) else { return false };
         let span = Span { id, first: range.first, count: range.count };
-        let Range { name_offset, attempts, .. } = range;
+        let Range { name_offset, attempts, .. } = *range;
         self.mark(&Mark::Deferred(Waiting { span, name_offset, attempts, due }));
-        self.schedule.push(range, due);
+        true
     }
 
     // ---- bounces and warnings ----

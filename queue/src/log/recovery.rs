@@ -184,7 +184,7 @@ fn walk(
     on_message: OnMessage<'_>,
 ) -> Result<(), ScanError> {
     let (mut at, mut broken, mut last_commit) = (BLOCK, None, 0);
-    let mut damaged = if life.is_head_damaged { vec![0..BLOCK] } else { Vec::new() };
+    let mut damaged: Vec<Range<u64>> = life.is_head_damaged.then_some(0..BLOCK).into_iter().collect();
     let mut index = IndexWriter::default();
     while let Some(place) = next_head(reader, at, life)? {
         let start = match broken.take() {
@@ -208,7 +208,7 @@ fn walk(
     }
     // The last commit may have been torn: then none of it was acknowledged, and what is broken in it is no damage.
     damaged.extend(broken.map(|start| start..len.min(start + BLOCK)));
-    damaged.retain(|damage: &Range<u64>| has_successor || damage.start < last_commit);
+    damaged.retain(|damage| has_successor || damage.start < last_commit);
     scan.damaged.extend(damaged);
     // Damage is to be found again by the next start, until it has been moved aside: no index hides it.
     let index_len = index.len_with(0);

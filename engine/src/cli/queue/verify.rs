@@ -3,29 +3,19 @@
 //! Changes nothing; beside a daemon that runs, a file that is just being written to may be reported: run it again.
 //! Exit code 0 if all is whole, 65 (data error) if not.
 
-use super::{complain, grouped};
+use super::QueueError;
+use crate::cli::grouped;
 use crate::files::{Damage, QueueFiles};
 use queue::log::Depth;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::process::ExitCode;
 
-/// `sysexits(3)`: the data are wrong.
-const DATA_ERROR: u8 = 65;
-
-pub(super) fn run(queue: &Path, json: bool) -> ExitCode {
-    match verify(queue, json) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(DATA_ERROR),
-        Err(error) => complain(75, &error),
-    }
-}
-
-fn verify(queue: &Path, json: bool) -> anyhow::Result<bool> {
-    let mut files = QueueFiles::open(queue, Depth::Contents)?;
+pub(super) fn verify(queue: &Path, json: bool) -> Result<(), QueueError> {
+    let mut files = QueueFiles::open::<QueueError>(queue)?;
+    let found = files.journals::<QueueError>()?;
     let (mut messages, mut owed) = (0u64, 0u64);
     let shows_progress = std::io::stderr().is_terminal() && !json;
-    files.visit(&mut |entry| {
+    files.visit::<QueueError>(Depth::Contents, Some(&found), &mut |entry| {
         messages += 1;
         owed += entry.left.iter().map(|(_, waiting)| u64::from(waiting.span.count)).sum::<u64>();
         if shows_progress && messages.is_multiple_of(10_000) {
@@ -36,16 +26,21 @@ fn verify(queue: &Path, json: bool) -> anyhow::Result<bool> {
     if shows_progress {
         eprint!("\r");
     }
-    let journals: Vec<String> = files.journals().damaged.clone();
+    let journals = &found.damaged;
     let is_whole = journals.is_empty() && files.damages.is_empty();
     if json {
-        println!("{}", as_json(&files, &journals, (messages, owed)));
-        return Ok(is_whole);
+        println!("{}", as_json(&files, journals, (messages, owed)));
+    } else {
+        print(&files, journals, (messages, owed), is_whole);
     }
+    if is_whole { Ok(()) } else { Err(QueueError::Damaged) }
+}
+
+fn print(files: &QueueFiles, journals: &[String], (messages, owed): (u64, u64), is_whole: bool) {
     for damage in &files.damages {
         println!("{}: {} at byte {}{}", damage.path.display(), damage.what, damage.offset, length_of(damage));
     }
-    for place in &journals {
+    for place in journals {
         println!("{place}: what it said there is lost; some recipients may be served again");
     }
     println!(
@@ -61,7 +56,6 @@ fn verify(queue: &Path, json: bool) -> anyhow::Result<bool> {
             format!("{} damaged places", files.damages.len() + journals.len())
         }
     );
-    Ok(is_whole)
 }
 
 fn length_of(damage: &Damage) -> String {

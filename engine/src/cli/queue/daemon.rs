@@ -1,0 +1,89 @@
+//! The client's end of the control socket.
+//!
+//! A socket that nobody listens on is a daemon that is not running. Trusts the daemon's lines as far as they are JSON;
+//! a silent one is given up after [`SILENCE_MAX`].
+
+use super::QueueError;
+use crate::steer::order::Report;
+use crate::steer::wire::{Answer, Request};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// The daemon says how far it is twice a second.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    stream: BufReader<UnixStream>,
+    bar: ProgressBar,
+}
+
+impl Daemon {
+    /// `None`: it is not running.
+    pub(super) fn connect(path: &Path) -> Result<Option<Daemon>, QueueError> {
+        let stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                    io::ErrorKind::PermissionDenied => {
+                        Err(QueueError::Forbidden(format!("{}: {error}", path.display())))
+                    }
+                    _ => Err(QueueError::Daemon(format!("{}: {error}", path.display()))),
+                };
+            }
+        };
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Ok(Some(Daemon { stream: BufReader::new(stream), bar }))
+    }
+
+    /// Asks, and waits for the last line of the answer.
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Report, QueueError> {
+        let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
+        line.push(b'\n');
+        // One who may not ask is told so whether or not the question arrives.
+        let sent = self.stream.get_mut().write_all(&line);
+        loop {
+            match self.answer(sent.as_ref().err())? {
+                Answer::Progress { swept, recipients } => self.bar.set_message(format!(
+                    "{} ranges looked at, {} recipients found",
+                    super::grouped(swept),
+                    super::grouped(recipients)
+                )),
+                Answer::Done(report) => {
+                    self.bar.set_message("");
+                    return Ok(report);
+                }
+                Answer::Forbidden(why) => return Err(QueueError::Forbidden(why)),
+                Answer::Error(why) => return Err(QueueError::Daemon(why)),
+            }
+        }
+    }
+
+    fn answer(&mut self, unsent: Option<&io::Error>) -> Result<Answer, QueueError> {
+        let mut line = String::new();
+        let len = self.stream.read_line(&mut line).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => QueueError::Daemon("the daemon does not answer".into()),
+            _ => error.into(),
+        })?;
+        if len == 0 {
+            let why = unsent.map_or_else(|| "it stopped".to_owned(), ToString::to_string);
+            return Err(QueueError::Daemon(format!("the daemon did not answer: {why}")));
+        }
+        serde_json::from_str(&line)
+            .map_err(|error| QueueError::Daemon(format!("the daemon's answer is not understood: {error}")))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
