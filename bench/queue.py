@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""What a full queue costs: restart, slowdown, memory. One engine on loopback, a sink of ours, a generator of ours.
+
+  bench/queue.py [restart-list] [restart-singles] [slowdown] [memory] [--count 1000000] [--json]
+
+  restart-list     one list message owed to --count recipients: from the start of the program to its first delivery
+  restart-singles  the same with --count single messages of --size octets
+  slowdown         relay of single messages (in and out), with an empty queue and with --count deferred messages
+  memory           resident bytes per owed recipient (lists of 1,000,000, each recipient deferred on its own, ten times
+                   --count) and per queued message (--count singles)
+
+Mail is queued towards a peer that takes connections and says nothing; then the process is killed with SIGKILL, and
+started again: first with that peer still there ("first": nothing of the queue's is in the page cache but its journals),
+then with a sink ("second": warm). Programs come from target/release unless --ringpost and --loadgen name others.
+"""
+import argparse, json, os, signal, socket, statistics, subprocess, sys, tempfile, time
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from whole import Program, ROOT, metrics
+
+CONFIG = """host_name = "queue.bench.test"
+queue = "{folder}/queue"
+listen = ["127.0.0.1:0"]
+http = "127.0.0.1:0"
+cpus = [{cpus}]
+[storage]
+free_min = 0
+[intake]
+recipients_max = 2000000
+message_size_max = 536870912
+memory_max = 2147483648
+[retry]
+quadratic_secs = 20000
+[delivery]
+connections_max = 50
+[routes]
+{routes}
+"""
+
+
+class Hole:
+    """Takes connections and never greets."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
+
+
+class Engine(Program):
+    def __init__(self, a, folder, routes):
+        config = os.path.join(folder, "ringpost.toml")
+        with open(config, "w") as f:
+            lines = "\n".join(f'"{domain}" = "{host}"' for domain, host in routes.items())
+            f.write(CONFIG.format(folder=folder, cpus=a.cpus, routes=lines))
+        self.began = time.monotonic()
+        super().__init__([a.ringpost, "serve", "--config", config])
+        self.ready = time.monotonic() - self.began
+        self.address, self.http = self.words[1], self.words[3]
+
+    def metric(self, name):
+        return metrics(self.http)[name]
+
+    def wait(self, holds, what, limit=900):
+        began = time.monotonic()
+        while not holds(metrics(self.http)):
+            if time.monotonic() - began > limit:
+                sys.exit(f"waited too long for {what}: {metrics(self.http)}")
+            time.sleep(0.05)
+
+    def first_delivery(self):
+        while self.metric("delivered_total") == 0:
+            if time.monotonic() - self.began > 60:
+                sys.exit("no delivery within a minute")
+            time.sleep(0.001)
+        return time.monotonic() - self.began
+
+    def rss_now(self):
+        return next(int(l.split()[1]) for l in open(f"/proc/{self.child.pid}/status") if l.startswith("VmRSS")) * 1024
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+
+def sink(a, *options):
+    return Program([a.loadgen, "sink", "127.0.0.1:0", "--stop-on-stdin-eof", *options])
+
+
+def send(a, engine, messages, recipients, size, *options):
+    command = [a.loadgen, "source", engine.address, "--messages", str(messages), "--recipients", str(recipients),
+               "--size", str(size), "--timeout", "300", "--json", *options]
+    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    if report["recipients_accepted"] != messages * recipients:
+        sys.exit(f"not all was accepted: {report}")
+    return report
+
+
+def restart(a, messages, recipients, size):
+    hole = Hole()
+    with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
+        engine = Engine(a, folder, {"*": hole.address})
+        send(a, engine, messages, recipients, size, "--sessions", "1" if messages == 1 else "50", "--domain-count", "20")
+        engine.kill()
+        first = Engine(a, folder, {"*": hole.address})
+        owed, row = first.metric("queued_recipients"), {}
+        first.kill()
+        if owed != messages * recipients:
+            sys.exit(f"{owed} owed after the restart")
+        to = sink(a)
+        second = Engine(a, folder, {"*": to.words[1]})
+        delivered = second.first_delivery()
+        row = dict(first_ready_s=first.ready, second_ready_s=second.ready, second_first_delivery_s=delivered,
+                   peak_rss_bytes=second.rss())
+        second.kill()
+        to.stop()
+        return row
+
+
+def relay(a, engine):
+    before, cpu = engine.metric("delivered_total"), engine.cpu()
+    began = time.monotonic()
+    send(a, engine, a.messages, 1, 4096, "--sessions", "50", "--domain-pattern", "live{}.test")
+    engine.wait(lambda now: now["delivered_total"] >= before + a.messages, "the relayed mail")
+    wall = time.monotonic() - began
+    return dict(per_s=a.messages / wall, cpu_us=(engine.cpu() - cpu) / a.messages * 1e6)
+
+
+def slowdown(a):
+    to, deferring = sink(a), sink(a, "--fault", "rcpt=450:1.0")
+    with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
+        engine = Engine(a, folder, {"live0.test": to.words[1], "*": deferring.words[1]})
+        relay(a, engine)
+        empty = [relay(a, engine) for _ in range(a.runs)]
+        send(a, engine, a.count, 1, a.size, "--sessions", "50", "--domain-count", "20")
+        engine.wait(lambda now: now["deferred_recipients"] >= a.count, "the deferrals")
+        time.sleep(2)
+        full = [relay(a, engine) for _ in range(a.runs)]
+        if engine.metric("deferred_recipients") < a.count:
+            sys.exit("some were tried again meanwhile")
+        row = {}
+        for key in ("per_s", "cpu_us"):
+            e, f = (statistics.median(run[key] for run in runs) for runs in (empty, full))
+            row |= {f"empty_{key}": e, f"full_{key}": f, f"ratio_{key}": f / e}
+        engine.kill(), to.stop(), deferring.stop()
+        return row
+
+
+def memory(a):
+    deferring = sink(a, "--fault", "rcpt=450:1.0")
+    row = {}
+    for name, messages, recipients, size in (("message", a.count, 1, 512), ("recipient", 10, a.count, 1024)):
+        with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
+            engine = Engine(a, folder, {"*": deferring.words[1]})
+            options = ["--sessions", "50"] if messages > 100 else []
+            # What is cached of messages is full, and belongs to no queue.
+            before = 0
+            for _ in range(1 if messages > 100 else messages):
+                send(a, engine, messages if messages > 100 else 1, recipients, size, "--domain-count", "20", *options)
+            count = messages * recipients
+            engine.wait(lambda now: now["deferred_recipients"] >= count, "the deferrals", 1800)
+            time.sleep(3)
+            rss = engine.rss_now()
+            engine.kill()
+            again = Engine(a, folder, {"*": deferring.words[1]})
+            time.sleep(2)
+            row |= {f"{name}s": count, f"rss_per_{name}": rss / count, f"rss_per_{name}_after_restart": again.rss_now() / count,
+                    f"restart_ready_s_{name}s": again.ready, f"restart_peak_per_{name}": again.rss() / count}
+            again.kill()
+    deferring.stop()
+    return row
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("works", nargs="*", default=[])
+    p.add_argument("--count", type=int, default=1_000_000)
+    p.add_argument("--size", type=int, default=2048)
+    p.add_argument("--messages", type=int, default=50_000, help="of each relay run")
+    p.add_argument("--runs", type=int, default=5)
+    p.add_argument("--cpus", default="0,1", help="CPUs of the engine")
+    p.add_argument("--folder", default="/var/tmp")
+    p.add_argument("--ringpost", default=os.path.join(ROOT, "target/release/ringpost"))
+    p.add_argument("--loadgen", default=os.path.join(ROOT, "target/release/loadgen"))
+    a = p.parse_args()
+    works = {"restart-list": lambda: restart(a, 1, a.count, a.size), "restart-singles": lambda: restart(a, a.count, 1, a.size),
+             "slowdown": lambda: slowdown(a), "memory": lambda: memory(a)}
+    for name in a.works or works:
+        print(json.dumps(dict(work=name, count=a.count, load=os.getloadavg()[0], **works[name]())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
