@@ -127,7 +127,7 @@ def relay(a, engine):
 def slowdown(a):
     to, deferring = sink(a), sink(a, "--fault", "rcpt=450:1.0")
     with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
-        engine = Engine(a, folder, {"live0.test": to.words[1], "*": deferring.words[1]})
+        engine = Engine(a, folder, {"live1.test": to.words[1], "*": deferring.words[1]})
         relay(a, engine)
         empty = [relay(a, engine) for _ in range(a.runs)]
         send(a, engine, a.count, 1, a.size, "--sessions", "50", "--domain-count", "20")
