@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """What a full queue costs: restart, slowdown, memory. One engine on loopback, a sink of ours, a generator of ours.
 
-  bench/queue.py [restart-list] [restart-singles] [slowdown] [memory] [--count 1000000] [--json]
+  bench/queue.py [restart-list] [restart-singles] [slowdown] [memory] [steering] [--count 1000000]
 
   restart-list     one list message owed to --count recipients: from the start of the program to its first delivery
   restart-singles  the same with --count single messages of --size octets
   slowdown         relay of single messages (in and out), with an empty queue and with --count deferred messages
   memory           resident bytes per owed recipient (lists of 1,000,000, each recipient deferred on its own, ten times
                    --count) and per queued message (--count singles)
+  steering         hold, release, retry, list and delete of --count deferred messages: seconds, growth of the resident set, and how
+                   long 500 messages a second to another domain take meanwhile, from arrival to the peer's reply
 
 Mail is queued towards a peer that takes connections and says nothing; then the process is killed with SIGKILL, and
 started again: first with that peer still there ("first": nothing of the queue's is in the page cache but its journals),
@@ -46,11 +48,11 @@ class Hole:
 
 
 class Engine(Program):
-    def __init__(self, a, folder, routes):
+    def __init__(self, a, folder, routes, more=""):
         config = os.path.join(folder, "ringpost.toml")
         with open(config, "w") as f:
             lines = "\n".join(f'"{domain}" = "{host}"' for domain, host in routes.items())
-            f.write(CONFIG.format(folder=folder, cpus=a.cpus, routes=lines))
+            f.write(more + CONFIG.format(folder=folder, cpus=a.cpus, routes=lines))
         self.began = time.monotonic()
         super().__init__([a.ringpost, "serve", "--config", config])
         self.ready = time.monotonic() - self.began
@@ -169,6 +171,41 @@ def memory(a):
     return row
 
 
+def steering(a):
+    to, deferring = sink(a), sink(a, "--fault", "rcpt=450:1.0")
+    with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
+        log = os.path.join(folder, "delivery.log")
+        engine = Engine(a, folder, {"live1.test": to.words[1], "*": deferring.words[1]}, f'delivery_log = "{log}"\n')
+        send(a, engine, a.count, 1, a.size, "--sessions", "50", "--domain-count", "20")
+        engine.wait(lambda now: now["deferred_recipients"] >= a.count, "the deferrals")
+        live = subprocess.Popen([a.loadgen, "source", engine.address, "--messages", "100000", "--rate", "500", "--sessions", "20",
+                                 "--size", "4096", "--domain-pattern", "live{}.test"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(3)
+        row, where = {}, ["--where", "domain=d*.test"]
+        steps = dict(none=None, list=["list", "--json"], hold=["hold", "--yes", *where], release=["release", "--yes", *where],
+                     hold_again=["hold", "--yes", *where], delete=["delete", "--yes", *where])
+        for name, command in steps.items():
+            if name == "hold_again":
+                engine.wait(lambda now: now["deferred_recipients"] >= a.count * 0.99, "the deferrals after the release")
+            at, rss = os.path.getsize(log), engine.rss_now()
+            open(f"/proc/{engine.child.pid}/clear_refs", "w").write("5")
+            began = time.monotonic()
+            if command:
+                config = os.path.join(folder, "ringpost.toml")
+                subprocess.run([a.ringpost, "queue", *command, "--config", config], check=True, stdout=subprocess.DEVNULL)
+            took = time.monotonic() - began
+            time.sleep(3)
+            with open(log) as f:
+                f.seek(at)
+                f.readline()
+                lines = [json.loads(line) for line in f.readlines()[:-1]]
+            delays = sorted(line["delay_ms"] for line in lines if line["domain"] == "live1.test")
+            row[name] = dict(s=took, rss_growth_mib=(engine.rss() - rss) / 2**20, delay_p50_ms=delays[len(delays) // 2],
+                             delay_p99_ms=delays[len(delays) * 99 // 100], delay_max_ms=delays[-1])
+        live.kill(), engine.kill(), to.stop(), deferring.stop()
+        return row
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("works", nargs="*", default=[])
@@ -182,7 +219,7 @@ def main():
     p.add_argument("--loadgen", default=os.path.join(ROOT, "target/release/loadgen"))
     a = p.parse_args()
     works = {"restart-list": lambda: restart(a, 1, a.count, a.size), "restart-singles": lambda: restart(a, a.count, 1, a.size),
-             "slowdown": lambda: slowdown(a), "memory": lambda: memory(a)}
+             "slowdown": lambda: slowdown(a), "memory": lambda: memory(a), "steering": lambda: steering(a)}
     for name in a.works or works:
         print(json.dumps(dict(work=name, count=a.count, load=os.getloadavg()[0], **works[name]())), flush=True)
 

@@ -97,6 +97,8 @@ pub fn serve(
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let (threads, listening) = start.cores(&cpus)?;
+    // What the journals said is no longer needed, and large if the queue is.
+    drop(start);
     let orders = bind_control(&settings.config)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, cpus };
