@@ -2,7 +2,7 @@
 //!
 //! Each lane has ranges of its own, names at hand of its own and a read of its own, so that nothing of a bulk list, not
 //! even the disk reading its next window, stands before an urgent message. Within a lane the windows of its ranges
-//! take turns. Pure. Bound: as many ranges as are owed, one window of names a lane.
+//! take turns. Pure. Bound: as many ranges as are owed; a lane reads 16 small messages at a time, or one large.
 
 use message::Lane;
 use queue::Range;
@@ -20,9 +20,16 @@ pub(crate) struct LaneQueue {
     pub(crate) ranges: VecDeque<Range>,
     /// Ranges whose names are at hand; the first is handed out.
     pub(crate) open: VecDeque<OpenRange>,
-    /// Names of its next range are being read.
-    pub(crate) loading: bool,
+    /// Ranges whose names and contents are being read, and the octets of these contents, until all have come.
+    loads: u32,
+    loads_len: u64,
 }
+
+/// Reads under way for a lane: enough to keep the disk busy while connections wait for a backlog of single messages.
+const LOADS_MAX: u32 = 16;
+
+/// While this many octets of contents are being read for a lane, no further read begins.
+const LOADS_LEN_MAX: u64 = 256 << 10;
 
 impl LaneQueue {
     fn has_work(&self) -> bool {
@@ -31,7 +38,22 @@ impl LaneQueue {
 
     /// True if a delivery can be had from it, or a read begun.
     fn is_takeable(&self) -> bool {
-        !self.open.is_empty() || (!self.loading && !self.ranges.is_empty())
+        !self.open.is_empty() || (self.may_load() && !self.ranges.is_empty())
+    }
+
+    fn may_load(&self) -> bool {
+        self.loads == 0 || (self.loads < LOADS_MAX && self.loads_len < LOADS_LEN_MAX)
+    }
+
+    pub(crate) fn load_begins(&mut self, content_len: u32) {
+        (self.loads, self.loads_len) = (self.loads + 1, self.loads_len + u64::from(content_len));
+    }
+
+    pub(crate) fn load_is_over(&mut self) {
+        self.loads -= 1;
+        if self.loads == 0 {
+            self.loads_len = 0;
+        }
     }
 
     /// Takes out what `is_due` says of `most` ranges from place `from` on. Returns how many it looked at. The others
@@ -212,11 +234,13 @@ mod tests {
     #[test]
     fn read_of_one_lane_holds_up_no_other() {
         let mut lanes = with_work(&Lane::ALL);
-        lanes.get_mut(Lane::Urgent).loading = true;
+        lanes.get_mut(Lane::Urgent).load_begins(1 << 20);
         assert_eq!(lanes.next(), Some(Lane::Normal));
-        lanes.get_mut(Lane::Normal).loading = true;
+        (0..LOADS_MAX).for_each(|_| lanes.get_mut(Lane::Normal).load_begins(1));
         assert_eq!(lanes.next(), Some(Lane::Bulk));
-        lanes.get_mut(Lane::Bulk).loading = true;
+        lanes.get_mut(Lane::Bulk).load_begins(1);
+        assert_eq!(lanes.next(), Some(Lane::Bulk), "small messages are read some at a time");
+        lanes.get_mut(Lane::Bulk).load_begins(1 << 20);
         assert_eq!((lanes.next(), lanes.has_work()), (None, true));
     }
 

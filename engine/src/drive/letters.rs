@@ -1,6 +1,6 @@
 //! Messages in memory: a bounded cache of what was just accepted, and reads of what is no longer there.
 //!
-//! Bounds: `cache_max` bytes of messages; one load per site and lane at a time, of a window of names and one content.
+//! Bounds: `cache_max` bytes of messages; 16 loads per site and lane at a time, of 256 KiB of contents and one more content.
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
@@ -170,13 +170,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.shares.open(range).or_else(|| self.letters.open(range))
     }
 
-    /// The range ready for delivery, or `None` and a load on its way that ends in [`Core::on_read`].
-    pub(crate) fn open_or_load(&mut self, (site, lane): (SiteKey, Lane), range: Range) -> Option<OpenRange> {
-        if let Some(open) = self.open_now(range) {
-            return Some(open);
-        }
+    /// Reads the range's message and names; ends in [`Core::on_read`].
+    pub(crate) fn load_for(&mut self, site: SiteKey, lane: Lane, range: Range) {
         self.load(Purpose::Deliver(site, lane), range);
-        None
     }
 
     /// Reads the range's names, then gives each of its recipients the verdict. One such read is under way at a time.
@@ -206,7 +202,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_small = meta_len <= WINDOW_LEN;
         let mut read = |part: Part, offset: u64, len: u32| {
             self.letters.loads[index].pending += 1;
-            let place = u32::try_from(index).expect("one load per site and lane") << 2 | part as u32;
+            let place = u32::try_from(index).expect("few loads per site and lane") << 2 | part as u32;
             self.ring.read(token_of(Kind::Load, place), file, offset, len as usize);
         };
         if !has_letter || is_small {
@@ -299,7 +295,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn load_is_over(&mut self, purpose: &Purpose) {
         match purpose {
             Purpose::Deliver(site, lane) => {
-                self.sites.get_mut(*site).lanes.get_mut(*lane).loading = false;
+                self.sites.get_mut(*site).lanes.get_mut(*lane).load_is_over();
                 self.sites.touch(*site);
             }
             Purpose::Conclude(_) => {

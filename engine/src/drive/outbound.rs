@@ -565,13 +565,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn open_next(&mut self, key: SiteKey, lane: Lane) {
         let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
         let Some(range) = waiting.ranges.pop_front() else { return };
-        // Before it is asked for: a load may fail at once.
-        waiting.loading = true;
-        if let Some(open) = self.open_or_load((key, lane), range) {
-            let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-            waiting.loading = false;
-            waiting.open.push_back(open);
+        if let Some(open) = self.open_now(range) {
+            return self.sites.get_mut(key).lanes.get_mut(lane).open.push_back(open);
         }
+        // Before it is asked for: a load may fail at once.
+        let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
+        self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
+        self.load_for(key, lane, range);
     }
 
     // ---- sending ----
