@@ -347,11 +347,13 @@ impl Core {
                 let due = UnixMillis(1000 + u64::from(secs) * 1000);
                 self.wait(around, Owed { range: Range { attempts, ..owed.range }, due, ..owed });
             }
+            // A borrower's mark always says something new: of two with as many attempts the owner's counts.
+            Verdict::Warn if is_borrowed(&owed) && owed.range.attempts.is_warned() => self.ranges.push(owed),
             Verdict::Warn => {
                 let attempts = owed.range.attempts.warned();
                 self.wait(around, Owed { range: Range { attempts, ..owed.range }, ..owed });
             }
-            Verdict::Hold | Verdict::Release if owed.whose != Whose::Own => self.ranges.push(owed),
+            Verdict::Hold | Verdict::Release if is_borrowed(&owed) => self.ranges.push(owed),
             Verdict::Hold => self.wait(around, Owed { due: HELD, ..owed }),
             Verdict::Release => self.wait(around, Owed { due: UnixMillis(0), ..owed }),
         }
