@@ -284,10 +284,13 @@ impl World<'_> {
     }
 }
 
+/// Some fifteen seconds. `PROPTEST_CASES` asks for another number.
+const CASES: u32 = 512;
+
 #[test]
 fn state_after_any_restart_is_the_models() {
     let counters = RefCell::new(Counters::default());
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(512);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let mut runner = TestRunner::new(Config { cases, max_shrink_iters: 20_000, ..Config::default() });
     let operations = proptest::collection::vec(operation(), 1..400);
     let result = runner.run(&operations, |operations| {
@@ -298,6 +301,8 @@ fn state_after_any_restart_is_the_models() {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    counters.borrow().assert_all_happened();
     println!("{:?}", counters.borrow());
+    if cases >= CASES {
+        counters.borrow().assert_all_happened();
+    }
 }
