@@ -647,7 +647,10 @@ mod tests {
             file(0, 2, 1, &state),
             file(1, 2, 1, &[Mark::Settled(span(1, 1))]),
         ];
-        assert_eq!(left_of(&fold(files), &[]), (vec![waiting(0, 1, 0), waiting(2, 1, 0)]));
+        assert_eq!(
+            left_of(&fold(files), &[waiting(0, 6, 0), waiting(6, 4, 0)]),
+            (vec![waiting(0, 1, 0), waiting(2, 1, 0)])
+        );
     }
 
     #[test]
@@ -667,7 +670,15 @@ mod tests {
         let held = Waiting { due: UnixMillis(u64::MAX), ..waiting(0, 3, 1) };
         let state = [Mark::StateBegins { covers: ID }, Mark::Owed(held), Mark::StateEnds];
         let files = vec![file(0, 1, 3, &state), file(1, 1, 1, &[Mark::Deferred(waiting(0, 3, 1))])];
-        assert_eq!(left_of(&fold(files), &[]), [held]);
+        assert_eq!(left_of(&fold(files), &[waiting(0, 6, 0), waiting(6, 4, 0)]), [held]);
+    }
+
+    #[test]
+    fn range_of_more_recipients_than_the_message_has_is_none() {
+        let state = [Mark::StateBegins { covers: ID }, Mark::Owed(waiting(4, u32::MAX, 0)), Mark::StateEnds];
+        let mut marks = state.to_vec();
+        marks.push(Mark::Settled(span(0, u32::MAX)));
+        assert_eq!(left(&[marks]), []);
     }
 
     #[test]
@@ -682,7 +693,7 @@ mod tests {
         let (mut left, mut walked) = (Vec::new(), Vec::new());
         fold.left(
             ID,
-            &[],
+            &[waiting(0, 6, 0)],
             &mut |offset| {
                 walked.push(offset);
                 Some(offset + 10)
@@ -697,6 +708,20 @@ mod tests {
         #[test]
         fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             fuzz_journal(&bytes);
+            fold::fuzz_fold(&bytes);
+        }
+
+        #[test]
+        fn fold_smoke(marks in proptest::collection::vec((0u8..5, 0u64..4, 0u32..12, prop_oneof![0u32..12, any::<u32>()]), 0..40)) {
+            let mut bytes = Vec::new();
+            for (kind, id, first, count) in marks {
+                let span = Span { id: MessageId((1 << 24) + id), first, count };
+                let waits = Waiting { span, ..waiting(first, count, 1) };
+                let covers = span.id;
+                let all = [Mark::Settled(span), Mark::Deferred(waits), Mark::Owed(waits), Mark::StateBegins { covers }, Mark::StateEnds];
+                encode(&all[usize::from(kind)], &mut bytes);
+            }
+            fold::fuzz_fold(&bytes);
         }
     }
 }

@@ -34,23 +34,28 @@ impl<'a> Window<'a> {
 
     /// Up to `len` bytes at `offset`: fewer only at the file's end.
     pub fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], ReadError> {
-        let inside = offset >= self.start && offset + len as u64 <= self.start + self.buffer.len() as u64;
+        let end = offset.saturating_add(len as u64);
+        let inside = offset >= self.start && end <= self.start + self.buffer.len() as u64;
         if !inside {
             self.fill(offset, len.max(self.piece))?;
         }
         let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.buffer.len());
-        Ok(&self.buffer[from..(from + len).min(self.buffer.len())])
+        Ok(&self.buffer[from..from.saturating_add(len).min(self.buffer.len())])
     }
 
     fn fill(&mut self, offset: u64, len: usize) -> Result<(), ReadError> {
         self.start = offset;
-        self.buffer.resize(len, 0);
         let mut have = 0;
         while have < len {
+            // By pieces: a length that is nonsense takes no more memory than the file has bytes.
+            let end = len.min(have + self.piece.max(GROWTH));
+            if self.buffer.len() < end {
+                self.buffer.resize(end, 0);
+            }
             let place = offset + have as u64;
             let got = self
                 .source
-                .read(place, &mut self.buffer[have..])
+                .read(place, &mut self.buffer[have..end])
                 .map_err(|source| ReadError { offset: place, source })?;
             if got == 0 {
                 break;
@@ -61,6 +66,9 @@ impl<'a> Window<'a> {
         Ok(())
     }
 }
+
+/// The buffer grows by this much, or a piece if that is more, beyond what was read.
+const GROWTH: usize = 1 << 20;
 
 impl std::fmt::Debug for Window<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,5 +84,20 @@ impl Source for &[u8] {
         let len = rest.len().min(bytes.len());
         bytes[..len].copy_from_slice(&rest[..len]);
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_beyond_the_file_takes_no_memory_for_it() {
+        let mut file: &[u8] = &[7; 3000];
+        let mut window = Window::new(&mut file, 512);
+        assert_eq!(window.bytes(1000, usize::MAX).unwrap(), [7; 2000]);
+        assert!(window.buffer.capacity() <= 2 * GROWTH);
+        assert_eq!(window.bytes(2999, 10).unwrap(), [7]);
+        assert_eq!(window.bytes(u64::MAX, 10).unwrap(), []);
     }
 }

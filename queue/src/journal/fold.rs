@@ -3,7 +3,8 @@
 //! For each partition the newest whole state counts, and the marks made after it. Settled beats deferred, more attempts
 //! beat fewer, among equals the later mark of the partition's own core wins. So the journals are read twice: to find
 //! the states, then to take the marks that count. Trusts the marks as far as their frames were whole; a state with a
-//! gap in it is no state. Bound: 32 bytes per mark that counts, and a slot per recipient of one message at a time.
+//! gap in it is no state; a range beyond the message's groups is none. Bound: 32 bytes per mark that counts, and a slot
+//! per recipient of one message at a time.
 
 use super::{Mark, Span, Waiting};
 use crate::range::Attempts;
@@ -183,6 +184,13 @@ fn counts(state: Option<&State>, origin: Origin, at: usize) -> bool {
     (origin, at) > (state.origin, state.ends)
 }
 
+impl Waiting {
+    /// Behind the last recipient.
+    fn end(&self) -> u64 {
+        u64::from(self.span.first) + u64::from(self.span.count)
+    }
+}
+
 impl Entry {
     fn new(span: Span, waiting: Option<Waiting>, kind: Kind) -> Entry {
         let Span { id, first, count } = span;
@@ -214,7 +222,10 @@ impl Fold {
             return left.extend_from_slice(if is_covered { &[] } else { groups });
         }
         if is_covered {
+            let end = groups.iter().map(Waiting::end).max().unwrap_or(0);
+            let is_there = |waiting: &Waiting| waiting.end() <= end;
             let owed = entries.iter().filter(|entry| entry.kind == Kind::Owed).map(Entry::waiting);
+            let owed = owed.filter(is_there);
             subtract(owed, entries, next_name, left);
         } else {
             subtract(groups.iter().copied(), entries, next_name, left);
@@ -265,8 +276,8 @@ fn subtract(
         // The usual case: nothing happened since the state.
         return left.extend(base);
     }
-    let end = base.clone().map(|waiting| waiting.span.first + waiting.span.count).max().unwrap_or(0);
-    let fates = fates(entries, end as usize);
+    let end = base.clone().map(|waiting| waiting.end()).max().unwrap_or(0);
+    let fates = fates(entries, usize::try_from(end).unwrap_or(usize::MAX));
     for waiting in base {
         cut(&waiting, &fates, entries, next_name, left);
     }
@@ -339,5 +350,46 @@ fn cut(base: &Waiting, fates: &[Fate], entries: &[Entry], next_name: NextName<'_
         }
         let span = Span { id: base.span.id, first: index, count: 1 };
         left.push(Waiting { span, name_offset: known.1, attempts, due });
+    }
+}
+
+/// For the fuzzer: any octets as the marks of three journals of two cores, folded, and asked for some messages.
+pub fn fuzz_fold(bytes: &[u8]) {
+    let third = bytes.len() / 3;
+    let origins =
+        [(0, 1, 0), (1, 1, 1), (0, 2, 2)].map(|(writer, epoch, number)| Origin { epoch, number, writer });
+    let files = [&bytes[..third], &bytes[third..2 * third], &bytes[2 * third..]].map(marks_of);
+    let mut builder = FoldBuilder::default();
+    for (origin, marks) in origins.iter().zip(&files) {
+        builder.look_at(*origin, &mut marks.iter().copied());
+    }
+    for (origin, marks) in origins.iter().zip(&files) {
+        builder.take(*origin, &mut marks.iter().copied());
+    }
+    let fold = builder.finish();
+    let ids: Vec<MessageId> =
+        fold.entries.iter().map(|entry| entry.id).chain(fold.covers.values().copied()).collect();
+    ids.into_iter().take(64).for_each(|id| ask(&fold, id));
+}
+
+fn marks_of(mut bytes: &[u8]) -> Vec<Mark> {
+    std::iter::from_fn(|| super::decode(&mut bytes)).collect()
+}
+
+/// What is left of a message to ten recipients at two domains is some of them.
+fn ask(fold: &Fold, id: MessageId) {
+    let group = |first, count| Waiting {
+        span: Span { id, first, count },
+        name_offset: first * 10,
+        attempts: Attempts::NONE,
+        due: UnixMillis(0),
+    };
+    let (mut left, mut is_left) = (Vec::new(), [false; 10]);
+    let mut next_name = |offset: u32| offset.checked_add(10);
+    fold.left(id, &[group(0, 6), group(6, 4)], &mut next_name, &mut left);
+    let _ = fold.may_owe(id.partition(), id.generation());
+    assert!(!fold.has_ended(id) || left.is_empty());
+    for index in left.iter().flat_map(|waiting| waiting.span.first..waiting.span.first + waiting.span.count) {
+        is_left[index as usize] = true;
     }
 }

@@ -6,7 +6,7 @@
 //! and name the segment's generation. Bound: [`GROUPS_MAX`] groups an entry; a writer keeps the list in memory, some
 //! 100 bytes a message, until its segment is full.
 
-use crate::log::record::{Group, HEAD_LEN, Head, Meta};
+use crate::log::record::{Group, HEAD_LEN, Head, Meta, RECORD_MAX};
 use crate::log::writer::{BLOCK, BLOCK_LEN};
 
 /// An entry has at most this many groups; a message with more has none in its entry.
@@ -101,18 +101,20 @@ impl Foot {
         let bytes: &[u8; FOOT_LEN] = bytes.try_into().ok()?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let is_foot = &bytes[..8] == MAGIC && word(8) == crc32c::crc32c(&bytes[12..]);
-        is_foot.then(|| Foot {
+        let foot = is_foot.then(|| Foot {
             generation: word(12),
             count: word(16),
             crc: word(20),
             len: u64::from(word(24)) | u64::from(word(28)) << 32,
             salt: word(32),
-        })
+        });
+        // No segment is longer than the longest record's; nothing that is computed from it overflows.
+        foot.filter(|foot| foot.len <= RECORD_MAX)
     }
 
     /// Bytes of list and foot in the segment.
     pub fn index_len(&self) -> u64 {
-        self.len.saturating_add(FOOT_LEN as u64).next_multiple_of(BLOCK)
+        (self.len + FOOT_LEN as u64).next_multiple_of(BLOCK)
     }
 
     /// True if these are the entries that the foot speaks of.
@@ -180,10 +182,16 @@ pub fn next_entry<'a>(entries: &mut &'a [u8]) -> Option<(Head, Groups<'a>)> {
         *entries = rest;
         return Some((head, Groups::Elsewhere));
     }
-    let all = rest;
+    let (all, mut recipients) = (rest, 0u64);
     for _ in 0..count {
-        let len = usize::from(*rest.first()?) + 9;
-        rest = rest.split_at_checked(len)?.1;
+        let domain_len = usize::from(*rest.first()?);
+        let (group, behind) = rest.split_at_checked(domain_len + 9)?;
+        recipients += u64::from(u32::from_le_bytes(*group[1 + domain_len..].first_chunk()?));
+        rest = behind;
+    }
+    // Each name takes an octet of the meta part at least: more of them are nonsense, and would take memory.
+    if recipients > u64::from(head.meta_len) {
+        return None;
     }
     *entries = rest;
     Some((head, Groups::Listed(&all[..all.len() - rest.len()], count)))
@@ -253,6 +261,28 @@ mod tests {
         let (_, mut entries) = foot_and_entries(&index);
         assert!(next_entry(&mut entries).unwrap().1.is_elsewhere());
         assert_eq!(next_entry(&mut entries).unwrap().1.iter().count(), 1);
+    }
+
+    #[test]
+    fn foot_of_a_list_longer_than_any_segment_is_none() {
+        let mut foot: [u8; FOOT_LEN] = *index_of(&[&["a@x.test"]]).last_chunk().unwrap();
+        for len in [RECORD_MAX, RECORD_MAX + 1, u64::MAX] {
+            foot[24..32].copy_from_slice(&len.to_le_bytes());
+            let crc = crc32c::crc32c(&foot[12..]);
+            foot[8..12].copy_from_slice(&crc.to_le_bytes());
+            let decoded = Foot::decode(&foot).map(|foot| foot.index_len());
+            assert_eq!(decoded, (len == RECORD_MAX).then_some(RECORD_MAX + BLOCK));
+        }
+    }
+
+    #[test]
+    fn entry_of_more_recipients_than_its_meta_part_can_name_is_none() {
+        let index = index_of(&[&["a@x.test"]]);
+        let (_, entries) = foot_and_entries(&index);
+        let mut bad = entries.to_vec();
+        let count_at = HEAD_LEN + 2 + 1 + "x.test".len();
+        bad[count_at..count_at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(next_entry(&mut &entries[..]).is_some() && next_entry(&mut &bad[..]).is_none());
     }
 
     #[test]

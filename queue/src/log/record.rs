@@ -13,7 +13,7 @@ pub const HEAD_LEN: usize = 64;
 /// Longest record. Its place in a segment and its lengths are 32-bit.
 pub const RECORD_MAX: u64 = 1 << 30;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
 const VERSION: u8 = 2;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
@@ -309,6 +309,10 @@ fn parse_group(bytes: &[u8], at: usize, first: u32) -> Option<(Group<'_>, usize)
     let domain = std::str::from_utf8(bytes.get(at + 1..domain_end)?).ok()?;
     let count = u32::from_le_bytes(bytes.get(domain_end..domain_end + 4)?.try_into().ok()?);
     let len = u32::from_le_bytes(bytes.get(domain_end + 4..domain_end + 8)?.try_into().ok()?);
+    // A name takes an octet at least: more of them are nonsense, and would take memory.
+    if count > len {
+        return None;
+    }
     let names = domain_end + 8;
     let end = names.checked_add(usize::try_from(len).ok()?).filter(|end| *end <= bytes.len())?;
     Some((Group { domain, first, count, name_offset: u32::try_from(names).ok()? }, end))
