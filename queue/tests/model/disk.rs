@@ -55,6 +55,11 @@ impl Disk {
         file.durable[..len].copy_from_slice(&file.cached[..len]);
     }
 
+    pub(crate) fn sync_segments(&mut self) {
+        let segments = self.0.iter_mut().filter(|(name, _)| matches!(name, Name::Segment(..)));
+        segments.for_each(|(_, file)| file.durable.copy_from_slice(&file.cached));
+    }
+
     pub(crate) fn remove(&mut self, name: Name) {
         self.file(name).is_removed = true;
     }
