@@ -209,6 +209,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         core.recover(&journals)?;
         core.put_state();
         core.flush_journal();
+        core.journal.note_state();
         // Whoever looks right after the start sees what was found, not zeros.
         core.publish();
         Ok(core)
@@ -324,7 +325,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        let is_busy = self.sites.has_dirty() || self.compaction.wants_turn() || self.steering_wants_turn();
+        let is_busy = self.sites.has_dirty() || self.compaction_wants_turn() || self.steering_wants_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }

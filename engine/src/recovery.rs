@@ -30,6 +30,18 @@ pub enum RecoverError {
     Partitions { path: PathBuf },
 }
 
+impl RecoverError {
+    /// True if trying again is no use: the program is too old for the queue, or may not read it.
+    pub fn is_the_operators(&self) -> bool {
+        match self {
+            RecoverError::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            RecoverError::Journal { source, .. } => matches!(source, journal::JournalError::TooNew),
+            RecoverError::Segment { source, .. } => matches!(source, queue::log::ScanError::TooNew),
+            RecoverError::Partitions { .. } => true,
+        }
+    }
+}
+
 /// What the journals say.
 #[derive(Debug)]
 pub struct Journals {

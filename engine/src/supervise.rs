@@ -63,6 +63,9 @@ impl ServeError {
                 kinds.contains(&source.kind())
             }
             ServeError::Secret { .. } | ServeError::Control { .. } => true,
+            ServeError::Recover(error) | ServeError::Start(crate::core::StartError::Recover(error)) => {
+                error.is_the_operators()
+            }
             _ => false,
         };
         if is_config { 78 } else { 75 }
@@ -96,10 +99,10 @@ pub fn serve(
     check_ports(&settings.config.listen)?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
+    let orders = bind_control(&settings.config)?;
     let (threads, listening) = start.cores(&cpus)?;
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
-    let orders = bind_control(&settings.config)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, cpus };
     let ready = Box::new(move || ready(&announcement));
@@ -297,6 +300,10 @@ impl Start {
             threads.push(thread);
             starting.push((listen, reported));
         }
+        // None runs before all have recovered: a start that fails delivers nothing.
+        for (index, (_, reported)) in starting.iter().enumerate() {
+            reported.recv().map_err(|_| ServeError::CoreDied(index))??;
+        }
         for (index, (listen, reported)) in starting.into_iter().enumerate() {
             let _ = listen.send(addresses);
             addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
@@ -307,24 +314,26 @@ impl Start {
 
 type Report = Result<Vec<SocketAddr>, ServeError>;
 
-/// Recovers at once; listens when it is told where, says where it does, and runs.
+/// Recovers at once and says so; listens when it is told where, says where it does, and runs.
 fn core_thread(
     cpu: usize,
     config: CoreConfig,
     to_listen_on: &mpsc::Receiver<Vec<SocketAddr>>,
     report: &mpsc::Sender<Report>,
 ) {
-    let started = start_core(cpu, config).and_then(|mut core| {
-        let addresses = to_listen_on.recv().unwrap_or_default();
-        let addresses = core.listen(&addresses)?;
-        Ok((core, addresses))
-    });
-    match started {
-        Ok((core, addresses)) => {
+    let mut core = match start_core(cpu, config) {
+        Ok(core) => core,
+        Err(error) => return drop(report.send(Err(error))),
+    };
+    let _ = report.send(Ok(Vec::new()));
+    // Nobody tells if another core did not start: then the process ends.
+    let Ok(addresses) = to_listen_on.recv() else { return };
+    match core.listen(&addresses) {
+        Ok(addresses) => {
             let _ = report.send(Ok(addresses));
             run(core);
         }
-        Err(error) => drop(report.send(Err(error))),
+        Err(error) => drop(report.send(Err(error.into()))),
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct Stretch {
     /// Of the file in the quarantine.
     name: String,
     file: File,
+    generation: u32,
     offset: u64,
     len: u64,
     owner: Owner,
@@ -58,14 +59,25 @@ impl Stretch {
         tracing::error!(file = %path.display(), offset = damage.start, len = damage.end - damage.start, "damaged: no record can be read here; it is set aside");
         let name = name_of(partition, segment.number, segment.generation, damage.start);
         let len = damage.end.min(segment.len) - damage.start;
-        Stretch { name, file, offset: damage.start, len, owner: Owner::Segment(partition, segment.number) }
+        let owner = Owner::Segment(partition, segment.number);
+        Stretch { name, file, generation: segment.generation, offset: damage.start, len, owner }
     }
 
     fn of_message(queued: &Queued, (segment, file): (SegmentNumber, File), range: Range) -> Stretch {
         let (id, location) = (queued.id, queued.location);
         let name = name_of(id.partition(), segment, location.generation, location.offset());
         let owner = Owner::Message { id, ranges: vec![range] };
-        Stretch { name, file, offset: location.offset(), len: queued.record_len(), owner }
+        let (generation, offset) = (location.generation, location.offset());
+        Stretch { name, file, generation, offset, len: queued.record_len(), owner }
+    }
+
+    /// The place of damage in a segment, as an id: a state that names it keeps the next start from taking the segment for
+    /// one that nobody needs.
+    fn place(&self) -> Option<MessageId> {
+        match self.owner {
+            Owner::Segment(partition, _) => MessageId::new(partition, self.generation, self.offset),
+            Owner::Message { .. } => None,
+        }
     }
 
     fn ranges(&self) -> &[Range] {
@@ -107,6 +119,8 @@ pub(crate) struct Aside {
     folder: Option<File>,
     waiting: VecDeque<Stretch>,
     at_work: Option<Work>,
+    /// Damage that could not be set aside in this life.
+    kept: Vec<MessageId>,
     /// Messages that were set aside and of which some recipients may still be in a queue somewhere.
     done: HashSet<MessageId>,
 }
@@ -118,6 +132,7 @@ impl Aside {
             folder: None,
             waiting: VecDeque::new(),
             at_work: None,
+            kept: Vec::new(),
             done: HashSet::new(),
         }
     }
@@ -126,6 +141,8 @@ impl Aside {
         let has_room = self.waiting.len() < STRETCHES_MAX;
         if has_room {
             self.waiting.push_back(stretch);
+        } else {
+            self.kept.extend(stretch.place());
         }
         has_room
     }
@@ -134,6 +151,12 @@ impl Aside {
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range> {
         let at_work = self.at_work.iter().map(|work| &work.stretch);
         self.waiting.iter().chain(at_work).flat_map(Stretch::ranges)
+    }
+
+    /// Places of damage of which no copy is safe yet.
+    pub(crate) fn places(&self) -> impl Iterator<Item = MessageId> {
+        let at_work = self.at_work.iter().map(|work| &work.stretch);
+        self.waiting.iter().chain(at_work).filter_map(Stretch::place).chain(self.kept.iter().copied())
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -163,10 +186,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         tracing::error!(msg = %id, "damaged: the message does not match its checksum; it is set aside and not delivered");
         self.counters.damaged.add(1);
         let Some(file) = self.logs.file_of(queued) else {
-            return self.schedule.push(range, self.wall.plus_secs(AGAIN_SECS));
+            return self.wait_or_hold(range, self.wall.plus_secs(AGAIN_SECS));
         };
         if !self.aside.push_stretch(Stretch::of_message(queued, file, range)) {
-            self.schedule.push(range, self.wall.plus_secs(AGAIN_SECS));
+            self.wait_or_hold(range, self.wall.plus_secs(AGAIN_SECS));
         }
     }
 
@@ -208,8 +231,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// It could not be set aside: a segment is kept as it is, a message stays queued.
     fn keep(&mut self, stretch: &Stretch) {
+        self.aside.kept.extend(stretch.place());
         for range in stretch.ranges() {
-            self.schedule.push(*range, self.wall.plus_secs(AGAIN_SECS));
+            self.wait_or_hold(*range, self.wall.plus_secs(AGAIN_SECS));
         }
     }
 

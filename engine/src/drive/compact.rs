@@ -65,14 +65,15 @@ impl Compaction {
     fn has_room(&self) -> bool {
         self.copies.len() + self.appended < COPIES_MAX && self.copies_len < COPY_LEN_MAX
     }
-
-    /// True if the next turn has something to do for it at once.
-    pub(crate) fn wants_turn(&self) -> bool {
-        self.victim.is_some_and(|(_, next)| next.is_some()) && self.has_room()
-    }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
+    /// True if the next turn has something to do for it at once.
+    pub(crate) fn compaction_wants_turn(&self) -> bool {
+        let has_more = self.compaction.victim.is_some_and(|(_, next)| next.is_some());
+        has_more && self.compaction.has_room() && !self.logs.primary().is_full() && !self.halted
+    }
+
     pub(crate) fn run_compaction(&mut self) {
         if self.halted || self.logs.primary().is_poisoned() {
             self.compaction.victim = None;

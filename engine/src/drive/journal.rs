@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::core::{Core, Kind, StartError, token_of};
 use crate::drive::log::Record;
 use crate::recovery::{Journals, partition_folder};
+use crate::steer::reason::RETURNED;
 use message::{MessageId, UnixMillis};
-use queue::Range;
-use queue::journal::{Journal, JournalNumber, Mark, Position, Span, Waiting, Writer};
+use queue::journal::{HELD, Journal, JournalNumber, Mark, Position, Span, Waiting, Writer};
+use queue::{Attempts, Range};
 use ring::{Access, File, Ring};
 use std::collections::VecDeque;
 use std::io;
@@ -127,6 +128,11 @@ impl JournalDrive {
 
     pub(crate) fn is_durable(&self, position: Position) -> bool {
         self.is_named && self.journal.is_durable(position)
+    }
+
+    /// The whole state was just put at the file's beginning.
+    pub(crate) fn note_state(&mut self) {
+        self.state_len = self.journal.len();
     }
 
     /// Puts the frame under way into the page cache, if there is one.
@@ -334,7 +340,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.journal.replaced.push(before);
         self.put_state();
         self.put_frame();
-        self.journal.state_len = self.journal.journal.len();
+        self.journal.note_state();
     }
 
     /// Marks everything that is owed. Every recipient must be in it exactly once, or a restart would lose or
@@ -370,6 +376,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 return;
             }
             sum += u64::from(range.count);
+            let due = if range.reason == RETURNED { HELD } else { due };
             let span = Span { id: queued.id, first: range.first, count: range.count };
             let Range { name_offset, attempts, .. } = *range;
             journal.journal.mark(&Mark::Owed(Waiting { span, name_offset, attempts, due }));
@@ -387,6 +394,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         shares.lent().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));
+        for id in aside.places().filter(|id| id.partition() == partition) {
+            let span = Span { id, first: 0, count: 0 };
+            let nobody = Waiting { span, name_offset: 0, attempts: Attempts::NONE, due: at_once };
+            journal.journal.mark(&Mark::Owed(nobody));
+        }
         self.after_put(result);
         sum
     }

@@ -5,8 +5,9 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
+use crate::steer::reason::RETURNED;
 use bytes::Bytes;
-use message::{Lane, Reply, Verdict};
+use message::{Lane, Reply, UnixMillis, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
 use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum};
 use queue::store::Queued;
@@ -245,6 +246,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn finish_load(&mut self, load: Load) {
         let Load { purpose, range, parts, failed, location, .. } = load;
         let queued = self.store.get(range.message).copied();
+        if queued.is_some_and(|queued| queued.location != location) {
+            // Copied elsewhere while it was read; its segment may be in another life already.
+            return self.load(purpose, range);
+        }
         match (queued.and_then(|queued| self.assemble(&queued, range, &parts)), purpose) {
             (Some(open), Purpose::Deliver(site, lane)) => {
                 self.sites.get_mut(site).lanes.get_mut(lane).open.push_back(open);
@@ -253,10 +258,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (Some(open), Purpose::Conclude(verdict)) => {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
-            }
-            // Copied elsewhere while it was read, and its segment in another life already.
-            (None, purpose) if queued.is_some_and(|queued| queued.location != location) => {
-                self.load(purpose, range);
             }
             (None, purpose) => {
                 match queued.and_then(|queued| self.envelope_of_expired(&queued, range, &parts)) {
@@ -289,7 +290,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         tracing::error!(msg = %id, %error, "the message cannot be read; it is tried again in an hour, or at the end of its lifetime");
         self.counters.damaged.add(1);
         let (again, expiry) = (self.wall.plus_secs(3600), self.settings.retry.expiry(arrived));
-        self.schedule.push(range, if expiry > self.wall { again.min(expiry) } else { again });
+        self.wait_or_hold(range, if expiry > self.wall { again.min(expiry) } else { again });
+    }
+
+    /// Waits until `due`, without a mark; what an operator returned never goes out again, and is held.
+    pub(crate) fn wait_or_hold(&mut self, range: Range, due: UnixMillis) {
+        if range.reason == RETURNED { self.steering.hold(range) } else { self.schedule.push(range, due) }
     }
 
     fn load_is_over(&mut self, purpose: &Purpose) {
@@ -337,6 +343,12 @@ impl Parts {
         self.head.as_ref().map(|bytes| bytes.slice(HEAD_LEN.min(bytes.len())..))
     }
 
+    /// The meta part, if it is as it was written.
+    fn whole_meta(&self, queued: &Queued) -> Option<Bytes> {
+        let (head, meta) = (self.head_of(queued)?, self.meta()?);
+        (meta.len() == head.meta_len as usize && checksum(&meta) == head.meta_crc).then_some(meta)
+    }
+
     fn head_of(&self, queued: &Queued) -> Option<Head> {
         let head = Head::decode(self.head.as_ref()?)?;
         (head.id == queued.id && head.content_len == queued.content_len).then_some(head)
@@ -345,8 +357,9 @@ impl Parts {
 
 fn open_of(queued: &Queued, range: Range, letter: Arc<Letter>, parts: &Parts) -> Option<OpenRange> {
     let is_small = queued.meta_len <= WINDOW_LEN;
+    // Of a long list only a window is here; its meta part was checked when the message was taken up.
     let (window, offset) =
-        if is_small { (parts.meta()?, 0) } else { (parts.names.clone()?, range.name_offset) };
+        if is_small { (parts.whole_meta(queued)?, 0) } else { (parts.names.clone()?, range.name_offset) };
     let open = OpenRange::new(range, letter, window, offset);
     // A window without the name it was read for is no window.
     open.clone().next_name()?;

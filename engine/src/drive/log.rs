@@ -10,10 +10,12 @@ use crate::core::{Core, Kind, token_of};
 use crate::domains::Domains;
 use crate::drive::aside::Stretch;
 use crate::drive::steer::Steering;
-use crate::recovery::{Journals, RecoverError, RingFile, io_error, numbered, partition_folder, visit_left};
+use crate::recovery::{
+    Journals, RecoverError, RingFile, io_error, numbered, partition_folder, read_meta, visit_left,
+};
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
-use queue::fanout::Letter;
+use queue::fanout::{Letter, WINDOW_LEN};
 use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Location, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
@@ -30,7 +32,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use smtp_in::Stored;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -266,6 +268,8 @@ struct Opened {
     life: Result<Life, ScanError>,
 }
 
+type IsDurable = bool;
+
 /// What recovery takes up, segment by segment.
 struct TakeUp<'a> {
     journals: &'a Journals,
@@ -275,7 +279,9 @@ struct TakeUp<'a> {
     steering: &'a mut Steering,
     wall: UnixMillis,
     /// Messages of which a later copy was found: the earlier one is not needed.
-    copied: HashSet<MessageId>,
+    copied: HashMap<MessageId, IsDurable>,
+    /// Copies in the segment under way will be durable before any file is given up: it is sealed, or sealed first.
+    copies_are_durable: bool,
     /// Any record at all was found in a later segment.
     has_successor: bool,
     /// Of the segment under way: what is due, records that are needed and their bytes, records that are not whole.
@@ -284,12 +290,16 @@ struct TakeUp<'a> {
     live_len: u64,
     damaged: Vec<std::ops::Range<u64>>,
     indexes_damaged: u64,
+    /// Messages taken up that the journals' states name.
+    named: usize,
 }
 
 impl TakeUp<'_> {
     fn take(&mut self, head: &Head, groups: Groups<'_>, file: &mut RingFile<'_, '_, impl Ring>) {
         self.has_successor = true;
-        if self.copied.contains(&head.id) {
+        if let Some(is_durable) = self.copied.get(&head.id) {
+            // A copy that nothing will sync must not be the only one: the older record's file stays.
+            self.live += u32::from(!is_durable);
             return;
         }
         let mut left: SmallVec<[(DomainKey, Waiting); 2]> = SmallVec::new();
@@ -305,8 +315,15 @@ impl TakeUp<'_> {
         if left.is_empty() {
             return;
         }
+        self.named += usize::from(self.journals.fold.names(head.id));
+        // Of a long list a delivery reads a window at a time, whose checksum is nowhere: the whole is checked now.
+        if head.meta_len > WINDOW_LEN && groups.meta().is_none() && read_meta(file, head).is_none() {
+            left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
+            let start = head.bound.location.offset();
+            return self.damaged.push(start..start + head.record_len());
+        }
         if head.id.generation() != head.bound.location.generation {
-            self.copied.insert(head.id);
+            self.copied.insert(head.id, self.copies_are_durable);
         }
         (self.live, self.live_len) = (self.live + 1, self.live_len + head.record_len());
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
@@ -364,13 +381,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             schedule: &mut self.schedule,
             steering: &mut self.steering,
             wall: self.wall,
-            copied: HashSet::new(),
+            copied: HashMap::new(),
+            copies_are_durable: true,
             has_successor: false,
             ready: Vec::new(),
             live: 0,
             live_len: 0,
             damaged: Vec::new(),
             indexes_damaged: 0,
+            named: 0,
         };
         for opened in opened {
             generation = generation.max(opened.next_generation());
@@ -378,6 +397,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 // It may have had any of the next generations.
                 generation += GENERATIONS_SKIPPED;
             }
+            take_up.copies_are_durable = is_own || opened.life.as_ref().is_ok_and(Life::is_sealed);
             let mut segment = recover_segment(&opened, partition, &ring, &mut take_up)?;
             // What an adopted partition holds is only ever emptied.
             segment.index = segment.index.filter(|_| is_own);
@@ -396,7 +416,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             found.push(segment);
             ready.push(std::mem::take(&mut take_up.ready));
         }
-        self.counters.damaged.add(take_up.indexes_damaged);
+        let missing = journals.fold.named(partition).saturating_sub(take_up.named);
+        if missing > 0 {
+            tracing::error!(
+                partition,
+                missing,
+                "messages that are owed to somebody are in no segment that can be read"
+            );
+        }
+        self.counters.damaged.add(take_up.indexes_damaged + missing as u64);
         let config = LogConfig {
             partition,
             segment_len: self.logs.segment_len,

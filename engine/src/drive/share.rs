@@ -108,6 +108,11 @@ impl Shares {
         waiting
     }
 
+    /// True if chunks of other cores are at work here.
+    pub(crate) fn has_borrowed(&self) -> bool {
+        self.at_work > 0
+    }
+
     pub(crate) fn forget_borrowed(&mut self, borrowed: u32) {
         self.borrowed.try_remove(borrowed as usize);
     }

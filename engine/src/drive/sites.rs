@@ -29,6 +29,9 @@ const HOST_REST: Duration = Duration::from_secs(60);
 /// connections are another core's.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Ranges that become ready in one turn: a million may be due at the same second.
+const DUE_PER_TURN: u32 = 4096;
+
 /// A domain without an answer is asked for again after this long.
 const ASK_AGAIN_SECS: u64 = 300;
 
@@ -55,6 +58,8 @@ pub(crate) struct LocalSite {
     /// Successes not yet reported: reported a round at a time.
     works: u32,
     not_before: Option<Instant>,
+    /// When it is looked at again though nothing happened.
+    wake_at: Option<Instant>,
     /// Why the last connection failed, until one works.
     pub(crate) trouble: Option<Reply>,
     is_dirty: bool,
@@ -281,6 +286,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             connecting: 0,
             works: 0,
             not_before: None,
+            wake_at: None,
             trouble: None,
             is_dirty: false,
         };
@@ -307,7 +313,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Ranges whose time has come.
     pub(crate) fn run_schedule(&mut self) {
-        while let Some(range) = self.schedule.pop_due(self.wall) {
+        // What more is due comes in the next turn, which then begins at once.
+        for _ in 0..DUE_PER_TURN {
+            let Some(range) = self.schedule.pop_due(self.wall) else { return };
             self.offer_range(range);
         }
     }
@@ -318,6 +326,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             && at <= self.now
         {
             self.sites.wakes.pop_first();
+            self.sites.get_mut(key).wake_at = None;
             self.sites.touch(key);
         }
         // Sites touched meanwhile wait for the next turn, so that a turn ends.
@@ -394,6 +403,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn wake_site(&mut self, key: SiteKey, at: Instant) {
+        // One wake a site, the earliest: it looks for the next one itself.
+        let site = self.sites.get_mut(key);
+        if site.wake_at.is_some_and(|pending| pending <= at) {
+            return;
+        }
+        if let Some(later) = site.wake_at.replace(at) {
+            self.sites.wakes.remove(&(later, key));
+        }
         self.sites.wakes.insert((at, key));
     }
 
@@ -458,6 +475,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// What another core lent us for a site that waits goes back to wait there.
     fn return_borrowed(&mut self, key: SiteKey) {
+        if !self.shares.has_borrowed() {
+            return;
+        }
         let due = self.sites.get(key).not_before.map_or(self.wall, |until| {
             let wait = until.saturating_duration_since(self.now);
             self.wall.plus_secs(wait.as_secs() + 1)

@@ -15,7 +15,7 @@ use crate::domains::{Routed, SiteKey};
 use crate::drive::share::is_borrowed;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
-use crate::steer::reason::Reasons;
+use crate::steer::reason::{RETURNED, Reasons};
 use gather::Gathered;
 use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
@@ -100,6 +100,11 @@ impl Steering {
         self.held.push(range);
     }
 
+    /// The bounce could not be written: it is tried again.
+    pub(crate) fn return_again(&mut self, range: Range) {
+        self.returning.push_back(range);
+    }
+
     pub(crate) fn held_recipients(&self) -> u64 {
         self.held_recipients
     }
@@ -140,7 +145,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn has_returned(&self, sweep: &Sweep) -> bool {
-        sweep.order.action != Action::Bounce || self.steering.returning.is_empty()
+        // What cannot go on (a full disk, a failed write, nobody who waits for it) holds up no other order.
+        let must_wait = sweep.order.action == Action::Bounce && !self.steering.returning.is_empty();
+        !must_wait || sweep.order.progress.is_cancelled() || !self.may_write()
     }
 
     fn next_order(&mut self) -> Option<Box<Sweep>> {
@@ -327,6 +334,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.steering.hold(range);
             }
             Action::Release | Action::Retry | Action::Flush => {
+                let reason = if range.reason == RETURNED { 0 } else { range.reason };
+                let range = Range { reason, ..range };
                 self.mark_waiting(&range, UnixMillis(0));
                 self.offer_range(range);
             }
@@ -363,8 +372,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     // ---- back to senders ----
 
+    fn may_write(&self) -> bool {
+        !self.logs.is_full() && !self.logs.primary().is_poisoned() && !self.halted
+    }
+
     fn may_return(&self) -> bool {
-        self.letters.concluding() + self.failing.len() < RETURNING_MAX && !self.logs.is_full() && !self.halted
+        self.may_write() && self.letters.concluding() + self.failing.len() < RETURNING_MAX
     }
 
     /// Concludes some of what an operator returned: each needs its names, a bounce and a commit.
@@ -375,7 +388,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let Some(range) = self.steering.returning.pop_front() else { return };
             let reply = Reply::ours(550, (5, 7, 0), "returned by the operator");
-            self.conclude_range(range, Verdict::Failed(reply));
+            self.conclude_range(Range { reason: RETURNED, ..range }, Verdict::Failed(reply));
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::Line;
+use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
@@ -311,6 +312,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let again = self.wall.plus_secs(BOUNCE_AGAIN_SECS);
         for mark in marks {
             match self.failing.try_remove(mark) {
+                Some(Failing { range, .. }) if range.reason == RETURNED => self.steering.return_again(range),
                 Some(Failing { range, then: Then::Settle }) => self.schedule_or_return(range, again),
                 Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
                 None => {}

@@ -12,13 +12,16 @@ use std::sync::Arc;
 /// Octets of a reply that are kept, codes included.
 pub const REASON_TEXT_MAX: usize = 200;
 
-/// Entries, the first ("not known") and the last ("other") included.
-pub const REASONS_MAX: usize = 1 << 16;
+/// Entries, the first ("not known") and the last ("other" and [`RETURNED`]) included.
+pub const REASONS_MAX: usize = (1 << 16) - 1;
 
 /// From here on new replies are told apart by their codes only.
 const TEXTS_FULL: usize = 64_000;
 
 const OTHER: u16 = u16::MAX;
+
+/// The key of what an operator sends back to its senders: it must never go out again.
+pub const RETURNED: u16 = u16::MAX - 1;
 
 /// See the module.
 #[derive(Debug)]
@@ -77,7 +80,8 @@ impl Reasons {
 
     /// Empty if it is not known.
     pub fn text(&self, key: u16) -> &str {
-        self.texts.get(usize::from(key)).map_or("other", |text| text)
+        let unlisted = if key == RETURNED { "returned by the operator" } else { "other" };
+        self.texts.get(usize::from(key)).map_or(unlisted, |text| text)
     }
 }
 

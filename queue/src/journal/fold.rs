@@ -199,6 +199,11 @@ impl Entry {
         Entry { id, due, first, count, name_offset, attempts, kind }
     }
 
+    /// It is part of a state, and not the place of damage.
+    fn names(&self) -> bool {
+        self.kind == Kind::Owed && self.count > 0
+    }
+
     fn waiting(&self) -> Waiting {
         let Entry { id, due, first, count, name_offset, attempts, .. } = *self;
         Waiting { span: Span { id, first, count }, name_offset, attempts, due }
@@ -238,6 +243,18 @@ impl Fold {
         is_covered && self.entries_of(id).is_empty()
     }
 
+    /// True if the partition's state says that the message is owed to somebody.
+    pub fn names(&self, id: MessageId) -> bool {
+        self.entries_of(id).iter().any(Entry::names)
+    }
+
+    /// How many messages of the partition its state names, less those that have ended since.
+    pub fn named(&self, partition: u8) -> usize {
+        let of_partition = |entry: &&[Entry]| entry[0].id.partition() == partition;
+        let messages = self.entries.chunk_by(|a, b| a.id == b.id).filter(of_partition);
+        messages.filter(|entries| entries.iter().any(Entry::names) && !has_ended(entries)).count()
+    }
+
     /// False if nothing can be owed of what was first written in this life of a segment of the partition.
     pub fn may_owe(&self, partition: u8, generation: u32) -> bool {
         let low = MessageId(u64::from(partition) << 56 | u64::from(generation) << 24);
@@ -255,6 +272,17 @@ impl Fold {
         let count = self.entries[from..].iter().take_while(|entry| entry.id == id).count();
         &self.entries[from..from + count]
     }
+}
+
+/// True if marks have settled everything that the state names of a message.
+fn has_ended(entries: &[Entry]) -> bool {
+    if entries.iter().all(|entry| entry.kind != Kind::Settled) {
+        return false;
+    }
+    let owed = entries.iter().filter(|entry| entry.kind == Kind::Owed).map(Entry::waiting);
+    let mut left = Vec::new();
+    subtract(owed, entries, &mut |offset| Some(offset), &mut left);
+    left.is_empty()
 }
 
 /// A recipient's fate, as the marks have it.

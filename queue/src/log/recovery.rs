@@ -79,8 +79,9 @@ pub fn read_life(source: &mut dyn Source, len: u64) -> Result<Life, ScanError> {
     match head {
         SegmentHead::Unknown => Err(ScanError::TooNew),
         SegmentHead::Written { version, generation, salt, .. } => {
-            // A foot of another generation is of the file's earlier life.
-            let foot = foot.filter(|foot| foot.generation == generation && foot.salt == salt);
+            // A foot of another generation is of the file's earlier life. Version 1 had none.
+            let is_own = |foot: &Foot| foot.generation == generation && foot.salt == salt && version >= 2;
+            let foot = foot.filter(is_own);
             Ok(Life { generation, salt, version, is_head_damaged: false, len, foot })
         }
         SegmentHead::Blank => {
@@ -191,7 +192,7 @@ fn walk(
     scan: &mut Scan,
     on_message: OnMessage<'_>,
 ) -> Result<(), ScanError> {
-    let (mut at, mut broken, mut last_commit) = (BLOCK, None, 0);
+    let (mut at, mut broken, mut broken_end, mut last_commit) = (BLOCK, None, 0, 0);
     let mut damaged: Vec<Range<u64>> = life.is_head_damaged.then_some(0..BLOCK).into_iter().collect();
     let mut index = IndexWriter::default();
     while let Some(place) = next_head(reader, at, life)? {
@@ -212,10 +213,11 @@ fn walk(
             scan.end = at;
         } else {
             (at, broken) = (place + MessageId::PLACE_UNIT, Some(place));
+            broken_end = place + head.record_len();
         }
     }
     // The last commit may have been torn: then none of it was acknowledged, and what is broken in it is no damage.
-    damaged.extend(broken.map(|start| start..len.min(start + BLOCK)));
+    damaged.extend(broken.map(|start| start..len.min(broken_end)));
     damaged.retain(|damage| has_successor || damage.start < last_commit);
     scan.damaged.extend(damaged);
     // Damage is to be found again by the next start, until it has been moved aside: no index hides it.
