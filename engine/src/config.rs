@@ -104,7 +104,8 @@ impl Default for Storage {
     fn default() -> Storage {
         Storage {
             segment_len: 64 << 20,
-            spare_segments: 2,
+            // More would break the bound on disk use: twice the live records and two segments a core, the active one among them.
+            spare_segments: 1,
             journal_len: 64 << 20,
             commit_linger_us: 2000,
             journal_sync_ms: 10,

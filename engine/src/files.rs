@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
     pub(crate) fn meta(&mut self) -> Option<Cow<'a, [u8]>> {
         match self.meta {
             Some(meta) => Some(Cow::Borrowed(meta)),
-            None => recovery::read_meta(self.source, self.head).map(Cow::Owned),
+            None => recovery::read_meta(self.source, self.head).ok().map(Cow::Owned),
         }
     }
 }
@@ -229,7 +229,8 @@ impl QueueFiles {
             }
             let mut left = Vec::new();
             if let Some(fold) = reading.fold {
-                visit_left((head, groups), fold, &mut names, &mut |domain, waiting| {
+                // What cannot be read of it is among the damages, or is found when its record is looked at.
+                let _ = visit_left((head, groups), fold, &mut names, &mut |domain, waiting| {
                     left.push((domain.to_owned(), *waiting));
                 });
             }

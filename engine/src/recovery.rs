@@ -153,39 +153,45 @@ impl<R: Ring> Source for RingFile<'_, '_, R> {
     }
 }
 
-/// Reads a message's meta part when an index does not say enough of it. `None` if it is not whole.
-pub(crate) fn read_meta(source: &mut dyn Source, head: &Head) -> Option<Vec<u8>> {
+/// Why it is not known whom a record is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unknown {
+    /// Its meta part is not as it was written.
+    Damaged,
+    /// It could not be read this time; the next start may.
+    Unread,
+}
+
+/// Reads a message's meta part when an index does not say enough of it.
+pub(crate) fn read_meta(source: &mut dyn Source, head: &Head) -> Result<Vec<u8>, Unknown> {
     let mut bytes = vec![0; head.meta_len as usize];
     let mut have = 0;
     while have < bytes.len() {
         match source.read(head.meta_offset() + have as u64, &mut bytes[have..]) {
-            Ok(0) | Err(_) => return None,
+            Ok(0) => return Err(Unknown::Damaged),
             Ok(got) => have += got,
+            Err(_) => return Err(Unknown::Unread),
         }
     }
-    (record::checksum(&bytes) == head.meta_crc).then_some(bytes)
+    if record::checksum(&bytes) == head.meta_crc { Ok(bytes) } else { Err(Unknown::Damaged) }
 }
 
 /// Shows each range of a message that is still owed to `visit`, with its domain. Nothing, if the message has ended.
-/// False if that is not known: the meta part had to be read and is not whole.
+/// An error if the meta part had to be read for that and could not; what was shown until then counts for nothing.
 pub(crate) fn visit_left(
     (head, groups): (&Head, Groups<'_>),
     fold: &Fold,
     source: &mut dyn Source,
     visit: &mut dyn FnMut(&str, &Waiting),
-) -> bool {
+) -> Result<(), Unknown> {
     if fold.has_ended(head.id) {
-        return true;
+        return Ok(());
     }
-    let mut meta: Option<Option<Vec<u8>>> = None;
-    let elsewhere = groups.is_elsewhere().then(|| read_meta(source, head));
+    let mut meta: Option<Result<Vec<u8>, Unknown>> = None;
+    let elsewhere = if groups.is_elsewhere() { Some(read_meta(source, head)?) } else { None };
     let groups = match &elsewhere {
         None => groups,
-        Some(Some(bytes)) => match Meta::parse(bytes, head.verp) {
-            Some(parsed) => Groups::Meta(bytes, parsed),
-            None => return false,
-        },
-        Some(None) => return false,
+        Some(bytes) => Groups::Meta(bytes, Meta::parse(bytes, head.verp).ok_or(Unknown::Damaged)?),
     };
     let groups_found: SmallVec<[Group<'_>; 4]> = groups.iter().collect();
     let whole: SmallVec<[Waiting; 4]> = groups_found.iter().map(|group| all_of(head, group)).collect();
@@ -193,7 +199,7 @@ pub(crate) fn visit_left(
         let len_at = |meta: &[u8]| Some(offset + 1 + u32::from(*meta.get(offset as usize)?));
         match groups.meta() {
             Some(meta) => len_at(meta),
-            None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref()?),
+            None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref().ok()?),
         }
     };
     let mut left = Vec::new();
@@ -205,7 +211,7 @@ pub(crate) fn visit_left(
         }
     }
     // Without the names, ranges cannot be told apart.
-    !matches!(meta, Some(None))
+    meta.map_or(Ok(()), |meta| meta.map(|_| ()))
 }
 
 /// All recipients of a group, none tried.

@@ -181,7 +181,8 @@ fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
     }
 }
 
-fn secret_of(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
+/// The secret that the file holds, or why it holds none.
+pub(crate) fn secret_of(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
     let (secret, rest) =
         bytes.split_first_chunk().ok_or("shorter than 32 bytes; remove it to have a new one made")?;
     if rest.is_empty() || rest == checksum(secret).to_le_bytes() {

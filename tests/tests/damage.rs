@@ -12,6 +12,13 @@ use tests::process::{Daemon, Setup, Sink, Volume};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
 
+#[path = "damage/anywhere.rs"]
+mod anywhere;
+#[path = "damage/descriptors.rs"]
+mod descriptors;
+#[path = "damage/formats.rs"]
+mod formats;
+
 /// A port where nothing listens, until a test starts a sink there.
 fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
@@ -61,18 +68,21 @@ fn new_mail_gets_452_while_room_is_short_and_the_queued_goes_out() {
 
 #[test]
 fn a_disk_that_fills_up_with_mail_loses_none_of_it() {
-    let Some(volume) = Volume::mount(48 << 20) else { return };
+    let Some(volume) = Volume::mount(64 << 20) else { return };
     let relay = nobody();
-    let daemon = setup_on(&volume, relay).start();
+    let daemon = setup_on(&volume, relay).with("storage.free_min", 8 << 20).start();
     let sent = daemon.setup.folder().join("sent.tsv");
-    // 80 MiB where 48 is all there is; the source takes 452 for an answer.
+    // 80 MiB where 64 is all there is; the source takes 452 for an answer.
     let config = source::SourceConfig { size_bytes: 16 << 10, ..singles(daemon.address, 5_000, 8) };
     let report = source::send(config, sent.clone());
     assert!(report.messages_accepted > 500, "{report:?}");
     assert!(report.messages_refused > 500 && report.messages_unknown == 0, "{report:?}");
     assert!(report.refusals.keys().all(|refusal| refusal.ends_with(" 452")), "{:?}", report.refusals);
+    daemon.wait_until_said("is_short=true");
     let sink = Sink::start_on(&relay.to_string(), &[]);
     daemon.wait_until_empty(RUN_MAX);
+    // What is delivered makes room.
+    daemon.wait_until_said("is_short=false");
     daemon.client().deliver("ann@here.test", &["last@there.test"]);
     daemon.wait_until_empty(RUN_MAX);
     daemon.assert_healthy();
@@ -120,6 +130,29 @@ fn stopped_queue(relay: SocketAddr) -> Stopped {
         assert!(reply.starts_with("250"), "{reply}");
     }
     daemon.terminate()
+}
+
+/// The same queue when a start has given its segment an index: a segment is read back by that from then on.
+fn sealed(stopped: Stopped) -> Stopped {
+    let mut stopped = stopped;
+    stopped.setup.set("delivery.connections_max", 0);
+    let daemon = stopped.restart();
+    daemon.wait_for_at_least("commits", 1, RUN_MAX);
+    let mut stopped = daemon.terminate();
+    stopped.setup.set("delivery.connections_max", 20);
+    stopped
+}
+
+/// Names and octets of what was set aside.
+fn quarantine(queue: &Path) -> Vec<(String, Vec<u8>)> {
+    let Ok(folder) = std::fs::read_dir(queue.join("quarantine")) else { return Vec::new() };
+    let paths = folder.map(|entry| entry.expect("an entry").path());
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).expect("ours").to_owned();
+    paths.map(|path| (name(&path), std::fs::read(&path).expect("ours"))).collect()
+}
+
+fn contains(bytes: &[u8], mark: &[u8]) -> bool {
+    bytes.windows(mark.len()).any(|window| window == mark)
 }
 
 /// Files of the queue whose names begin so.
@@ -192,13 +225,32 @@ fn a_rotten_octet_of_a_record_head_costs_that_message_alone() {
 }
 
 #[test]
-fn content_that_rots_while_it_waits_is_told_to_its_sender_at_the_end_of_its_life() {
-    let (sink, returns) = (Sink::start(&["--fault", "rcpt=450:1"]), Sink::start(&[]));
-    let setup = Setup::new().relay(sink.address).with("routes.here.test", returns.address.to_string());
-    let daemon = setup.with("storage.cache_max", 0).with("retry.lifetime_secs", 15).start();
+fn content_that_rots_while_it_waits_is_set_aside_and_not_delivered() {
+    let sink = Sink::start(&["--fault", "rcpt=450:1"]);
+    let daemon = Setup::new().relay(sink.address).with("storage.cache_max", 0).start();
     daemon.client().deliver("ann@here.test", &["bob@there.test"]);
     daemon.wait_for_at_least("deferred", 1, RUN_MAX);
     damage(&files(&daemon.setup.queue(), "data-"), b"Hello", 2);
+    daemon.wait_for("set_aside", 1, RUN_MAX);
+    daemon.wait_until_empty(RUN_MAX);
+    daemon.assert_healthy();
+    let kept = quarantine(&daemon.setup.queue());
+    assert!(kept.len() == 1 && contains(&kept[0].1, b"bob") && contains(&kept[0].1, b"Hemlo"), "{kept:?}");
+    assert_eq!(sink.end().counters.recipients, 0);
+}
+
+#[test]
+fn content_that_is_found_rotten_after_its_lifetime_is_told_to_its_sender() {
+    let (sink, returns) = (Sink::start(&["--fault", "rcpt=450:1"]), Sink::start(&[]));
+    let setup = Setup::new().relay(sink.address).with("routes.here.test", returns.address.to_string());
+    let daemon = setup.start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test"]);
+    // The second attempt comes after a second: so old it is then at the least.
+    daemon.wait_for_at_least("deferred", 2, RUN_MAX);
+    let mut stopped = sealed(daemon.terminate());
+    damage(&files(&stopped.setup.queue(), "data-"), b"Hello", 2);
+    stopped.setup.set("retry.lifetime_secs", 1);
+    let daemon = stopped.restart();
     daemon.wait_until_said("its time is over, its sender is told");
     daemon.wait_for("bounces", 1, RUN_MAX);
     daemon.wait_until_empty(RUN_MAX);

@@ -232,7 +232,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.report_shares();
         if self.journal.replaced_at.is_some_and(|position| self.journal.is_durable(position)) {
             self.journal.replaced_at = None;
-            if !std::mem::replace(&mut self.journal.has_told, true) {
+            // What the old journals say of messages that were not read is said nowhere else.
+            if !self.logs.has_unread() && !std::mem::replace(&mut self.journal.has_told, true) {
                 self.crossing.state_is_durable();
             }
             for path in std::mem::take(&mut self.journal.replaced) {
@@ -264,6 +265,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             || !matches!(drive.next, Next::None)
             || drive.replaced_at.is_some()
             || self.halted
+            || self.logs.has_unread()
         {
             return;
         }
@@ -344,14 +346,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Marks everything that is owed. Every recipient must be in it exactly once, or a restart would lose or
-    /// repeat it: the sum is checked, and a broken sum ends the process rather than the promise.
+    /// repeat it: the sum is checked, and a broken sum ends the process rather than the promise. Of a partition that
+    /// could not be read whole there is no whole state: nothing begins or ends one, and so what older journals say
+    /// goes on to count, and this one is not turned over.
     pub(crate) fn put_state(&mut self) {
         let mut sum = 0;
         for partition in self.logs.partitions() {
             let Some(covers) = self.covers(partition) else { continue };
-            self.mark(&Mark::StateBegins { covers });
+            let is_whole = !self.logs.has_unread_of(partition);
+            if is_whole {
+                self.mark(&Mark::StateBegins { covers });
+            }
             sum += self.put_owed(partition);
-            self.mark(&Mark::StateEnds);
+            if is_whole {
+                self.mark(&Mark::StateEnds);
+            }
         }
         assert_eq!(sum, self.store.owed(), "the state that was written must hold each owed recipient once");
         self.mark_borrowed();

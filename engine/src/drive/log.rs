@@ -11,7 +11,7 @@ use crate::domains::Domains;
 use crate::drive::aside::Stretch;
 use crate::drive::steer::Steering;
 use crate::recovery::{
-    Journals, RecoverError, RingFile, io_error, numbered, partition_folder, read_meta, visit_left,
+    Journals, RecoverError, RingFile, Unknown, io_error, numbered, partition_folder, read_meta, visit_left,
 };
 use bytes::Bytes;
 use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
@@ -53,6 +53,8 @@ struct Partition {
     log: Log,
     folder: PathBuf,
     files: BTreeMap<SegmentNumber, File>,
+    /// Some of it could not be read: there are messages that nobody here knows.
+    has_unread: bool,
 }
 
 /// Steps of a segment's preparation.
@@ -182,6 +184,15 @@ impl Logs {
         logs.fold((0, 0), |(disk, live), log| (disk + log.disk_len(), live + log.live_len()))
     }
 
+    /// True if a part of that partition could not be read at the start.
+    pub(crate) fn has_unread_of(&self, partition: u8) -> bool {
+        self.partitions.get(&partition).is_some_and(|partition| partition.has_unread)
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        self.partitions.values().any(|partition| partition.has_unread)
+    }
+
     pub(crate) fn partitions(&self) -> Vec<u8> {
         self.partitions.keys().copied().collect()
     }
@@ -211,6 +222,7 @@ fn recover_segment<R: Ring>(
 ) -> Result<FoundSegment, RecoverError> {
     let Opened { number, path, file, len, life } = opened;
     (take_up.live, take_up.live_len) = (0, 0);
+    let had_unread = std::mem::take(&mut take_up.has_unread);
     let generation = life.as_ref().map_or(0, |life| life.generation);
     // A file whose messages have all ended may be a spare, whose end nobody needed to keep.
     let may_owe = take_up.journals.fold.may_owe(partition, generation);
@@ -224,6 +236,10 @@ fn recover_segment<R: Ring>(
             scan.map_err(|error| error.to_string())
         }
     };
+    let scan = scan.and_then(|scan| {
+        if take_up.has_unread { Err("an envelope cannot be read".to_owned()) } else { Ok(scan) }
+    });
+    take_up.has_unread = had_unread || scan.is_err();
     let (live, live_len) = (take_up.live, take_up.live_len);
     match scan {
         Ok(scan) => {
@@ -237,7 +253,7 @@ fn recover_segment<R: Ring>(
             Ok(FoundSegment { number: *number, generation, len: *len, live, live_len, index: scan.index })
         }
         Err(error) => {
-            tracing::error!(file = %path.display(), error, "a segment cannot be read; the file stays as it is, the messages that were not read are not delivered");
+            tracing::error!(file = %path.display(), error, "a segment cannot be read; the file stays as it is, the messages that were not read wait for a start that can read them");
             // Never used again: one of `live` stands for what could not be read.
             Ok(FoundSegment { number: *number, generation, len: *len, live: live + 1, live_len, index: None })
         }
@@ -292,6 +308,8 @@ struct TakeUp<'a> {
     indexes_damaged: u64,
     /// Messages taken up that the journals' states name.
     named: usize,
+    /// Something could not be read, of this segment or of one before it.
+    has_unread: bool,
 }
 
 impl TakeUp<'_> {
@@ -304,23 +322,24 @@ impl TakeUp<'_> {
         }
         let mut left: SmallVec<[(DomainKey, Waiting); 2]> = SmallVec::new();
         let (domains, fold) = (&mut *self.domains, &self.journals.fold);
-        let is_known = visit_left((head, groups), fold, file, &mut |domain, waiting| {
+        let known = visit_left((head, groups), fold, file, &mut |domain, waiting| {
             left.push((domains.owe(domain, waiting.span.count), *waiting));
         });
-        if !is_known {
+        if let Err(unknown) = known {
             left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
-            let start = head.bound.location.offset();
-            return self.damaged.push(start..start + head.record_len());
+            return self.leave(head, unknown);
         }
         if left.is_empty() {
             return;
         }
         self.named += usize::from(self.journals.fold.names(head.id));
         // Of a long list a delivery reads a window at a time, whose checksum is nowhere: the whole is checked now.
-        if head.meta_len > WINDOW_LEN && groups.meta().is_none() && read_meta(file, head).is_none() {
+        if head.meta_len > WINDOW_LEN
+            && groups.meta().is_none()
+            && let Err(unknown) = read_meta(file, head)
+        {
             left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
-            let start = head.bound.location.offset();
-            return self.damaged.push(start..start + head.record_len());
+            return self.leave(head, unknown);
         }
         if head.id.generation() != head.bound.location.generation {
             self.copied.insert(head.id, self.copies_are_durable);
@@ -329,6 +348,15 @@ impl TakeUp<'_> {
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
         for (domain, waiting) in left {
             self.take_range(key, domain, &waiting);
+        }
+    }
+
+    /// The record's recipients are not known.
+    fn leave(&mut self, head: &Head, unknown: Unknown) {
+        let start = head.bound.location.offset();
+        match unknown {
+            Unknown::Damaged => self.damaged.push(start..start + head.record_len()),
+            Unknown::Unread => self.has_unread = true,
         }
     }
 
@@ -390,6 +418,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             damaged: Vec::new(),
             indexes_damaged: 0,
             named: 0,
+            has_unread: false,
         };
         for opened in opened {
             generation = generation.max(opened.next_generation());
@@ -432,8 +461,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             pending_max: PENDING_MAX,
             salt: self.settings.log_salt,
         };
-        let log = Log::new(config, found, generation);
-        self.logs.partitions.insert(partition, Partition { log, folder, files });
+        let (log, has_unread) = (Log::new(config, found, generation), take_up.has_unread);
+        self.logs.partitions.insert(partition, Partition { log, folder, files, has_unread });
         // In the order of arrival.
         ready.into_iter().rev().flatten().for_each(|range| self.offer_range(range));
         Ok(())

@@ -17,6 +17,7 @@ use toml::{Table, Value};
 pub struct Setup {
     folder: TempDir,
     config: Table,
+    descriptors_max: Option<u32>,
 }
 
 /// A start that ended by itself.
@@ -38,7 +39,7 @@ impl Setup {
     /// Small segments and journals, so that they are turned over; short waits, so that retries are seen.
     pub fn new() -> Setup {
         let folder = temporary_folder();
-        let setup = Setup { folder, config: Table::new() };
+        let setup = Setup { folder, config: Table::new(), descriptors_max: None };
         let (queue, log) = (setup.queue(), setup.delivery_log());
         setup
             .with("host_name", "relay.process.test")
@@ -54,6 +55,11 @@ impl Setup {
             .with("retry.quadratic_secs", 1)
             .with("delivery.backoff_secs", 1)
             .with("delivery.connections_initial", 20)
+    }
+
+    /// Programs of this setup have so many file descriptors, until somebody gives them more.
+    pub fn descriptors_max(self, count: u32) -> Setup {
+        Setup { descriptors_max: Some(count), ..self }
     }
 
     /// Everything goes to this address.
@@ -115,9 +121,17 @@ impl Setup {
 
     /// `ringpost COMMAND... --config FILE`.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(programs::ringpost());
+        let mut command = self.limited(&programs::ringpost());
         command.args(words).arg("--config").arg(self.config_file()).env("RUST_LOG", "info");
         command
+    }
+
+    fn limited(&self, program: &Path) -> Command {
+        let Some(count) = self.descriptors_max else { return Command::new(program) };
+        let mut shell = Command::new("/bin/sh");
+        // The shell becomes the program: its pid is the daemon's.
+        shell.args(["-c", &format!("ulimit -S -n {count}; exec \"$0\" \"$@\"")]).arg(program);
+        shell
     }
 
     /// `ringpost queue stat --json`, whether a daemon runs or not.

@@ -71,6 +71,11 @@ impl<'a> Io<'a> {
         self.state.after(nanos(delay), Due::Timer { actor, timer });
     }
 
+    /// Time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.state.clock.elapsed()
+    }
+
     /// Octets queued on this link so far, and how many of them the peer has read.
     pub fn written_and_read(&self, link: Link) -> (u64, u64) {
         self.state.net.written_and_read(link)

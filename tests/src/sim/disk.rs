@@ -31,6 +31,9 @@ pub(super) struct Disk {
     /// Counts writes that reached the cache: a sync covers those that came before it began.
     pub(super) applied: u64,
     pub(super) hold: SyncHold,
+    /// Files whose syncs fail.
+    broken: BTreeSet<usize>,
+    pub(super) read_errors: u64,
     pub(super) capacity: u64,
 }
 
@@ -136,6 +139,8 @@ impl Disk {
             next_operation: 0,
             applied: 0,
             hold: SyncHold::default(),
+            broken: BTreeSet::new(),
+            read_errors: 0,
             capacity: CAPACITY,
         }
     }
@@ -237,6 +242,15 @@ impl Disk {
         self.capacity.saturating_sub(self.used())
     }
 
+    /// By the file's own name, in all folders.
+    pub(super) fn files(&self, start: &str) -> Vec<(PathBuf, u64)> {
+        let is_meant = |path: &Path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(start))
+        };
+        let meant = self.names.iter().filter(|(path, _)| is_meant(path));
+        meant.map(|(path, inode)| (path.clone(), self.len(*inode))).collect()
+    }
+
     pub(super) fn content(&self, path: &Path) -> Option<Vec<u8>> {
         self.names.get(path).map(|inode| self.inodes[*inode].cache.to_vec())
     }
@@ -246,6 +260,17 @@ impl Disk {
     pub(super) fn forget_operations(&mut self) {
         self.operations.clear();
         self.hold = SyncHold::default();
+        self.broken.clear();
+    }
+
+    /// Syncs of files that exist and whose names begin so fail from now on.
+    pub(super) fn break_syncs(&mut self, start: &str) {
+        self.broken =
+            self.files(start).iter().filter_map(|(path, _)| self.names.get(path).copied()).collect();
+    }
+
+    pub(super) fn is_broken(&self, inode: usize) -> bool {
+        self.broken.contains(&inode)
     }
 
     pub(super) fn crash(&mut self, rng: &mut Rng) {

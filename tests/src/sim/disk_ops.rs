@@ -99,11 +99,13 @@ impl State {
     }
 
     pub(super) fn open_file(&mut self, ring: usize, path: &Path, access: Access) -> io::Result<u32> {
+        self.may_open()?;
         let handle = self.disk.open(path, access)?;
         Ok(self.rings[ring].files.insert(handle))
     }
 
     pub(super) fn open_folder(&mut self, ring: usize, path: &Path) -> io::Result<u32> {
+        self.may_open()?;
         if !self.disk.has_folder(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -118,9 +120,7 @@ impl State {
         bytes: &mut [u8],
     ) -> io::Result<usize> {
         let inode = self.file_handle(ring, file).inode();
-        if self.rng.hits(self.weather.read_error) {
-            return Err(errno(EIO));
-        }
+        self.may_read()?;
         Ok(self.disk.inodes[inode].cache.read(offset, bytes))
     }
 
@@ -165,7 +165,9 @@ impl State {
             Asked::Open { path, access } => {
                 Event::Opened { token, result: self.open_file(ring, &path, access).map(ring::File) }
             }
-            Asked::Remove { path } => Event::Done { token, result: self.disk.remove(&path) },
+            Asked::Remove { path } => {
+                Event::Done { token, result: self.may_write().and_then(|()| self.disk.remove(&path)) }
+            }
         })
     }
 
@@ -223,6 +225,18 @@ impl State {
         if self.rng.hits(self.weather.write_error) { Err(errno(EIO)) } else { Ok(()) }
     }
 
+    fn may_read(&mut self) -> io::Result<()> {
+        if !self.rng.hits(self.weather.read_error) {
+            return Ok(());
+        }
+        self.disk.read_errors += 1;
+        Err(errno(EIO))
+    }
+
+    fn may_open(&mut self) -> io::Result<()> {
+        if self.rng.hits(self.weather.open_error) { Err(errno(EIO)) } else { Ok(()) }
+    }
+
     /// Writes over what is there need no space.
     fn may_grow(&mut self, inode: usize, end: u64) -> io::Result<()> {
         let more = end.saturating_sub(self.disk.len(inode));
@@ -233,9 +247,7 @@ impl State {
     }
 
     fn read(&mut self, inode: usize, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        if self.rng.hits(self.weather.read_error) {
-            return Err(errno(EIO));
-        }
+        self.may_read()?;
         let mut bytes = vec![0; len];
         let count = self.disk.inodes[inode].cache.read(offset, &mut bytes);
         bytes.truncate(count);
@@ -244,7 +256,7 @@ impl State {
 
     fn sync(&mut self, inode: usize, covers: Covers) -> io::Result<()> {
         let State { disk, rng, weather, .. } = self;
-        if rng.hits(weather.sync_error) {
+        if rng.hits(weather.sync_error) || disk.is_broken(inode) {
             disk.inodes[inode].sync_failed(covers, rng);
             return Err(errno(EIO));
         }
@@ -263,6 +275,7 @@ impl State {
 
     fn allocate(&mut self, inode: usize, len: u64) -> io::Result<()> {
         self.may_grow(inode, len)?;
+        self.may_write()?;
         let cache = &mut self.disk.inodes[inode].cache;
         cache.len = cache.len.max(len);
         Ok(())

@@ -4,6 +4,7 @@ use super::letter::{Intake, Letter, TOKEN_FIELD};
 use super::timeline::digest;
 use memchr::memmem;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A recipient of a letter: index of the letter, index of the recipient.
 pub type Place = (usize, usize);
@@ -18,14 +19,23 @@ pub struct Ledger {
     /// What must never happen, as sentences.
     pub corrupt: Vec<String>,
     pub bounces: u32,
+    /// How often injectors were answered so, to MAIL and to the end of a letter.
+    pub replies: BTreeMap<u16, u32>,
     /// The last answer of `settled`, unless something was entered since.
     settled: Option<bool>,
 }
 
 impl Ledger {
     pub(super) fn new() -> Ledger {
-        let (places, senders_seen) = (BTreeMap::new(), BTreeMap::new());
-        Ledger { letters: Vec::new(), places, senders_seen, corrupt: Vec::new(), bounces: 0, settled: None }
+        Ledger {
+            letters: Vec::new(),
+            places: BTreeMap::new(),
+            senders_seen: BTreeMap::new(),
+            corrupt: Vec::new(),
+            bounces: 0,
+            replies: BTreeMap::new(),
+            settled: None,
+        }
     }
 
     pub fn add(&mut self, letter: Letter) {
@@ -59,6 +69,10 @@ impl Ledger {
         self.recipient(place).ambiguous += 1;
     }
 
+    pub fn replied(&mut self, code: u16) {
+        *self.replies.entry(code).or_default() += 1;
+    }
+
     pub fn intake(&mut self, place: Place, intake: Intake) {
         self.recipient(place).intake = intake;
     }
@@ -71,6 +85,12 @@ impl Ledger {
             let place = *place;
             self.recipient(place).failed += 1;
         }
+    }
+
+    /// When a sink first heard of this recipient, which may be now. `None` for addresses that bounces go to.
+    pub fn first_heard(&mut self, forward_path: &str, now: Duration) -> Option<Duration> {
+        let (letter, recipient) = *self.places.get(forward_path)?;
+        Some(*self.letters[letter].recipients[recipient].first_heard.get_or_insert(now))
     }
 
     /// A sink took a message for one recipient.

@@ -5,6 +5,7 @@ use super::timeline::digest;
 use message::{Mailbox, MailboxRef, MessageId, RecipientIndex, Verp, VerpKey};
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::time::Duration;
 
 /// The field that names a letter; what follows it must arrive octet for octet.
 pub const TOKEN_FIELD: &str = "X-Sim: ";
@@ -40,6 +41,8 @@ pub struct Recipient {
     pub unheard: u32,
     pub failed: u32,
     pub bounced: u32,
+    /// Since the world began.
+    pub first_heard: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,6 +108,7 @@ impl Recipient {
             unheard: 0,
             failed: 0,
             bounced: 0,
+            first_heard: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::rng::Rng;
 use session::Session;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What a host is like, for as long as it lives.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Offers {
     pub messages_max: u32,
     /// Replies of several lines now and then.
     pub multiline: bool,
+    /// A recipient is asked to come back until it was first heard of so long ago.
+    pub defers_for: Duration,
 }
 
 impl Offers {
@@ -35,6 +38,7 @@ impl Offers {
             recipients_max: *rng.pick(&[1, 3, 100, 100]),
             messages_max: *rng.pick(&[1, 5, 1_000, 1_000]),
             multiline: rng.coin(),
+            defers_for: Duration::ZERO,
         }
     }
 }

@@ -28,9 +28,12 @@ pub struct Weather {
     /// Per accepted connection: the multishot accept ends with EMFILE.
     pub accept_ended: OneIn,
 
+    /// EIO: per write, reservation of space, and removal.
     pub write_error: OneIn,
     pub sync_error: OneIn,
     pub read_error: OneIn,
+    /// Per file that is opened.
+    pub open_error: OneIn,
     /// Per write that needs new space and per `allocate`.
     pub no_space: OneIn,
 
@@ -69,6 +72,7 @@ impl Weather {
             write_error: NEVER,
             sync_error: NEVER,
             read_error: NEVER,
+            open_error: NEVER,
             no_space: NEVER,
             sink_defers: NEVER,
             sink_fails: NEVER,
@@ -114,9 +118,16 @@ impl Weather {
         }
     }
 
-    /// The same with a disk that errs.
+    /// The same with a disk that errs, at whatever it is asked for.
     pub fn bad_disk(self) -> Weather {
-        Weather { write_error: OneIn(300), sync_error: OneIn(300), no_space: OneIn(100), ..self }
+        Weather {
+            write_error: OneIn(300),
+            sync_error: OneIn(300),
+            read_error: OneIn(300),
+            open_error: OneIn(100),
+            no_space: OneIn(100),
+            ..self
+        }
     }
 
     /// The same latencies without a fault: what was disturbed can now come to its end.

@@ -212,6 +212,11 @@ impl World {
         self.state.borrow_mut().hold_syncs(hold);
     }
 
+    /// Syncs of files whose names begin so fail from now on, until the next crash.
+    pub fn break_syncs(&self, start: &str) {
+        self.state.borrow_mut().disk.break_syncs(start);
+    }
+
     pub fn adjust(&self, change: impl FnOnce(&mut Weather)) {
         change(&mut self.state.borrow_mut().weather);
     }
@@ -236,6 +241,11 @@ impl World {
     /// True if every injector is through and every accepted recipient is delivered, or failed and bounced.
     pub fn settled(&self) -> bool {
         self.state.borrow_mut().ledger.settled()
+    }
+
+    /// How often injectors were answered so, to MAIL and to the end of a letter.
+    pub fn replies(&self, code: u16) -> u32 {
+        self.state.borrow().ledger.replies.get(&code).copied().unwrap_or(0)
     }
 
     pub fn audit(&self) -> Audit {
@@ -263,6 +273,16 @@ impl World {
     pub fn sockets_open(&self, core: usize) -> usize {
         let state = self.state.borrow();
         state.rings[state.first_ring + core].sockets_open()
+    }
+
+    /// Reads that failed so far.
+    pub fn read_errors(&self) -> u64 {
+        self.state.borrow().disk.read_errors
+    }
+
+    /// Files whose names begin so, with their sizes.
+    pub fn files(&self, start: &str) -> Vec<(std::path::PathBuf, u64)> {
+        self.state.borrow().disk.files(start)
     }
 
     /// What a file holds now, for a look from outside.

@@ -6,6 +6,7 @@
 use super::QueueError;
 use crate::cli::grouped;
 use crate::files::{Damage, QueueFiles};
+use crate::supervise::secret_of;
 use queue::log::Depth;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub(super) fn verify(queue: &Path, json: bool) -> Result<(), QueueError> {
     if shows_progress {
         eprint!("\r");
     }
+    files.damages.extend(damaged_secret(queue)?);
     let journals = &found.damaged;
     let is_whole = journals.is_empty() && files.damages.is_empty();
     if json {
@@ -34,6 +36,23 @@ pub(super) fn verify(queue: &Path, json: bool) -> Result<(), QueueError> {
         print(&files, journals, (messages, owed), is_whole);
     }
     if is_whole { Ok(()) } else { Err(QueueError::Damaged) }
+}
+
+/// The secret lies beside the partitions. A queue that nobody has served yet has none.
+fn damaged_secret(queue: &Path) -> Result<Option<Damage>, QueueError> {
+    let path = queue.join("verp-secret");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let damage = secret_of(&bytes).err();
+    Ok(damage.map(|_| Damage {
+        path,
+        offset: 0,
+        len: bytes.len() as u64,
+        what: "the secret is not whole".to_owned(),
+    }))
 }
 
 fn print(files: &QueueFiles, journals: &[String], (messages, owed): (u64, u64), is_whole: bool) {

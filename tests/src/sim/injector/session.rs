@@ -308,6 +308,9 @@ impl Session {
     }
 
     fn on_reply(&mut self, io: &mut Io<'_>, expect: Expect, code: u16, text: &str) {
+        if matches!(expect, Expect::Mail | Expect::Commit) {
+            io.ledger().replied(code);
+        }
         match (expect, code / 100) {
             (_, _) if code == 421 => self.give_up(io),
             (Expect::Greeting, 2) => self.step("EHLO injector.example\r\n", Expect::Hello),

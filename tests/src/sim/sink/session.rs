@@ -34,6 +34,13 @@ pub(super) struct Session {
     unheard: Vec<(u64, Vec<Place>)>,
 }
 
+/// True if the recipient is to come back later, as the sink's offers have it.
+fn is_early(io: &mut Io<'_>, offers: &Offers, forward_path: &str) -> bool {
+    let now = io.elapsed();
+    !offers.defers_for.is_zero()
+        && io.ledger().first_heard(forward_path, now).is_some_and(|first| now < first + offers.defers_for)
+}
+
 /// RFC 5321 §4.5.3.2 lets a client wait minutes; the longest stall is longer than any of them.
 const STALLS_MS: [std::ops::Range<u64>; 3] = [50..2_000, 2_000..60_000, 300_000..1_500_000];
 
@@ -255,7 +262,7 @@ impl Session {
             self.say(io, offers, "550 5.1.1 no such mailbox");
         } else if self.recipients.len() >= offers.recipients_max {
             self.say(io, offers, "452 4.5.3 too many recipients");
-        } else if self.defers(io) {
+        } else if self.defers(io) || is_early(io, offers, &path) {
             self.say(io, offers, "450 4.2.1 later");
         } else {
             self.recipients.push(path);
