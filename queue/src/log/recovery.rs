@@ -119,7 +119,7 @@ pub fn scan_segment(
         Some(foot) => read_index(&mut reader, life, len, foot)?,
         None => None,
     };
-    if life.is_head_damaged && listed.is_some() {
+    if life.is_head_damaged && listed.as_deref().is_some_and(has_second_commit) {
         scan.damaged.push(0..BLOCK);
     }
     match (&listed, depth) {
@@ -144,6 +144,12 @@ fn read_index(
     let entries_len = usize::try_from(foot.len).unwrap_or(usize::MAX);
     let entries = reader.bytes(at, entries_len)?;
     Ok((foot.matches(entries) && foot.generation == life.generation).then(|| entries.to_vec()))
+}
+
+/// Without a second commit the first block may have been torn with the first, before the index was written by a start
+/// that found records of it all the same.
+fn has_second_commit(mut entries: &[u8]) -> bool {
+    std::iter::from_fn(|| next_entry(&mut entries)).any(|(head, _)| head.bound.commit_at() > 0)
 }
 
 fn hand_out(mut entries: &[u8], life: &Life, scan: &mut Scan, on_message: OnMessage<'_>) {
@@ -498,6 +504,19 @@ mod tests {
         let (scan, heads) = disk.scan(number);
         assert_eq!(scan.damaged, vec![0..BLOCK]);
         assert_eq!((disk.life(number).generation, heads.len()), (id.generation(), 2));
+    }
+
+    #[test]
+    fn first_block_torn_with_its_only_commit_is_no_damage_once_the_segment_has_an_index() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let id = append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        let number = log.segment_of(id.generation()).unwrap();
+        disk.0.get_mut(&number).unwrap()[9] ^= 1;
+        let (offset, index) = disk.scan(number).0.index.unwrap();
+        disk.0.get_mut(&number).unwrap()[offset as usize..][..index.len()].copy_from_slice(&index);
+        let (scan, heads) = disk.scan_to(number, Depth::Index, true);
+        assert_eq!((scan.damaged, heads.len()), (vec![], 1));
     }
 
     #[test]
