@@ -15,7 +15,7 @@ fn refuses_a_newer(start: &str) {
     let path = files(&stopped.setup.queue(), start).into_iter().find(is_used).expect("one");
     OpenOptions::new().write(true).open(&path).and_then(|file| file.write_all_at(&[3], 6)).expect("ours");
     let refusal = stopped.setup.refusal();
-    assert_eq!(refusal.code, 75, "{refusal:?}");
+    assert_eq!(refusal.code, 78, "{refusal:?}");
     let wanted = format!("{}: written by a newer format than this program reads", path.display());
     assert!(refusal.sentence().contains(&wanted), "{refusal:?}");
     let looked = finish(&mut stopped.setup.command(&["queue", "verify"]), PATIENCE);
