@@ -447,13 +447,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let missing = journals.fold.named(partition).saturating_sub(take_up.named);
         if missing > 0 {
-            tracing::error!(
-                partition,
-                missing,
-                "messages that are owed to somebody are in no segment that can be read"
-            );
+            // A start may have named what a dying process had written and nobody had synced, before power was lost: of
+            // that nobody was told. Anything else is lost to the disk.
+            tracing::warn!(partition, missing, "messages that the journals name are in no segment");
         }
-        self.counters.damaged.add(take_up.indexes_damaged + missing as u64);
+        self.counters.damaged.add(take_up.indexes_damaged);
         let config = LogConfig {
             partition,
             segment_len: self.logs.segment_len,
