@@ -96,7 +96,7 @@ pub(super) fn emptied_segments(seed: u64) {
 
 #[test]
 fn segments_are_emptied_under_crashes_and_lose_nothing() {
-    for_seeds("segments_are_emptied_under_crashes_and_lose_nothing", 250, emptied_segments);
+    for_seeds("segments_are_emptied_under_crashes_and_lose_nothing", 120, emptied_segments);
     assert_compacted();
 }
 
@@ -108,7 +108,7 @@ pub(super) fn emptied_segments_on_a_bad_disk(seed: u64) {
 
 #[test]
 fn segments_are_emptied_on_a_bad_disk_and_lose_nothing() {
-    for_seeds("segments_are_emptied_on_a_bad_disk_and_lose_nothing", 150, emptied_segments_on_a_bad_disk);
+    for_seeds("segments_are_emptied_on_a_bad_disk_and_lose_nothing", 80, emptied_segments_on_a_bad_disk);
     assert_compacted();
 }
 
@@ -177,7 +177,7 @@ pub(super) fn full_disk(seed: u64) {
 
 #[test]
 fn full_disk_loses_nothing() {
-    for_seeds("full_disk_loses_nothing", 600, full_disk);
+    for_seeds("full_disk_loses_nothing", 300, full_disk);
 }
 
 // ---- poisoning ----
