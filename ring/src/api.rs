@@ -241,6 +241,9 @@ pub trait Ring {
     /// Fills `bytes` from `offset`; returns how many there were.
     fn read_now(&mut self, file: File, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
+    /// Makes the file's data durable before it returns: what a process that died had written may not be.
+    fn sync_now(&mut self, file: File) -> io::Result<()>;
+
     /// Bytes that the folder's filesystem has free.
     fn free_space(&mut self, folder: &Path) -> io::Result<u64>;
 

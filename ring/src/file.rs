@@ -359,6 +359,11 @@ impl Uring {
     }
 
     /// By way of an ordinary read of the ring's own kind of span, in pieces of at most a MiB.
+    pub(crate) fn sync_at_once(&self, file: File) -> io::Result<()> {
+        let entry = self.files.entry(file.0).ok_or_else(stale)?;
+        Ok(rustix::fs::fdatasync(&entry.fd)?)
+    }
+
     pub(crate) fn read_at_once(&self, file: File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         const PIECE: usize = 1 << 20;
         let entry = self.files.entry(file.0).ok_or_else(stale)?;

@@ -331,6 +331,10 @@ impl Ring for Uring {
         self.read_at_once(file, offset, bytes)
     }
 
+    fn sync_now(&mut self, file: File) -> io::Result<()> {
+        self.sync_at_once(file)
+    }
+
     fn free_space(&mut self, folder: &Path) -> io::Result<u64> {
         crate::file::free_space(folder)
     }

@@ -44,6 +44,9 @@ const PENDING_MAX: usize = 64 << 20;
 /// journal's head says so.
 const GENERATIONS_SKIPPED: u32 = 1 << 16;
 
+/// Segments of a partition that may have been written to last, with one to spare.
+const WRITTEN_LAST: usize = 3;
+
 /// Bytes of zeros written at a time through a new segment.
 const ZERO_LEN: usize = 1 << 20;
 
@@ -399,6 +402,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut opened = self.open_segments(&folder)?;
         opened
             .sort_by_key(|opened| std::cmp::Reverse(opened.life.as_ref().map_or(0, |life| life.generation)));
+        self.sync_latest(&opened)?;
         let mut generation = journals.next_generation;
         let (mut found, mut files, mut ready) = (Vec::new(), BTreeMap::new(), Vec::new());
         let ring = RefCell::new(&mut self.ring);
@@ -463,6 +467,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.logs.partitions.insert(partition, Partition { log, folder, files, has_unread });
         // In the order of arrival.
         ready.into_iter().rev().flatten().for_each(|range| self.offer_range(range));
+        Ok(())
+    }
+
+    /// What a process that died was just writing can be read and is not durable: before it is believed, it is. At a time
+    /// one write is under way, to the last segment or, as its index, to the one before it.
+    fn sync_latest(&mut self, opened: &[Opened]) -> Result<(), RecoverError> {
+        let written = opened.iter().filter(|opened| opened.next_generation() > 1);
+        for opened in written.take(WRITTEN_LAST) {
+            self.ring.sync_now(opened.file).map_err(io_error(&opened.path))?;
+        }
         Ok(())
     }
 

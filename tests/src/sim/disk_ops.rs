@@ -124,6 +124,12 @@ impl State {
         Ok(self.disk.inodes[inode].cache.read(offset, bytes))
     }
 
+    pub(super) fn sync_file_now(&mut self, ring: usize, file: u32) {
+        let inode = self.file_handle(ring, file).inode();
+        let covers = self.covers(inode);
+        self.disk.inodes[inode].synced(covers);
+    }
+
     // ---- done ----
 
     pub(super) fn on_disk(&mut self, op: u64) {

@@ -365,6 +365,13 @@ impl Ring for SimRing {
         self.alive_or(|state, id| state.read_file_now(id, file.0, offset, bytes))
     }
 
+    fn sync_now(&mut self, file: File) -> io::Result<()> {
+        self.alive_or(|state, id| {
+            state.sync_file_now(id, file.0);
+            Ok(())
+        })
+    }
+
     fn free_space(&mut self, _folder: &Path) -> io::Result<u64> {
         self.alive_or(|state, _| Ok(state.disk.free_space()))
     }
