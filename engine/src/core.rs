@@ -337,7 +337,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
-            self.rhythm.poll_timeout().filter(|_| self.logs.primary().may_start_commit()),
+            self.rhythm.poll_timeout().filter(|_| self.may_start_commit()),
             Some(self.now + WAIT_MAX),
         ];
         let next = deadlines.into_iter().flatten().min()?;

@@ -107,6 +107,11 @@ impl JournalDrive {
         })
     }
 
+    /// True once the folder's names are durable: the journal's own, and those of the segments that were found.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named
+    }
+
     pub(crate) fn has_unsynced(&self) -> bool {
         self.journal.has_unsynced() || self.syncing.is_some()
     }
@@ -314,6 +319,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             tracing::warn!(path = %self.journal.path.display(), %error, "preparing the journal");
             if kind == Kind::JournalFolder {
                 self.halt();
+                self.poison_log();
                 return;
             }
         }

@@ -525,11 +525,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Ok(())
     }
 
+    /// A segment that was found may have a name that no sync has made durable yet, if the process that made it was
+    /// killed: nothing is committed to one before the folder was synced once.
+    pub(crate) fn may_start_commit(&self) -> bool {
+        self.journal.is_named() && self.logs.primary().may_start_commit()
+    }
+
+    /// Names in the folder cannot be made durable: nothing that is written there is safe.
+    pub(crate) fn poison_log(&mut self) {
+        self.logs.primary_mut().log.handle_unsafe();
+    }
+
     /// Carries out what the logs want.
     pub(crate) fn run_logs(&mut self) {
         self.check_space();
         let waiting = self.logs.primary().waiting();
-        if self.logs.primary().may_start_commit() && self.rhythm.may_commit(self.now, waiting) {
+        if self.may_start_commit() && self.rhythm.may_commit(self.now, waiting) {
             self.rhythm.handle_commit();
             self.logs.primary_mut().log.start_commit();
         }

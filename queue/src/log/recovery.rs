@@ -112,8 +112,9 @@ pub fn scan_segment(
     if life.generation == 0 {
         return Ok(scan);
     }
-    // Version 1 had no index, and left torn ends where they were.
-    let has_successor = has_successor && life.version >= 2;
+    // Version 1 had no index, and left torn ends where they were. A file that is not whole blocks long was torn while it
+    // was made: nothing in it was acknowledged, and no index can be written to its end.
+    let has_successor = has_successor && life.version >= 2 && len.is_multiple_of(BLOCK);
     let mut reader = Window::new(source, READ_LEN);
     let listed = match life.foot {
         Some(foot) => read_index(&mut reader, life, len, foot)?,
@@ -229,6 +230,7 @@ fn walk(
     // Damage is to be found again by the next start, until it has been moved aside: no index hides it.
     let index_len = index.len_with(0);
     if life.version >= 2
+        && len.is_multiple_of(BLOCK)
         && index.count() > 0
         && scan.damaged.is_empty()
         && scan.end.next_multiple_of(BLOCK) + index_len <= len
@@ -517,6 +519,17 @@ mod tests {
         disk.0.get_mut(&number).unwrap()[offset as usize..][..index.len()].copy_from_slice(&index);
         let (scan, heads) = disk.scan_to(number, Depth::Index, true);
         assert_eq!((scan.damaged, heads.len()), (vec![], 1));
+    }
+
+    #[test]
+    fn file_that_was_torn_while_it_was_made_gets_no_index() {
+        let (mut log, mut disk) = (log(), Disk::default());
+        let id = append(&mut log, &[b'x'; 900], 0);
+        disk.run(&mut log);
+        let number = log.segment_of(id.generation()).unwrap();
+        disk.0.get_mut(&number).unwrap().truncate(63 * 1024);
+        let (scan, heads) = disk.scan_to(number, Depth::Index, true);
+        assert!(scan.index.is_none() && scan.damaged.is_empty() && !scan.lacks_index && heads.len() == 1);
     }
 
     #[test]

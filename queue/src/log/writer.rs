@@ -386,6 +386,11 @@ impl Log {
         self.no_space = false;
     }
 
+    /// What is written cannot become durable, for a reason outside the log: it takes no more.
+    pub fn handle_unsafe(&mut self) {
+        self.poison(Vec::new());
+    }
+
     fn poison(&mut self, messages: Vec<(AppendToken, Head)>) {
         self.poisoned = true;
         let waiting = self.batches.drain(..).flat_map(|batch| batch.messages);

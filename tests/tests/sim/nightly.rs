@@ -87,3 +87,10 @@ fn sim_nightly_emptied_segments_on_a_bad_disk() {
     for_seeds(name, 2_000, storage::emptied_segments_on_a_bad_disk);
     storage::assert_compacted();
 }
+
+#[test]
+#[ignore = "for the night"]
+fn sim_nightly_killed_young() {
+    let name = "segments_of_a_killed_start_are_used_only_when_their_names_are_durable";
+    for_seeds(name, 5_000, storage::killed_young);
+}

@@ -158,6 +158,34 @@ fn what_cannot_be_read_at_one_start_is_not_forgotten_by_the_next() {
     for_seeds("what_cannot_be_read_at_one_start_is_not_forgotten_by_the_next", 600, bad_reads);
 }
 
+/// A start that is killed leaves segments whose names no sync has made durable; the next one takes mail into them, and
+/// then the power goes.
+pub(super) fn killed_young(seed: u64) {
+    let weather = Weather { sync_us: 1_000..200_000, latency_us: 50..500, ..Weather::calm() };
+    let world = World::new(seed, weather);
+    let domains = spawn_sinks(&world, 2);
+    let letter = LetterPlan { recipients: 1..2, body_len: 0..1_000, domains, verp: false };
+    world.spawn(Injector::new(InjectorPlan {
+        target: SocketAddr::from(CORE),
+        letters: 40,
+        connections: 8,
+        attempts_max: 30,
+        spread: Duration::from_millis(10),
+        letter,
+    }));
+    for end in [World::kill, World::crash] {
+        let mut life = Life::begin_with(&world, 1, config());
+        life.live(&world, Duration::from_millis(world.random(400)));
+        end(&world);
+    }
+    survives(&world, 0, 1, 1, |_| {});
+}
+
+#[test]
+fn segments_of_a_killed_start_are_used_only_when_their_names_are_durable() {
+    for_seeds("segments_of_a_killed_start_are_used_only_when_their_names_are_durable", 1_000, killed_young);
+}
+
 /// Little more than what the mail in flight takes, and less while it is still coming in.
 pub(super) fn full_disk(seed: u64) {
     let world = World::new(seed, Weather { no_space: OneIn(400), ..Weather::of_seed(seed) });
