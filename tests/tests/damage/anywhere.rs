@@ -69,9 +69,11 @@ impl Layout {
             Record { at, meta: at + HEAD_LEN..meta_end, content: meta_end..meta_end + word(&bytes, at + 40) }
         };
         let records = heads.map(record).collect();
+        // That of the start before may still be there.
+        let frames_of = |path: &PathBuf| places(&std::fs::read(path).expect("ours"), b"RPJF");
         let journals = files(queue, "journal-");
-        let journal = journals.into_iter().next().expect("a journal");
-        let frames = places(&std::fs::read(&journal).expect("ours"), b"RPJF");
+        let journal = journals.into_iter().max_by_key(|path| frames_of(path).len()).expect("a journal");
+        let frames = frames_of(&journal);
         assert!(frames.len() > 1, "marks were made");
         let last = frames.last().expect("a frame") - 8;
         let entries = entries_at..entries_at + entries_len;

@@ -46,10 +46,13 @@ fn more_connections_than_descriptors_lose_no_mail() {
     let setup = Setup::new().relay(relay).with("storage.segment_len", 1 << 20);
     let daemon = setup.with("delivery.backoff_max_secs", 1).descriptors_max(DESCRIPTORS).start();
     let mut client = daemon.client();
+    // A segment is there before the crowd is.
+    client.deliver("ann@here.test", &["first@there.test"]);
     let crowd = crowd(&daemon);
     // Segments are full soon, and no file can be opened for the next one.
     let (mut taken, refused) = send_all(&mut client, 80);
     assert!(!taken.is_empty() && !refused.is_empty(), "{} taken, {refused:?}", taken.len());
+    taken.insert("first@there.test".to_owned());
     assert!(refused.iter().all(|reply| reply.starts_with("452 ")), "{refused:?}");
     let sink = Sink::start_on(&relay.to_string(), &[]);
     drop(crowd);
