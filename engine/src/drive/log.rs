@@ -32,7 +32,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use smtp_in::Stored;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -287,8 +287,6 @@ struct Opened {
     life: Result<Life, ScanError>,
 }
 
-type IsDurable = bool;
-
 /// What recovery takes up, segment by segment.
 struct TakeUp<'a> {
     journals: &'a Journals,
@@ -298,9 +296,7 @@ struct TakeUp<'a> {
     steering: &'a mut Steering,
     wall: UnixMillis,
     /// Messages of which a later copy was found: the earlier one is not needed.
-    copied: HashMap<MessageId, IsDurable>,
-    /// Copies in the segment under way will be durable before any file is given up: it is sealed, or sealed first.
-    copies_are_durable: bool,
+    copied: HashSet<MessageId>,
     /// Any record at all was found in a later segment.
     has_successor: bool,
     /// Of the segment under way: what is due, records that are needed and their bytes, records that are not whole.
@@ -318,9 +314,7 @@ struct TakeUp<'a> {
 impl TakeUp<'_> {
     fn take(&mut self, head: &Head, groups: Groups<'_>, file: &mut RingFile<'_, '_, impl Ring>) {
         self.has_successor = true;
-        if let Some(is_durable) = self.copied.get(&head.id) {
-            // A copy that nothing will sync must not be the only one: the older record's file stays.
-            self.live += u32::from(!is_durable);
+        if self.copied.contains(&head.id) {
             return;
         }
         let mut left: SmallVec<[(DomainKey, Waiting); 2]> = SmallVec::new();
@@ -345,7 +339,7 @@ impl TakeUp<'_> {
             return self.leave(head, unknown);
         }
         if head.id.generation() != head.bound.location.generation {
-            self.copied.insert(head.id, self.copies_are_durable);
+            self.copied.insert(head.id);
         }
         (self.live, self.live_len) = (self.live + 1, self.live_len + head.record_len());
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
@@ -413,8 +407,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             schedule: &mut self.schedule,
             steering: &mut self.steering,
             wall: self.wall,
-            copied: HashMap::new(),
-            copies_are_durable: true,
+            copied: HashSet::new(),
             has_successor: false,
             ready: Vec::new(),
             live: 0,
@@ -430,7 +423,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 // It may have had any of the next generations.
                 generation += GENERATIONS_SKIPPED;
             }
-            take_up.copies_are_durable = is_own || opened.life.as_ref().is_ok_and(Life::is_sealed);
             let mut segment = recover_segment(&opened, partition, &ring, &mut take_up)?;
             // What an adopted partition holds is only ever emptied.
             segment.index = segment.index.filter(|_| is_own);

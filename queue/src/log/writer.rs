@@ -144,9 +144,6 @@ pub struct Log {
     outputs: VecDeque<LogOutput>,
     poisoned: bool,
     no_space: bool,
-    /// Segments that a crash left without an index and that are about to get it. Until all have, no file is given up:
-    /// a copy in them is durable only then.
-    unsealed: usize,
     /// The last message that `Committed` was said of; everything that recovery found counts as before it.
     committed: MessageId,
     /// Buffers that came back, for the next batches.
@@ -186,13 +183,11 @@ impl Log {
             outputs: VecDeque::new(),
             poisoned: false,
             no_space: false,
-            unsealed: 0,
             committed: MessageId(
                 u64::from(config.partition) << 56 | (u64::from(next_generation) << 24).saturating_sub(1),
             ),
             buffers: Vec::new(),
         };
-        log.unsealed = found.iter().filter(|segment| segment.live > 0 && segment.index.is_some()).count();
         for segment in found {
             log.take_up(segment);
         }
@@ -444,12 +439,6 @@ impl Log {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.live -= 1;
         }
-        if self.unsealed > 0 {
-            // Those that a crash left come first, before any other is sealed.
-            self.unsealed -= 1;
-            let all: Vec<SegmentNumber> = self.segments.keys().copied().collect();
-            return all.into_iter().for_each(|number| self.retire_if_empty(number));
-        }
         self.retire_if_empty(number);
     }
 
@@ -517,7 +506,7 @@ impl Log {
     /// A file with nothing alive is kept as a spare or removed.
     fn retire_if_empty(&mut self, number: SegmentNumber) {
         let Some(segment) = self.segments.get(&number) else { return };
-        if segment.live == 0 && segment.ready && self.unsealed == 0 {
+        if segment.live == 0 && segment.ready {
             self.make_spare(number);
         }
     }

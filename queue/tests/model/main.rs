@@ -129,16 +129,13 @@ struct World<'a> {
     old_journals: Vec<Name>,
     counters: &'a mut Counters,
     submitted: usize,
-    /// A start makes durable what it finds in segments before it relies on it, as the engine should.
-    syncs_first: bool,
 }
 
 impl World<'_> {
     fn new(counters: &mut Counters) -> World<'_> {
         let (disk, model) = (Disk::default(), Model::default());
         let (cores, mailboxes, old_journals) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world =
-            World { disk, model, cores, mailboxes, old_journals, counters, submitted: 0, syncs_first: true };
+        let mut world = World { disk, model, cores, mailboxes, old_journals, counters, submitted: 0 };
         world.start(2, true);
         world
     }
@@ -267,9 +264,8 @@ impl World<'_> {
     }
 
     fn start(&mut self, cores: u8, is_exact: bool) {
-        if self.syncs_first {
-            self.disk.sync_segments();
-        }
+        // What was just written can be read and is not durable yet: before it is believed, it is.
+        self.disk.sync_segments();
         let journals = recovery::read_journals(&self.disk);
         let (mut started, mut recovered) = (Vec::new(), Recovered::new());
         let World { disk, model, counters, .. } = self;
@@ -315,9 +311,9 @@ fn state_after_any_restart_is_the_models() {
 
 /// Six segments with little left in them; the first is being copied when the process dies, another core takes the
 /// partition over, and soon power is lost.
-fn lose_power_after_death_in_a_copy(syncs_first: bool, seed: u64) {
+fn lose_power_after_death_in_a_copy(seed: u64) {
     let mut counters = Counters::default();
-    let mut world = World { syncs_first, ..World::new(&mut counters) };
+    let mut world = World::new(&mut counters);
     for _ in 0..6 {
         for len in [300, 17_000] {
             world.run(&Operation::Submit(1, vec![0], len));
@@ -341,14 +337,5 @@ fn lose_power_after_death_in_a_copy(syncs_first: bool, seed: u64) {
 
 #[test]
 fn copy_is_relied_on_only_when_it_is_durable() {
-    (0..100).for_each(|seed| lose_power_after_death_in_a_copy(true, seed));
-}
-
-/// What the engine does today: it believes what it reads. In a partition of its own the index that a start writes is
-/// the first write, and its sync covers the copy; another core's partition gets no index, and what the copy was made of
-/// is removed at once.
-#[test]
-#[ignore = "known to fail: a start has no way to sync a segment before it gives up what was copied to it"]
-fn copy_is_relied_on_even_if_a_start_syncs_nothing() {
-    (0..100).for_each(|seed| lose_power_after_death_in_a_copy(false, seed));
+    (0..100).for_each(lose_power_after_death_in_a_copy);
 }
