@@ -3,6 +3,10 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod tls;
+
+pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
+
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +44,8 @@ pub struct Config {
     pub retry: Retry,
     #[serde(default)]
     pub delivery: Delivery,
+    #[serde(default)]
+    pub tls: Tls,
     #[serde(default)]
     pub lanes: Lanes,
     #[serde(default)]
@@ -395,7 +401,8 @@ impl Config {
             (self.intake.message_size_max <= 512 << 20, "intake.message_size_max must be at most 512 MiB"),
         ];
         let mut rules = rules.into_iter().chain(self.retry.rules());
-        rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))
+        rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
+        self.tls.check()
     }
 }
 

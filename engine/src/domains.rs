@@ -7,6 +7,7 @@ use message::Reply;
 use queue::Range;
 use queue::range::DomainKey;
 use slab::Slab;
+use smtp_out::TlsPolicy;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +21,41 @@ const DOMAINS_KEPT: usize = 50_000;
 pub struct Host {
     pub name: Arc<str>,
     pub address: SocketAddr,
+    /// How connections to it are protected.
+    pub tls: Arc<TlsPolicy>,
+}
+
+/// Why the hosts of a domain are protected as they are, and what a report says of it (RFC 8460 §4.2).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Basis {
+    /// Domains of one site with the same tag make the same demands on all of its hosts, and share connections.
+    pub tag: Arc<str>,
+    pub kind: BasisKind,
+    /// The policy as it was published: lines of the MTA-STS policy, or the TLSA records.
+    pub policy: Vec<String>,
+    /// The MX patterns of the MTA-STS policy.
+    pub mx: Vec<String>,
+}
+
+/// Whose demands they are.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum BasisKind {
+    /// Nobody's: whatever works.
+    #[default]
+    None,
+    /// The operator's.
+    Configured,
+    /// The domain's (RFC 8461).
+    Sts,
+    /// The hosts' TLSA records (RFC 7672).
+    Dane,
 }
 
 /// Where a domain's mail goes.
 #[derive(Clone, Debug)]
 pub enum Resolution {
     /// Hosts in the order in which they are to be tried. Domains with the same `site` share its connections.
-    Site { site: Arc<str>, hosts: Vec<Host>, ttl_secs: u64 },
+    Site { site: Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>, ttl_secs: u64 },
     /// The domain takes no mail: null MX, no such domain.
     Failed(Reply),
     /// No answer now.

@@ -147,7 +147,12 @@ impl Resolver {
         let mut names: Vec<&str> = exchanges.iter().map(|(_, name)| name.as_str()).collect();
         names.sort_unstable();
         let site = names.join(",").into();
-        Resolution::Site { site, hosts, ttl_secs: ttl_secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS) }
+        Resolution::Site {
+            site,
+            hosts,
+            basis: Arc::default(),
+            ttl_secs: ttl_secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS),
+        }
     }
 }
 
@@ -170,7 +175,12 @@ async fn one_host(resolver: &TokioResolver, name: &str, port: u16) -> Resolution
     match addresses_of(resolver, name).await {
         Ok(addresses) if !addresses.is_empty() => {
             let site: Arc<str> = format!("{name}:{port}").into();
-            Resolution::Site { site, hosts: hosts_at(name, &addresses, port), ttl_secs: 300 }
+            Resolution::Site {
+                site,
+                hosts: hosts_at(name, &addresses, port),
+                basis: Arc::default(),
+                ttl_secs: 300,
+            }
         }
         Ok(_) => Resolution::Failed(Reply::ours(550, (5, 4, 4), &format!("{name} has no address"))),
         Err(error) => refusal(name, &error),
@@ -185,7 +195,12 @@ async fn addresses_of(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr
 
 fn hosts_at(name: &str, addresses: &[IpAddr], port: u16) -> Vec<Host> {
     let name: Arc<str> = name.into();
-    addresses.iter().map(|ip| Host { name: Arc::clone(&name), address: SocketAddr::new(*ip, port) }).collect()
+    let host = |ip: &IpAddr| Host {
+        name: Arc::clone(&name),
+        address: SocketAddr::new(*ip, port),
+        tls: Arc::default(),
+    };
+    addresses.iter().map(host).collect()
 }
 
 /// A name that does not exist is a hard failure; silence and disorder are soft ones.

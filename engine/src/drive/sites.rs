@@ -239,7 +239,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         match resolution {
-            Resolution::Site { site, hosts, ttl_secs } => {
+            Resolution::Site { site, hosts, ttl_secs, .. } => {
                 let site = self.site_named(&site, hosts);
                 let domain = self.domains.get_mut(key);
                 domain.routed = Routed::Site(site);
@@ -510,7 +510,8 @@ fn relay_at(address: SocketAddr) -> Resolution {
     let name: Arc<str> = address.to_string().into();
     Resolution::Site {
         site: Arc::clone(&name),
-        hosts: vec![Host { name, address }],
+        hosts: vec![Host { name, address, tls: Arc::default() }],
+        basis: Arc::default(),
         ttl_secs: u64::from(u32::MAX),
     }
 }

@@ -144,10 +144,15 @@ fn answer(world: &World, crossing: &Arc<Crossing>) {
         let hosts: Vec<Host> = world
             .route(&question.name)
             .into_iter()
-            .map(|address| Host { name: "mx".into(), address })
+            .map(|address| Host { name: "mx".into(), address, tls: Arc::default() })
             .collect();
         let resolution = match hosts.first() {
-            Some(host) => Resolution::Site { site: host.address.to_string().into(), hosts, ttl_secs: 3600 },
+            Some(host) => Resolution::Site {
+                site: host.address.to_string().into(),
+                hosts,
+                basis: Arc::default(),
+                ttl_secs: 3600,
+            },
             None => Resolution::Failed(Reply::ours(550, (5, 1, 2), "no such domain")),
         };
         let crossing = Arc::clone(crossing);
