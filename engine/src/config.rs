@@ -212,6 +212,8 @@ impl Retry {
 pub struct Delivery {
     /// Connections to one site at a time, over all cores.
     pub connections_max: u32,
+    /// Connections to all sites at a time, over all cores.
+    pub connections_total: usize,
     /// Connections to a site that nothing is known of.
     pub connections_initial: u32,
     /// First wait of a site whose hosts fail, doubled up to the second.
@@ -241,6 +243,7 @@ impl Default for Delivery {
     fn default() -> Delivery {
         Delivery {
             connections_max: 20,
+            connections_total: 10_000,
             connections_initial: 5,
             backoff_secs: 60,
             backoff_max_secs: 3600,
@@ -391,6 +394,7 @@ impl Config {
                 (1..=100).contains(&delivery.recipients_per_transaction),
                 "delivery.recipients_per_transaction must be 1 to 100",
             ),
+            (delivery.connections_total > 0, "delivery.connections_total must be at least 1"),
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
             (self.lanes.bulk_recipients > 0, "lanes.bulk_recipients must be at least 1"),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),

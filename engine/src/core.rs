@@ -20,6 +20,7 @@ use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
+use crate::drive::ways::Ways;
 use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
@@ -136,6 +137,7 @@ pub struct Core<R, C> {
     pub(crate) store: Store,
     pub(crate) schedule: Schedule,
     pub(crate) domains: Domains,
+    pub(crate) ways: Ways,
     pub(crate) sites: Sites,
     pub(crate) expiry: Expiry,
     pub(crate) letters: Letters,
@@ -184,6 +186,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             store: Store::default(),
             schedule: Schedule::default(),
             domains: Domains::default(),
+            ways: Ways::default(),
             sites: Sites::default(),
             expiry: Expiry::new(now),
             outbound: Outbound::default(),
@@ -300,7 +303,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn read_mail(&mut self) {
         while let Some(mail) = self.crossing.receive(self.index) {
             match mail {
-                Mail::Answer { domain, name, resolution } => self.on_answer(domain, &name, resolution),
+                Mail::Answer { domain, name, resolution } => {
+                    self.on_reply_to_question(domain, &name, resolution)
+                }
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),

@@ -5,6 +5,7 @@
 //! control thread's; chunks on offer are bounded by what each core may have lent.
 
 use crate::domains::Resolution;
+use crate::hosts::Hosts;
 use crate::observe::Counters;
 use crate::settings::Settings;
 use crate::steer::order::Order;
@@ -95,6 +96,7 @@ pub struct Crossing {
     questions: (Sender<Question>, Receiver<Question>),
     question_waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub sites: SiteTable,
+    pub hosts: Hosts,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
     states_durable: AtomicUsize,
@@ -110,6 +112,7 @@ impl Crossing {
             questions: bounded(MAIL_MAX),
             question_waker: OnceLock::new(),
             sites: SiteTable::new(100_000),
+            hosts: Hosts::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
             states_durable: AtomicUsize::new(0),
         }

@@ -66,11 +66,15 @@ pub enum Resolution {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SiteKey(pub(crate) u32);
 
-#[derive(Debug)]
+/// A way's number in its core's table.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct WayKey(pub(crate) u32);
+
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Routed {
     Unknown,
     Asked,
-    Site(SiteKey),
+    Way(WayKey),
 }
 
 #[derive(Debug)]
@@ -79,6 +83,8 @@ pub(crate) struct Domain {
     pub(crate) routed: Routed,
     /// When the answer should be asked for again; the old one serves meanwhile.
     pub(crate) expires: Option<Instant>,
+    /// The control thread has the question, or will when others have been answered.
+    pub(crate) is_asked: bool,
     /// Ranges that wait for the answer.
     pub(crate) waiting: Vec<Range>,
     /// Recipients owed here, wherever their ranges are.
@@ -109,6 +115,7 @@ impl Domains {
             name: Arc::clone(&name),
             routed: Routed::Unknown,
             expires: None,
+            is_asked: false,
             waiting: Vec::new(),
             owed: 0,
         };
@@ -118,15 +125,18 @@ impl Domains {
         key
     }
 
-    /// `count` recipients fewer are owed there.
-    pub(crate) fn settle(&mut self, key: DomainKey, count: u32) {
-        let Some(domain) = self.domains.get_mut(key.0 as usize) else { return };
+    /// `count` recipients fewer are owed there. Where its mail went, if the domain was forgotten for it.
+    #[must_use]
+    pub(crate) fn settle(&mut self, key: DomainKey, count: u32) -> Option<Routed> {
+        let domain = self.domains.get_mut(key.0 as usize)?;
         domain.owed = domain.owed.saturating_sub(u64::from(count));
-        let is_unused = domain.owed == 0 && !matches!(domain.routed, Routed::Asked);
-        if is_unused && self.domains.len() > DOMAINS_KEPT {
-            let domain = self.domains.remove(key.0 as usize);
-            self.by_name.remove(&domain.name);
+        let is_unused = domain.owed == 0 && !domain.is_asked;
+        if !is_unused || self.domains.len() <= DOMAINS_KEPT {
+            return None;
         }
+        let domain = self.domains.remove(key.0 as usize);
+        self.by_name.remove(&domain.name);
+        Some(domain.routed)
     }
 
     pub(crate) fn get(&self, key: DomainKey) -> &Domain {

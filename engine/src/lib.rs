@@ -13,6 +13,7 @@ pub mod crossing;
 pub mod domains;
 mod drive;
 mod files;
+pub mod hosts;
 pub mod observe;
 pub mod recovery;
 mod rhythm;

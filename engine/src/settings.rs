@@ -55,6 +55,15 @@ impl Settings {
         }
     }
 
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.config.delivery.connect_timeout_secs)
+    }
+
+    /// Connections that each of `cores` may have to others.
+    pub fn connections_share(&self, cores: usize) -> usize {
+        self.config.delivery.connections_total.div_ceil(cores)
+    }
+
     pub fn idle(&self) -> Duration {
         Duration::from_secs(self.config.delivery.idle_secs)
     }

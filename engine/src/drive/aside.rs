@@ -196,7 +196,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// These recipients get nothing: what they were to get is in the quarantine.
     fn give_up(&mut self, id: MessageId, range: Range) {
         self.mark(&Mark::Settled(Span { id, first: range.first, count: range.count }));
-        self.domains.settle(range.domain, range.count);
+        self.settle_domain(range.domain, range.count);
         self.settle_own(range, range.count);
     }
 

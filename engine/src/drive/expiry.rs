@@ -115,11 +115,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Looks at up to `most` ranges of a site's queue. Returns where to go on, and how many it looked at.
     fn look_at_site(&mut self, key: SiteKey, from: usize, most: usize) -> (Cursor, usize) {
-        if key.0 >= self.sites.len() {
+        if key.0 >= self.sites.places() {
             return (Cursor::Domain(0), 1);
         }
         let next = Cursor::Site(key.0 + 1, 0);
-        let site = self.sites.get(key);
+        let Some(site) = self.sites.try_get(key) else { return (next, 1) };
         if !site.lanes.has_work() || site.is_held() {
             return (next, 1);
         }
@@ -165,7 +165,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (late, kept): (Vec<Range>, Vec<Range>) = domain.waiting.drain(..).partition(is_due);
         domain.waiting = [kept, rest].concat();
         // An answer that took this long was lost.
-        domain.routed = Routed::Unknown;
+        (domain.routed, domain.is_asked) = (Routed::Unknown, false);
         if !domain.waiting.is_empty() {
             self.ask(key);
         }

@@ -144,6 +144,11 @@ impl Lanes {
         self.lanes.iter().any(LaneQueue::has_work)
     }
 
+    /// No work, and no read under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| !lane.has_work() && lane.loads == 0)
+    }
+
     /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
     pub(crate) fn has_more_than(&self, count: u32) -> bool {
         let mut sum = 0u32;

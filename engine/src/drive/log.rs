@@ -323,7 +323,7 @@ impl TakeUp<'_> {
             left.push((domains.owe(domain, waiting.span.count), *waiting));
         });
         if let Err(unknown) = known {
-            left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
+            self.settle_again(&left);
             return self.leave(head, unknown);
         }
         if left.is_empty() {
@@ -335,7 +335,7 @@ impl TakeUp<'_> {
             && groups.meta().is_none()
             && let Err(unknown) = read_meta(file, head)
         {
-            left.iter().for_each(|(domain, waiting)| self.domains.settle(*domain, waiting.span.count));
+            self.settle_again(&left);
             return self.leave(head, unknown);
         }
         if head.id.generation() != head.bound.location.generation {
@@ -345,6 +345,13 @@ impl TakeUp<'_> {
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
         for (domain, waiting) in left {
             self.take_range(key, domain, &waiting);
+        }
+    }
+
+    /// What was counted as owed is not after all. No domain leads anywhere yet.
+    fn settle_again(&mut self, left: &[(DomainKey, Waiting)]) {
+        for (domain, waiting) in left {
+            let _ = self.domains.settle(*domain, waiting.span.count);
         }
     }
 

@@ -15,3 +15,4 @@ pub(crate) mod share;
 pub(crate) mod sites;
 pub(crate) mod steer;
 pub(crate) mod verdicts;
+pub(crate) mod ways;

@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
+use crate::hosts::{ConnectFailure, Trial};
 use bytes::Bytes;
 use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name};
@@ -14,10 +15,14 @@ use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
 use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// A host that has not let us connect for so long is no longer waited for, if there is another.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// A transaction in flight: what is needed when its verdicts come.
 #[derive(Debug)]
@@ -68,6 +73,10 @@ pub(crate) struct Connection {
     idle_since: Option<Instant>,
     /// The session came as far as EHLO's answer.
     was_ready: bool,
+    /// Its site opens no other connection for the mail that this one is to take.
+    is_awaited: bool,
+    /// When it is no longer awaited, because the host takes too long.
+    hurry_at: Instant,
     /// The last verdict that spoke of the host rather than of the mail.
     trouble: Option<Reply>,
     /// It took a recipient, or refused one for its own sake.
@@ -81,6 +90,8 @@ pub(crate) struct Outbound {
     generation: u32,
     flight: Flight,
     sender: Vec<u8>,
+    /// Connections in the order in which they became idle; some have work again, or are gone.
+    idle: VecDeque<Place>,
 }
 
 impl Outbound {
@@ -102,6 +113,17 @@ impl Outbound {
             .flat_map(|(_, delivery)| delivery.open_ranges())
     }
 
+    fn note_idle(&mut self, place: Place) {
+        if self.idle.len() > 2 * self.connections.len() {
+            let Outbound { idle, connections, .. } = self;
+            idle.retain(|place| {
+                let known = connections.get(place.index as usize);
+                known.is_some_and(|known| known.generation == place.generation && known.idle_since.is_some())
+            });
+        }
+        self.idle.push_back(place);
+    }
+
     fn places(&self) -> Vec<Place> {
         let place = |(index, connection): (usize, &Connection)| place_of(index, connection.generation);
         self.connections.iter().map(place).collect()
@@ -115,15 +137,11 @@ fn place_of(index: usize, generation: u32) -> Place {
 impl<R: Ring, C: Clock> Core<R, C> {
     /// Opens a connection for which a lease was granted. False if that is no use for now.
     pub(crate) fn connect(&mut self, key: SiteKey) -> bool {
-        let Some(host) = self.next_host(key) else {
-            self.sites.get(key).shared.give_back(self.index);
-            self.no_host_is_left(key);
-            return false;
-        };
-        let host = self.sites.get(key).hosts[host].host.clone();
+        let (at, trial) = self.next_host(key);
+        let host = self.sites.get(key).hosts[at].host.clone();
         self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
         let generation = self.outbound.generation;
-        let deadline = self.now + Duration::from_secs(self.settings.config.delivery.connect_timeout_secs);
+        let deadline = self.now + self.settings.connect_timeout();
         let entry = self.outbound.connections.vacant_entry();
         let place = place_of(entry.key(), generation);
         let connected =
@@ -132,10 +150,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Ok(socket) => socket,
             Err(error) => {
                 self.sites.get(key).shared.give_back(self.index);
-                self.connect_failed(key, host.address, &error.to_string());
+                let text = format!("connecting to {}: {error}", host.address);
+                self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
                 return false;
             }
         };
+        let hurry_at = self.now + HURRY;
+        // Whoever tries out a host that failed before is not waited for.
+        let is_awaited = trial != Trial::Probe;
         entry.insert(Connection {
             generation,
             socket,
@@ -148,19 +170,42 @@ impl<R: Ring, C: Clock> Core<R, C> {
             outgoing: Some(Outgoing::default()),
             idle_since: None,
             was_ready: false,
+            is_awaited,
+            hurry_at,
             trouble: None,
             has_worked: false,
         });
         let site = self.sites.get_mut(key);
-        (site.connections, site.connecting) = (site.connections + 1, site.connecting + 1);
-        self.timers.insert(self.now, deadline, token(Kind::Outbound, place));
+        site.connections += 1;
+        site.connecting += u32::from(is_awaited);
+        self.timers.insert(self.now, deadline.min(hurry_at), token(Kind::Outbound, place));
         true
     }
 
-    fn connect_failed(&mut self, key: SiteKey, address: SocketAddr, why: &str) {
+    fn connect_failed(&mut self, key: SiteKey, address: SocketAddr, failure: ConnectFailure, why: &str) {
         self.counters.connect_failures.add(1);
+        self.crossing.hosts.failed(address, self.now, failure, why);
         let text = format!("connecting to {address}: {why}");
-        self.host_failed(key, address, Reply::ours(451, (4, 4, 1), &text));
+        self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
+    }
+
+    /// The host takes its time: if the site has another, the mail goes there.
+    fn hurry(&mut self, place: Place) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (key, peer, deadline) = (connection.site, connection.peer, connection.deadline);
+        if self.sites.get(key).hosts.len() > 1 {
+            self.crossing.hosts.is_slow(peer, self.now, deadline.saturating_duration_since(self.now));
+            self.no_longer_awaited(place);
+            self.sites.touch(key);
+        }
+    }
+
+    fn no_longer_awaited(&mut self, place: Place) {
+        let Some(connection) = self.outbound.get(place) else { return };
+        if std::mem::take(&mut connection.is_awaited) {
+            let site = connection.site;
+            self.sites.get_mut(site).connecting -= 1;
+        }
     }
 
     pub(crate) fn on_connected(&mut self, place: Place, result: io::Result<()>) {
@@ -168,8 +213,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (key, peer, socket) = (connection.site, connection.peer, connection.socket);
         if let Err(error) = result {
             self.close_connection(place);
-            return self.connect_failed(key, peer, &error.to_string());
+            let failure = match error.kind() {
+                io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
+                _ => ConnectFailure::Refused,
+            };
+            return self.connect_failed(key, peer, failure, &error.to_string());
         }
+        self.crossing.hosts.works(peer);
         self.counters.connections_out.add(1);
         let site = self.sites.get(key);
         let habits = site
@@ -242,7 +292,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(session) = &mut connection.session else {
             if now >= connection.deadline {
                 self.close_connection(place);
-                return self.connect_failed(key, peer, "no answer in time");
+                return self.connect_failed(key, peer, ConnectFailure::TimedOut, "no answer in time");
+            }
+            if connection.is_awaited && now >= connection.hurry_at {
+                self.hurry(place);
             }
             return self.watch_connection(place);
         };
@@ -260,6 +313,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (now, idle) = (self.now, self.settings.idle());
         let Some(connection) = self.outbound.get(place) else { return };
         let deadline = match &connection.session {
+            None if connection.is_awaited && now < connection.hurry_at => Some(connection.hurry_at),
             None => Some(connection.deadline),
             Some(session) => session.poll_timeout(),
         };
@@ -296,9 +350,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(connection) = self.outbound.get(place) else { return };
         connection.was_ready = true;
         let site = connection.site;
-        let site = self.sites.get_mut(site);
-        site.connecting = site.connecting.saturating_sub(1);
-        site.trouble = None;
+        self.no_longer_awaited(place);
+        self.sites.get_mut(site).trouble = None;
     }
 
     fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
@@ -368,20 +421,32 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.outbound.get(place).is_none() {
             return;
         }
+        self.no_longer_awaited(place);
         let connection = self.outbound.connections.remove(place.index as usize);
-        let was_connecting = !connection.was_ready;
         self.ring.close(connection.socket);
         let site = self.sites.get_mut(connection.site);
         site.connections = site.connections.saturating_sub(1);
-        if was_connecting {
-            site.connecting = site.connecting.saturating_sub(1);
-        }
         site.idle.retain(|other| *other != place);
         site.shared.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
             let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
             delivery.open_ranges().for_each(|range| lane.ranges.push_front(range));
+        }
+        self.sites.room_was_made();
+    }
+
+    /// The connection that has been idle longest ends, so that a site without one has its room.
+    pub(crate) fn end_an_idle_connection(&mut self) {
+        while let Some(place) = self.outbound.idle.pop_front() {
+            let now = self.now;
+            let Some(connection) = self.outbound.get(place) else { continue };
+            if connection.idle_since.is_some() {
+                let site = connection.site;
+                connection.quit(now);
+                self.sites.get_mut(site).idle.retain(|other| *other != place);
+                return self.drain_connection(place);
+            }
         }
     }
 
@@ -436,6 +501,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.idle.retain(|other| *other != place);
         if is_idle {
             site.idle.push(place);
+            self.outbound.note_idle(place);
         }
     }
 

@@ -322,7 +322,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(range) = self.shares.lent.try_remove(report.lent as usize) else { return };
         for (first, count) in report.settled {
             self.mark(&Mark::Settled(Span { id: report.id, first, count }));
-            self.domains.settle(range.domain, count);
+            self.settle_domain(range.domain, count);
             self.settle_own(range, count);
         }
         for waiting in report.waiting {

@@ -5,19 +5,18 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Place, Stop};
-use crate::crossing::{Question, Target};
-use crate::domains::{Host, Resolution, Routed, SiteKey};
+use crate::domains::{Host, SiteKey, WayKey};
 use crate::drive::lanes::Lanes;
 use crate::drive::share::is_borrowed;
-use crate::routes::{Relay, RelayHost, Route};
-use message::{Lane, Reply, Verdict};
-use queue::range::DomainKey;
+use crate::drive::ways::Way;
+use crate::hosts::Trial;
+use message::{Lane, Reply};
 use queue::site_table::{Health, Lease, Site};
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
 use smtp_out::Habits;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +31,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
 
-/// A domain without an answer is asked for again after this long.
-const ASK_AGAIN_SECS: u64 = 300;
-
 /// A host, and what is remembered of it.
 #[derive(Debug)]
 pub(crate) struct HostState {
@@ -42,12 +38,14 @@ pub(crate) struct HostState {
     pub(crate) habits: Habits,
     /// The kernel said that it copies what is sent there: no more wishes for zero copy.
     pub(crate) copies: bool,
+    /// What it said when it was connected makes it rest; addresses that cannot be connected to rest for all.
     rests_until: Option<Instant>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct LocalSite {
+    pub(crate) way: WayKey,
     pub(crate) shared: Arc<Site>,
     pub(crate) hosts: Vec<HostState>,
     pub(crate) lanes: Lanes,
@@ -63,6 +61,8 @@ pub(crate) struct LocalSite {
     /// Why the last connection failed, until one works.
     pub(crate) trouble: Option<Reply>,
     is_dirty: bool,
+    /// It waits for one of the core's other connections to end.
+    wants_room: bool,
 }
 
 impl LocalSite {
@@ -70,15 +70,33 @@ impl LocalSite {
     pub(crate) fn is_held(&self) -> bool {
         self.shared.snapshot().slots == 0
     }
+
+    /// Hosts that stay keep what is remembered of them.
+    pub(crate) fn take_hosts(&mut self, hosts: &[Host]) {
+        let mut before = std::mem::take(&mut self.hosts);
+        let state = |host: &Host| match before.iter().position(|known| known.host == *host) {
+            Some(at) => before.swap_remove(at),
+            None => {
+                HostState { host: host.clone(), habits: Habits::default(), copies: false, rests_until: None }
+            }
+        };
+        self.hosts = hosts.iter().map(state).collect();
+    }
+
+    /// Nothing is under way here, and nothing waits.
+    fn is_empty(&self) -> bool {
+        self.connections == 0 && !self.wants_room && self.lanes.is_empty()
+    }
 }
 
 /// All sites of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
     sites: Slab<LocalSite>,
-    by_name: HashMap<Arc<str>, SiteKey>,
     dirty: VecDeque<SiteKey>,
     wakes: BTreeSet<(Instant, SiteKey)>,
+    /// Those that want a connection when there is room for one more.
+    roomless: VecDeque<SiteKey>,
 }
 
 impl Sites {
@@ -90,9 +108,36 @@ impl Sites {
         &mut self.sites[key.0 as usize]
     }
 
-    /// Sites are numbered up to this; none is ever forgotten.
-    pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.sites.len()).unwrap_or(u32::MAX)
+    /// `None` if the site was forgotten meanwhile. Another may have its number: compare its way.
+    pub(crate) fn try_get(&self, key: SiteKey) -> Option<&LocalSite> {
+        self.sites.get(key.0 as usize)
+    }
+
+    /// Sites have numbers below this.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.sites.capacity()).unwrap_or(u32::MAX)
+    }
+
+    /// A range becomes ready.
+    pub(crate) fn push_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
+        self.get_mut(key).lanes.get_mut(lane).ranges.push_back(range);
+        self.touch(key);
+    }
+
+    fn remove(&mut self, key: SiteKey) -> LocalSite {
+        let site = self.sites.remove(key.0 as usize);
+        if let Some(at) = site.wake_at {
+            self.wakes.remove(&(at, key));
+        }
+        site
+    }
+
+    /// A connection has ended: the site that has waited longest may have its room.
+    pub(crate) fn room_was_made(&mut self) {
+        if let Some(key) = self.roomless.pop_front() {
+            self.get_mut(key).wants_room = false;
+            self.touch(key);
+        }
     }
 
     pub(crate) fn keys(&self) -> Vec<SiteKey> {
@@ -101,7 +146,7 @@ impl Sites {
 
     /// The site is to be looked at before the turn ends.
     pub(crate) fn touch(&mut self, key: SiteKey) {
-        let site = &mut self.sites[key.0 as usize];
+        let Some(site) = self.sites.get_mut(key.0 as usize) else { return };
         if !std::mem::replace(&mut site.is_dirty, true) {
             self.dirty.push_back(key);
         }
@@ -178,106 +223,17 @@ impl Sites {
 
 impl<R: Ring, C: Clock> Core<R, C> {
     /// Which lane the message goes in, our own or borrowed. Asked once a range, not once a delivery.
-    fn lane_of(&self, message: MessageKey) -> Lane {
+    pub(crate) fn lane_of(&self, message: MessageKey) -> Lane {
         let borrowed = self.shares.letter(message).map(|letter| letter.lane);
         borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane)).unwrap_or_default()
     }
 
-    /// A range is owed now: to its domain's site, once that is known.
-    pub(crate) fn offer_range(&mut self, range: Range) {
-        let domain = self.domains.get(range.domain);
-        let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
-        match domain.routed {
-            Routed::Site(site) => {
-                let lane = self.lane_of(range.message);
-                self.sites.get_mut(site).lanes.get_mut(lane).ranges.push_back(range);
-                self.sites.touch(site);
-                if is_stale {
-                    self.ask(range.domain);
-                }
-            }
-            Routed::Asked => self.domains.get_mut(range.domain).waiting.push(range),
-            Routed::Unknown => {
-                self.domains.get_mut(range.domain).waiting.push(range);
-                self.ask(range.domain);
-            }
-        }
-    }
-
-    /// Finds out where a domain's mail goes; at once if the configuration says so.
-    pub(crate) fn ask(&mut self, key: DomainKey) {
-        let name = Arc::clone(&self.domains.get(key).name);
-        let target = match self.settings.config.routes.route(&name) {
-            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => {
-                return self.on_answer(key, &name, relay_at(SocketAddr::new(ip, port)));
-            }
-            Route::Relay(Relay { host: RelayHost::Name(host), port }) => Target::Host { name: host, port },
-            Route::Mx => match literal(&name) {
-                Some(ip) => {
-                    let address = SocketAddr::new(ip, self.settings.config.delivery.port);
-                    return self.on_answer(key, &name, relay_at(address));
-                }
-                None => Target::Mx,
-            },
-        };
-        let domain = self.domains.get_mut(key);
-        if !matches!(domain.routed, Routed::Site(_)) {
-            domain.routed = Routed::Asked;
-        }
-        // The old answer serves until the new one is here; asking once is enough.
-        domain.expires = None;
-        let question = Question { core: self.index, domain: key, name: Arc::clone(&name), target };
-        if !self.crossing.ask(question) {
-            let busy = Reply::ours(451, (4, 4, 3), "too many questions wait for the name servers");
-            self.on_answer(key, &name, Resolution::Deferred(busy));
-        }
-    }
-
-    pub(crate) fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
-        let (now, ask_again) = (self.now, self.now + Duration::from_secs(ASK_AGAIN_SECS));
-        if self.domains.get_named(key, name).is_none() {
-            return;
-        }
-        match resolution {
-            Resolution::Site { site, hosts, ttl_secs, .. } => {
-                let site = self.site_named(&site, hosts);
-                let domain = self.domains.get_mut(key);
-                domain.routed = Routed::Site(site);
-                domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
-                let waiting = std::mem::take(&mut domain.waiting);
-                for range in waiting {
-                    let lane = self.lane_of(range.message);
-                    self.sites.get_mut(site).lanes.get_mut(lane).ranges.push_back(range);
-                }
-                self.sites.touch(site);
-            }
-            Resolution::Deferred(_) if matches!(self.domains.get(key).routed, Routed::Site(_)) => {
-                // Serve stale: a name server's trouble is not the site's.
-                self.domains.get_mut(key).expires = Some(ask_again);
-            }
-            Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
-            Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
-        }
-    }
-
-    /// Nobody takes this domain's mail: its waiting recipients get that verdict.
-    fn refuse_domain(&mut self, key: DomainKey, verdict: &Verdict) {
-        let domain = self.domains.get_mut(key);
-        domain.routed = Routed::Unknown;
-        let waiting = std::mem::take(&mut domain.waiting);
-        for range in waiting {
-            self.conclude_range(range, verdict.clone());
-        }
-    }
-
-    fn site_named(&mut self, name: &Arc<str>, hosts: Vec<Host>) -> SiteKey {
-        if let Some(key) = self.sites.by_name.get(name) {
-            let site = &mut self.sites.sites[key.0 as usize];
-            take_hosts(site, hosts);
-            return *key;
-        }
+    /// A site of the way, with nothing to do yet.
+    pub(crate) fn new_site(&mut self, way: WayKey) -> SiteKey {
+        let Way { site: name, hosts, .. } = self.ways.get(way);
         let shared = self.crossing.sites.site(name, self.settings.site_limits);
-        let site = LocalSite {
+        let mut site = LocalSite {
+            way,
             shared,
             hosts: Vec::new(),
             lanes: Lanes::default(),
@@ -289,11 +245,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             wake_at: None,
             trouble: None,
             is_dirty: false,
+            wants_room: false,
         };
-        let key = SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"));
-        take_hosts(self.sites.get_mut(key), hosts);
-        self.sites.by_name.insert(Arc::clone(name), key);
-        key
+        site.take_hosts(hosts);
+        SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"))
     }
 
     /// New limits for sites that exist, and routes looked up anew.
@@ -303,12 +258,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.sites.get_mut(key).not_before = None;
             self.sites.touch(key);
         }
-        for key in self.domains.keys() {
-            let domain = self.domains.get_mut(key);
-            if matches!(domain.routed, Routed::Site(_)) {
-                domain.routed = Routed::Unknown;
-            }
-        }
+        self.reroute_all();
     }
 
     /// Ranges whose time has come.
@@ -352,6 +302,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
         }
         self.connect_more(key);
+        self.forget_if_unused(key);
+    }
+
+    /// No domain leads there any more, and nothing is left of what came that way.
+    fn forget_if_unused(&mut self, key: SiteKey) {
+        let site = self.sites.get(key);
+        let way = site.way;
+        if site.is_empty() && !site.is_dirty && self.ways.is_unused(way) {
+            self.sites.remove(key);
+            self.ways.forget_site(way, key);
+        }
     }
 
     fn site_waits(&mut self, key: SiteKey) -> bool {
@@ -374,6 +335,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if !site.lanes.has_more_than(site.connecting) {
                 return;
             }
+            if !self.has_room(key) {
+                return;
+            }
+            let site = self.sites.get(key);
             match site.shared.lease(self.index, self.crossing.cores(), self.now) {
                 Lease::Granted => {
                     if !self.connect(key) {
@@ -393,13 +358,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Every host rests, although another was left when the last one failed (an answer took it away): none rests
-    /// any more, after a pause.
-    pub(crate) fn no_host_is_left(&mut self, key: SiteKey) {
-        for host in &mut self.sites.get_mut(key).hosts {
-            host.rests_until = None;
+    /// True if this core may have one more connection. If not, the site has its turn when one has ended, and one that
+    /// has nothing to do ends now.
+    fn has_room(&mut self, key: SiteKey) -> bool {
+        if self.outbound.open() < self.settings.connections_share(self.crossing.cores()) {
+            return true;
         }
-        self.site_must_wait(key, self.now + PAUSE);
+        if !std::mem::replace(&mut self.sites.get_mut(key).wants_room, true) {
+            self.sites.roomless.push_back(key);
+            self.end_an_idle_connection();
+        }
+        false
     }
 
     fn wake_site(&mut self, key: SiteKey, at: Instant) {
@@ -419,10 +388,33 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.wake_site(key, until);
     }
 
-    /// The host to try now: the first in order that is not resting.
-    pub(crate) fn next_host(&self, key: SiteKey) -> Option<usize> {
-        let resting = |host: &HostState| host.rests_until.is_some_and(|until| self.now < until);
-        self.sites.get(key).hosts.iter().position(|host| !resting(host))
+    /// The host to try now: the first in order that does not rest; if all do, the one whose rest ends first.
+    pub(crate) fn next_host(&self, key: SiteKey) -> (usize, Trial) {
+        let patience = self.settings.connect_timeout();
+        let mut first = (0, None);
+        for (at, host) in self.sites.get(key).hosts.iter().enumerate() {
+            let own = host.rests_until.filter(|until| self.now < *until);
+            let until = match own {
+                Some(until) => until,
+                None => match self.crossing.hosts.try_out(host.host.address, self.now, patience) {
+                    Trial::Resting { until } => until,
+                    free @ (Trial::Fine | Trial::Probe) => return (at, free),
+                },
+            };
+            if first.1.is_none_or(|earliest| until < earliest) {
+                first = (at, Some(until));
+            }
+        }
+        (first.0, Trial::Resting { until: first.1.unwrap_or(self.now) })
+    }
+
+    /// True if some host does not rest. Tries nothing out.
+    fn has_host(&self, key: SiteKey) -> bool {
+        let rests = |host: &HostState| {
+            host.rests_until.is_some_and(|until| self.now < until)
+                || self.crossing.hosts.rests_until(host.host.address, self.now).is_some()
+        };
+        !self.sites.get(key).hosts.iter().all(rests)
     }
 
     /// A delivery or a recipient's refusal: the host works. Reported a round at a time.
@@ -441,22 +433,25 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// A host refused us or fell silent. Another one is tried at once; the site waits when none is left.
+    /// A host refused us or fell silent once it was connected.
     pub(crate) fn host_failed(&mut self, key: SiteKey, address: SocketAddr, reply: Reply) {
         let now = self.now;
         let site = self.sites.get_mut(key);
         if let Some(host) = site.hosts.iter_mut().find(|host| host.host.address == address) {
             host.rests_until = Some(now + HOST_REST);
         }
-        site.trouble = Some(reply);
+        self.go_to_next_host(key, reply);
+    }
+
+    /// Another host is tried at once; the site waits when none is left.
+    pub(crate) fn go_to_next_host(&mut self, key: SiteKey, reply: Reply) {
+        let now = self.now;
+        self.sites.get_mut(key).trouble = Some(reply);
         self.sites.touch(key);
-        if self.next_host(key).is_some() {
+        if self.has_host(key) {
             return;
         }
         let site = self.sites.get_mut(key);
-        for host in &mut site.hosts {
-            host.rests_until = None;
-        }
         let until = site.shared.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
         let (name, wait) = (site.shared.name(), until.saturating_duration_since(now).as_secs());
         let reason = site.trouble.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -491,33 +486,4 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.defer(range, due);
         }
     }
-}
-
-/// Hosts that stay keep what is remembered of them.
-fn take_hosts(site: &mut LocalSite, hosts: Vec<Host>) {
-    let mut before = std::mem::take(&mut site.hosts);
-    site.hosts = hosts
-        .into_iter()
-        .map(|host| match before.iter().position(|known| known.host == host) {
-            Some(at) => before.swap_remove(at),
-            None => HostState { host, habits: Habits::default(), copies: false, rests_until: None },
-        })
-        .collect();
-}
-
-/// A configured relay with a literal address: no look-up, no expiry.
-fn relay_at(address: SocketAddr) -> Resolution {
-    let name: Arc<str> = address.to_string().into();
-    Resolution::Site {
-        site: Arc::clone(&name),
-        hosts: vec![Host { name, address, tls: Arc::default() }],
-        basis: Arc::default(),
-        ttl_secs: u64::from(u32::MAX),
-    }
-}
-
-/// `[192.0.2.1]`, `[ipv6:…]`: the domain is an address (RFC 5321 §4.1.3).
-fn literal(domain: &str) -> Option<std::net::IpAddr> {
-    let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
-    inner.strip_prefix("ipv6:").unwrap_or(inner).parse().ok()
 }

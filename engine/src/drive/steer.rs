@@ -20,6 +20,7 @@ use gather::Gathered;
 use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
 use queue::journal::{HELD, Mark, Span};
+use queue::range::DomainKey;
 use ring::Ring;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -260,7 +261,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if ready.is_empty() {
             return None;
         }
-        let trouble = self.sites.get(site).trouble.as_ref()?;
+        let trouble = self.sites.try_get(site)?.trouble.as_ref()?;
         Some(self.steering.reasons.key(trouble))
     }
 
@@ -353,7 +354,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Range { first, count, domain, .. } = range;
         self.mark(&Mark::Settled(Span { id: self.id_of(&range), first, count }));
         self.counters.deleted.add(u64::from(count));
-        self.domains.settle(domain, count);
+        self.settle_domain(domain, count);
         self.settle_own(range, count);
     }
 
@@ -362,12 +363,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match found {
             Found::Deferred(due) => self.schedule.push(range, due),
             Found::Held => self.steering.hold(range),
-            Found::Site(site, lane) if matches!(self.domains.get(range.domain).routed, Routed::Site(now) if now == site) =>
-            {
+            Found::Site(site, lane) if self.leads_to(range.domain, site) => {
                 self.sites.put_back(site, lane, range);
             }
             Found::Domain | Found::Site(..) => self.offer_range(range),
         }
+    }
+
+    fn leads_to(&self, domain: DomainKey, site: SiteKey) -> bool {
+        let Routed::Way(way) = self.domains.get(domain).routed else { return false };
+        self.sites.try_get(site).is_some_and(|site| site.way == way)
     }
 
     // ---- back to senders ----

@@ -166,7 +166,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// One recipient is delivered, or failed with its bounce durable.
     pub(crate) fn settle(&mut self, range: Range) {
-        self.domains.settle(range.domain, 1);
+        self.settle_domain(range.domain, 1);
         if is_borrowed(range.message) {
             let id = self.shares.settle(range);
             return self.mark_settled(id, range.first);
@@ -187,7 +187,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The range waits until `due`; `range.attempts` counts what was made.
     pub(crate) fn defer(&mut self, range: Range, due: UnixMillis) {
         if is_borrowed(range.message) {
-            self.domains.settle(range.domain, range.count);
+            self.settle_domain(range.domain, range.count);
             let waiting = self.shares.defer(range, due);
             return self.mark(&Mark::Deferred(waiting));
         }

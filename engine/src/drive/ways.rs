@@ -1,0 +1,285 @@
+//! Where mail goes: from a domain over what the name servers or the operator say of it to the core's sites.
+//!
+//! A *way* is an answer: a site's name, its hosts and what they demand. Domains with the same answer share it. A way
+//! is forgotten when no domain leads to it and its sites have nothing left.
+//! Bounds: as many ways as domains; [`ASKED_MAX`] questions of a core at a time, the rest wait here.
+
+use crate::clock::Clock;
+use crate::core::Core;
+use crate::crossing::{Question, Target};
+use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
+use crate::routes::{Relay, RelayHost, Route};
+use message::{Reply, Verdict};
+use queue::Range;
+use queue::range::DomainKey;
+use ring::Ring;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A domain without an answer is asked for again after this long.
+const ASK_AGAIN_SECS: u64 = 300;
+
+/// Questions of one core that have no answer yet. The control thread takes up fewer at a time.
+const ASKED_MAX: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// The site's: what its limits are counted under.
+    pub(crate) site: Arc<str>,
+    pub(crate) basis: Arc<Basis>,
+    pub(crate) hosts: Vec<Host>,
+    /// Domains that lead here.
+    domains: u32,
+    pub(crate) sites: SmallVec<[SiteKey; 1]>,
+}
+
+/// All ways of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    ways: Slab<Way>,
+    by_name: HashMap<(Arc<str>, Arc<str>), WayKey>,
+    /// Domains that are to be asked for when others have been answered.
+    unasked: VecDeque<DomainKey>,
+    asked: usize,
+}
+
+impl Ways {
+    pub(crate) fn get(&self, key: WayKey) -> &Way {
+        &self.ways[key.0 as usize]
+    }
+
+    fn get_mut(&mut self, key: WayKey) -> &mut Way {
+        &mut self.ways[key.0 as usize]
+    }
+
+    pub(crate) fn is_unused(&self, key: WayKey) -> bool {
+        self.get(key).domains == 0
+    }
+
+    /// A domain no longer leads there. Its sites, which may have to go now.
+    fn leave(&mut self, key: WayKey) -> &[SiteKey] {
+        let way = self.get_mut(key);
+        way.domains -= 1;
+        if way.domains == 0 { &way.sites } else { &[] }
+    }
+
+    /// One of its sites is gone. With the last one of an unused way that goes too.
+    pub(crate) fn forget_site(&mut self, key: WayKey, site: SiteKey) {
+        let way = self.get_mut(key);
+        way.sites.retain(|other| *other != site);
+        if way.domains == 0 && way.sites.is_empty() {
+            let way = self.ways.remove(key.0 as usize);
+            self.by_name.remove(&(way.site, Arc::clone(&way.basis.tag)));
+        }
+    }
+
+    /// Takes an answer up: new hosts for a way that is known, or a new one.
+    fn take_up(&mut self, site: Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>) -> WayKey {
+        let name = (Arc::clone(&site), Arc::clone(&basis.tag));
+        if let Some(key) = self.by_name.get(&name) {
+            let way = &mut self.ways[key.0 as usize];
+            (way.hosts, way.basis) = (hosts, basis);
+            return *key;
+        }
+        let way = Way { site, basis, hosts, domains: 0, sites: SmallVec::new() };
+        let key = WayKey(u32::try_from(self.ways.insert(way)).expect("as many as domains at most"));
+        self.by_name.insert(name, key);
+        key
+    }
+}
+
+impl<R: Ring, C: Clock> Core<R, C> {
+    /// A range is owed now: to its domain's site, once that is known.
+    pub(crate) fn offer_range(&mut self, range: Range) {
+        let domain = self.domains.get(range.domain);
+        let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
+        match domain.routed {
+            Routed::Way(way) => {
+                self.send_along(way, range);
+                if is_stale {
+                    self.ask(range.domain);
+                }
+            }
+            Routed::Asked => self.domains.get_mut(range.domain).waiting.push(range),
+            Routed::Unknown => {
+                self.domains.get_mut(range.domain).waiting.push(range);
+                self.ask(range.domain);
+            }
+        }
+    }
+
+    /// To the site of the way that serves the range's message.
+    fn send_along(&mut self, way: WayKey, range: Range) {
+        let site = self.site_of(way);
+        let lane = self.lane_of(range.message);
+        self.sites.push_back(site, lane, range);
+    }
+
+    fn site_of(&mut self, way: WayKey) -> SiteKey {
+        match self.ways.get(way).sites.first() {
+            Some(site) => *site,
+            None => {
+                let site = self.new_site(way);
+                self.ways.get_mut(way).sites.push(site);
+                site
+            }
+        }
+    }
+
+    /// Finds out where a domain's mail goes; at once if the configuration says so.
+    pub(crate) fn ask(&mut self, key: DomainKey) {
+        let name = Arc::clone(&self.domains.get(key).name);
+        if let Some(resolution) = self.answer_at_hand(&name) {
+            return self.on_answer(key, &name, resolution);
+        }
+        let domain = self.domains.get_mut(key);
+        if !matches!(domain.routed, Routed::Way(_)) {
+            domain.routed = Routed::Asked;
+        }
+        // The old answer serves until the new one is here; asking once is enough.
+        domain.expires = None;
+        if !std::mem::replace(&mut domain.is_asked, true) {
+            self.ways.unasked.push_back(key);
+            self.ask_more();
+        }
+    }
+
+    fn ask_more(&mut self) {
+        while self.ways.asked < ASKED_MAX
+            && let Some(key) = self.ways.unasked.pop_front()
+        {
+            let Some(domain) = self.domains.try_get_mut(key).filter(|domain| domain.is_asked) else {
+                continue;
+            };
+            let name = Arc::clone(&domain.name);
+            let target = self.target_of(&name);
+            self.ways.asked += 1;
+            let question = Question { core: self.index, domain: key, name: Arc::clone(&name), target };
+            if !self.crossing.ask(question) {
+                let busy = Reply::ours(451, (4, 4, 3), "too many questions wait for the name servers");
+                self.on_reply_to_question(key, &name, Resolution::Deferred(busy));
+            }
+        }
+    }
+
+    /// The control thread answered.
+    pub(crate) fn on_reply_to_question(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
+        self.ways.asked = self.ways.asked.saturating_sub(1);
+        self.on_answer(key, name, resolution);
+        self.ask_more();
+    }
+
+    fn target_of(&self, domain: &str) -> Target {
+        match self.settings.config.routes.route(domain) {
+            Route::Relay(Relay { host: RelayHost::Name(name), port }) => Target::Host { name, port },
+            Route::Relay(Relay { host: RelayHost::Address(_), .. }) | Route::Mx => Target::Mx,
+        }
+    }
+
+    /// What needs no name server: a relay with an address, an address literal.
+    fn answer_at_hand(&self, domain: &str) -> Option<Resolution> {
+        let address = match self.settings.config.routes.route(domain) {
+            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => SocketAddr::new(ip, port),
+            Route::Relay(Relay { host: RelayHost::Name(_), .. }) => return None,
+            Route::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
+        };
+        Some(relay_at(address))
+    }
+
+    fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
+        let (now, ask_again) = (self.now, self.now + Duration::from_secs(ASK_AGAIN_SECS));
+        let Some(domain) = self.domains.get_named(key, name) else { return };
+        domain.is_asked = false;
+        match resolution {
+            Resolution::Site { site, hosts, basis, ttl_secs } => {
+                let way = self.ways.take_up(site, hosts, basis);
+                self.ways.get_mut(way).domains += 1;
+                self.take_new_hosts(way);
+                let domain = self.domains.get_mut(key);
+                let before = std::mem::replace(&mut domain.routed, Routed::Way(way));
+                domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
+                let waiting = std::mem::take(&mut domain.waiting);
+                waiting.into_iter().for_each(|range| self.send_along(way, range));
+                self.leave(before);
+            }
+            Resolution::Deferred(_) if matches!(domain.routed, Routed::Way(_)) => {
+                // Serve stale: a name server's trouble is not the site's.
+                domain.expires = Some(ask_again);
+            }
+            Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
+            Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
+        }
+    }
+
+    /// What this core's sites of the way remember of hosts that stay, they keep.
+    fn take_new_hosts(&mut self, way: WayKey) {
+        let Core { ways, sites, .. } = self;
+        let way = ways.get(way);
+        for key in &way.sites {
+            sites.get_mut(*key).take_hosts(&way.hosts);
+            sites.touch(*key);
+        }
+    }
+
+    /// Nobody takes this domain's mail: its waiting recipients get that verdict.
+    fn refuse_domain(&mut self, key: DomainKey, verdict: &Verdict) {
+        let domain = self.domains.get_mut(key);
+        let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
+        let waiting = std::mem::take(&mut domain.waiting);
+        self.leave(before);
+        for range in waiting {
+            self.conclude_range(range, verdict.clone());
+        }
+    }
+
+    /// `count` recipients fewer are owed at the domain.
+    pub(crate) fn settle_domain(&mut self, key: DomainKey, count: u32) {
+        if let Some(before) = self.domains.settle(key, count) {
+            self.leave(before);
+        }
+    }
+
+    /// A domain no longer leads there.
+    fn leave(&mut self, routed: Routed) {
+        let Routed::Way(way) = routed else { return };
+        for site in self.ways.leave(way) {
+            self.sites.touch(*site);
+        }
+        if self.ways.is_unused(way) && self.ways.get(way).sites.is_empty() {
+            self.ways.forget_site(way, SiteKey(u32::MAX));
+        }
+    }
+
+    /// Routes are looked up anew.
+    pub(crate) fn reroute_all(&mut self) {
+        for key in self.domains.keys() {
+            let domain = self.domains.get_mut(key);
+            if matches!(domain.routed, Routed::Way(_)) {
+                let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
+                self.leave(before);
+            }
+        }
+    }
+}
+
+/// A configured relay with a literal address: no look-up, no expiry.
+fn relay_at(address: SocketAddr) -> Resolution {
+    let name: Arc<str> = address.to_string().into();
+    Resolution::Site {
+        site: Arc::clone(&name),
+        hosts: vec![Host { name, address, tls: Arc::default() }],
+        basis: Arc::default(),
+        ttl_secs: u64::from(u32::MAX),
+    }
+}
+
+/// `[192.0.2.1]`, `[ipv6:…]`: the domain is an address (RFC 5321 §4.1.3).
+fn literal(domain: &str) -> Option<IpAddr> {
+    let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
+    inner.strip_prefix("ipv6:").unwrap_or(inner).parse().ok()
+}
