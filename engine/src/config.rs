@@ -341,6 +341,8 @@ pub enum ConfigError {
     Wrong { file: String, line: usize, what: String },
     #[error("{file}: {what}")]
     Value { file: String, what: String },
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsFilesError),
 }
 
 /// Reads and checks a configuration file.

@@ -16,6 +16,7 @@ use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
+use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::steer::Steering;
@@ -142,6 +143,7 @@ pub struct Core<R, C> {
     pub(crate) expiry: Expiry,
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
+    pub(crate) tls_clients: TlsClients,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
     pub(crate) failing: slab::Slab<Failing>,
@@ -190,6 +192,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             sites: Sites::default(),
             expiry: Expiry::new(now),
             outbound: Outbound::default(),
+            tls_clients: TlsClients::default(),
             shares: Shares::default(),
             steering: Steering::default(),
             failing: slab::Slab::new(),
@@ -361,6 +364,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn reload(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+        self.tls_clients.clear();
         self.letters.set_max(self.settings.config.storage.cache_max);
         self.reload_sites();
     }

@@ -22,3 +22,4 @@ pub mod settings;
 pub mod steer;
 pub mod supervise;
 mod timers;
+pub mod tls;

@@ -1,9 +1,11 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
 use crate::config::{Config, Retry, RetrySchedule};
+use crate::tls::TlsFilesError;
 use message::VerpKey;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
+use smtp_out::TlsBase;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ pub struct Settings {
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub site_limits: SiteLimits,
+    /// What TLS connections are made and verified with.
+    pub tls: TlsBase,
     pub verp_key: VerpKey,
     /// Makes the salts of segments: known to nobody who sends mail.
     pub log_salt: u64,
@@ -31,7 +35,13 @@ const DATA_BLOCK_LEN: u64 = 16 * 1024;
 const DATA_BLOCK_SECS: u64 = 180;
 
 impl Settings {
-    /// `verp_secret` signs VERP tokens; it lives as long as the queue.
+    /// With the authorities and the certificate that `[tls]` names.
+    pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, TlsFilesError> {
+        let tls = crate::tls::load(&config.tls)?;
+        Ok(Settings { tls, ..Settings::new(config, verp_secret) })
+    }
+
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
             intake: Arc::new(intake_policy(&config)),
@@ -49,6 +59,7 @@ impl Settings {
                 backoff_max_secs: config.delivery.backoff_max_secs,
                 ..SiteLimits::default()
             },
+            tls: TlsBase::default(),
             verp_key: VerpKey::new(verp_secret),
             log_salt: log_salt(verp_secret),
             config,

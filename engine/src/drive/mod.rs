@@ -11,6 +11,7 @@ pub(crate) mod letters;
 pub(crate) mod log;
 pub(crate) mod outbound;
 pub(crate) mod record;
+pub(crate) mod secure;
 pub(crate) mod share;
 pub(crate) mod sites;
 pub(crate) mod steer;

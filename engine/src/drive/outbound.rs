@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
+use crate::drive::secure::Sealing;
 use crate::hosts::{ConnectFailure, Trial};
 use bytes::Bytes;
 use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -14,7 +15,7 @@ use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use smtp_out::{Flight, FlightPiece, Habits, Link, Offered, Output, Session, TlsPolicy, Transaction};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -61,15 +62,17 @@ impl Delivery {
 #[derive(Debug)]
 pub(crate) struct Connection {
     generation: u32,
-    socket: Socket,
+    pub(crate) socket: Socket,
     pub(crate) site: SiteKey,
     pub(crate) host: Arc<str>,
     peer: SocketAddr,
     /// `None` while the connection is being made.
-    session: Option<Session>,
+    pub(crate) session: Option<Session>,
     deadline: Instant,
     deliveries: Slab<Delivery>,
-    outgoing: Option<Outgoing>,
+    pub(crate) outgoing: Option<Outgoing>,
+    /// What of the flight is not sealed yet; there once the connection is encrypted.
+    pub(crate) sealing: Option<Box<Sealing>>,
     idle_since: Option<Instant>,
     /// The session came as far as EHLO's answer.
     was_ready: bool,
@@ -168,6 +171,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             deadline,
             deliveries: Slab::new(),
             outgoing: Some(Outgoing::default()),
+            sealing: None,
             idle_since: None,
             was_ready: false,
             is_awaited,
@@ -221,15 +225,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.crossing.hosts.works(peer);
         self.counters.connections_out.add(1);
-        let site = self.sites.get(key);
-        let habits = site
-            .hosts
-            .iter()
-            .find(|host| host.host.address == peer)
-            .map(|host| host.habits)
-            .unwrap_or_default();
-        connection_of(&mut self.outbound, place).session =
-            Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits));
+        let now = self.now;
+        let known = self.sites.get(key).hosts.iter().find(|host| host.host.address == peer);
+        let (habits, tls) = known
+            .map(|host| (host.habits(now), Arc::clone(&host.host.tls)))
+            // The host was taken away while it was connected to: what it may be sent is not known any more.
+            .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
+        let tls = self.tls_clients.get(&tls, &self.settings);
+        let connection = connection_of(&mut self.outbound, place);
+        let link = Link { host: Arc::clone(&connection.host), tls, ..Link::default() };
+        connection.session = Some(Session::new(now, Arc::clone(&self.settings.outbound), habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
         self.watch_connection(place);
     }
@@ -278,11 +283,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Err(error) = result {
             return self.connection_lost(place, &error.to_string());
         }
+        if self.send_sealed(place) {
+            return;
+        }
         let now = self.now;
         if let Some(session) = connection_of(&mut self.outbound, place).session.as_mut() {
             session.handle_sent(now);
         }
-        self.feed(place);
+        self.drain_connection(place);
     }
 
     pub(crate) fn on_outbound_timer(&mut self, place: Place) {
@@ -331,6 +339,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .and_then(Session::poll_output)
         {
             match output {
+                Output::Protection(protection) => self.on_protection(place, &protection),
+                Output::Trace { .. } => {}
                 Output::Ready => self.on_ready(place),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     self.on_verdict(place, key as usize, recipient, verdict, scope);
@@ -403,7 +413,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
         if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
-            host.habits = habits.unwrap_or(host.habits);
+            if let Some(habits) = habits {
+                host.learn(habits, self.now);
+            }
         }
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
@@ -537,6 +549,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             content_len: delivery.letter.content.len() as u64,
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
+            requires_tls: false,
         };
         let Some(session) = &mut connection.session else { return Offered::Taken };
         let offered = session.offer(&transaction);
@@ -670,6 +683,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     Piece::Shared(content.clone())
                 }
             });
+        }
+        if session.is_sealing() && !flight.is_raw {
+            let sealing = connection.sealing.get_or_insert_default();
+            sealing.take(&mut outgoing);
+            sealing.seal_next(session, &mut outgoing);
+            return self.ring.send(token(Kind::Outbound, place), connection.socket, outgoing);
         }
         let zero_copy_min = self.settings.config.delivery.zero_copy_min;
         if zero_copy_min > 0 && largest >= zero_copy_min {

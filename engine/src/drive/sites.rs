@@ -28,6 +28,12 @@ const HOST_REST: Duration = Duration::from_secs(60);
 /// connections are another core's.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What a host broke on is tried again after this long.
+const HABITS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// TLS sooner: mail goes in plain text meanwhile.
+const TLS_BROKEN_KEPT: Duration = Duration::from_secs(3600);
+
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
 
@@ -35,11 +41,37 @@ const DUE_PER_TURN: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct HostState {
     pub(crate) host: Host,
-    pub(crate) habits: Habits,
+    habits: Habits,
+    /// When they were last learnt.
+    learnt_at: Instant,
     /// The kernel said that it copies what is sent there: no more wishes for zero copy.
     pub(crate) copies: bool,
     /// What it said when it was connected makes it rest; addresses that cannot be connected to rest for all.
     rests_until: Option<Instant>,
+}
+
+impl HostState {
+    fn new(host: &Host, now: Instant) -> HostState {
+        let (host, habits) = (host.clone(), Habits::default());
+        HostState { host, habits, learnt_at: now, copies: false, rests_until: None }
+    }
+
+    /// What is remembered of it and not out of date.
+    pub(crate) fn habits(&self, now: Instant) -> Habits {
+        let age = now.saturating_duration_since(self.learnt_at);
+        let Habits { window, .. } = self.habits;
+        let kept = if age < HABITS_KEPT { self.habits } else { Habits { window, ..Habits::default() } };
+        Habits { tls_broken: kept.tls_broken && age < TLS_BROKEN_KEPT, ..kept }
+    }
+
+    /// A session has ended: `habits` is what it was told, and what it learnt.
+    pub(crate) fn learn(&mut self, habits: Habits, now: Instant) {
+        let before = Habits { window: habits.window, ..self.habits(now) };
+        if habits != before {
+            self.learnt_at = now;
+        }
+        self.habits = habits;
+    }
 }
 
 /// See the module.
@@ -72,13 +104,11 @@ impl LocalSite {
     }
 
     /// Hosts that stay keep what is remembered of them.
-    pub(crate) fn take_hosts(&mut self, hosts: &[Host]) {
+    pub(crate) fn take_hosts(&mut self, hosts: &[Host], now: Instant) {
         let mut before = std::mem::take(&mut self.hosts);
         let state = |host: &Host| match before.iter().position(|known| known.host == *host) {
             Some(at) => before.swap_remove(at),
-            None => {
-                HostState { host: host.clone(), habits: Habits::default(), copies: false, rests_until: None }
-            }
+            None => HostState::new(host, now),
         };
         self.hosts = hosts.iter().map(state).collect();
     }
@@ -247,7 +277,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             is_dirty: false,
             wants_room: false,
         };
-        site.take_hosts(hosts);
+        site.take_hosts(hosts, self.now);
         SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"))
     }
 

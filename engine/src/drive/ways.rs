@@ -218,10 +218,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// What this core's sites of the way remember of hosts that stay, they keep.
     fn take_new_hosts(&mut self, way: WayKey) {
-        let Core { ways, sites, .. } = self;
+        let Core { ways, sites, now, .. } = self;
         let way = ways.get(way);
         for key in &way.sites {
-            sites.get_mut(*key).take_hosts(&way.hosts);
+            sites.get_mut(*key).take_hosts(&way.hosts, *now);
             sites.touch(*key);
         }
     }
