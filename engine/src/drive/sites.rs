@@ -100,7 +100,7 @@ pub(crate) struct LocalSite {
 impl LocalSite {
     /// The operator wants nothing to go there.
     pub(crate) fn is_held(&self) -> bool {
-        self.shared.snapshot().slots == 0
+        self.shared.is_held()
     }
 
     /// Hosts that stay keep what is remembered of them.
@@ -261,7 +261,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// A site of the way, with nothing to do yet.
     pub(crate) fn new_site(&mut self, way: WayKey) -> SiteKey {
         let Way { site: name, hosts, .. } = self.ways.get(way);
-        let shared = self.crossing.sites.site(name, self.settings.site_limits);
+        let shared = self.crossing.sites.site(name, "", self.settings.site_limits, self.now);
         let mut site = LocalSite {
             way,
             shared,
@@ -284,7 +284,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// New limits for sites that exist, and routes looked up anew.
     pub(crate) fn reload_sites(&mut self) {
         for key in self.sites.keys() {
-            self.sites.get(key).shared.set_limits(self.settings.site_limits);
+            self.sites.get(key).shared.set_limits(self.settings.site_limits, self.now);
             self.sites.get_mut(key).not_before = None;
             self.sites.touch(key);
         }
@@ -380,6 +380,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     return self.wake_site(key, self.now + PAUSE);
                 }
                 Lease::Full => return,
+                Lease::Later { until } => return self.wake_site(key, until.unwrap_or(self.now + PAUSE)),
                 Lease::Wait { until } => {
                     let until = until.unwrap_or(self.now + PAUSE);
                     return self.site_must_wait(key, until);
@@ -457,7 +458,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let works = std::mem::take(&mut site.works);
-        site.shared.report(now, Health::Works(works));
+        site.shared.report(now, Health::Works { count: works, latency: None });
         if site.lanes.has_work() {
             self.sites.touch(key);
         }
