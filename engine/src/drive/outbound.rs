@@ -33,6 +33,7 @@ pub(crate) struct Delivery {
     pub(crate) domain: DomainKey,
     pub(crate) attempts: Attempts,
     reason: u16,
+    begun: Instant,
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
@@ -365,11 +366,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
+        let now = self.now;
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, host) = (connection.site, Arc::clone(&connection.host));
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
+        let begun = delivery.begun;
         let range = delivery.range(&name);
         let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
         match (&verdict, scope) {
@@ -381,7 +384,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => {
                 connection.has_worked = true;
-                self.site_works(site);
+                let took = matches!(verdict, Verdict::Delivered(_)).then(|| now - begun);
+                self.site_works(site, took);
             }
         }
         self.conclude(&letter, range, &local_part, &host, verdict);
@@ -593,6 +597,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .recipients_per_transaction
             .min(peer_max.map_or(usize::MAX, |max| max as usize))
             .max(1);
+        if !self.may_begin(key) {
+            return None;
+        }
         loop {
             let lane = self.sites.get(key).lanes.next()?;
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open.front_mut() else {
@@ -614,6 +621,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
+                self.use_token(key);
                 let open = u128::MAX >> (128 - names.len());
                 let delivery = Delivery {
                     letter,
@@ -621,6 +629,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     domain: range.domain,
                     attempts: range.attempts,
                     reason: range.reason,
+                    begun: self.now,
                     names,
                     open,
                     window,

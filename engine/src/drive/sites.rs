@@ -11,7 +11,7 @@ use crate::drive::share::is_borrowed;
 use crate::drive::ways::Way;
 use crate::hosts::Trial;
 use message::{Lane, Reply};
-use queue::site_table::{Health, Lease, Site};
+use queue::site_table::{Health, Lease, Site, Tokens};
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -33,6 +33,12 @@ const HABITS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// TLS sooner: mail goes in plain text meanwhile.
 const TLS_BROKEN_KEPT: Duration = Duration::from_secs(3600);
+
+/// Transactions that a core may begin before it asks the site table again, where a site has rates.
+const TOKENS_WANTED: u32 = 16;
+
+/// A wait of this length for the next message is one in which nothing else is to be tried.
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
@@ -85,8 +91,11 @@ pub(crate) struct LocalSite {
     pub(crate) idle: Vec<Place>,
     pub(crate) connections: u32,
     pub(crate) connecting: u32,
-    /// Successes not yet reported: reported a round at a time.
+    /// Successes not yet reported, and how long those took that were timed: reported a round at a time.
     works: u32,
+    timed: (u32, Duration),
+    /// Transactions that may begin, and until when, where the site has rates.
+    tokens: Option<(u32, Instant)>,
     not_before: Option<Instant>,
     /// When it is looked at again though nothing happened.
     wake_at: Option<Instant>,
@@ -271,6 +280,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             connections: 0,
             connecting: 0,
             works: 0,
+            timed: (0, Duration::ZERO),
+            tokens: None,
             not_before: None,
             wake_at: None,
             trouble: None,
@@ -332,7 +343,50 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
         }
         self.connect_more(key);
+        self.give_back_tokens(key);
         self.forget_if_unused(key);
+    }
+
+    /// May one more transaction begin? If not, the site has its turn when one may. One look, and a lock once a batch.
+    pub(crate) fn may_begin(&mut self, key: SiteKey) -> bool {
+        let now = self.now;
+        let site = self.sites.get_mut(key);
+        if !site.shared.is_rated() || site.tokens.is_some_and(|(count, until)| count > 0 && now < until) {
+            return true;
+        }
+        match site.shared.take(now, TOKENS_WANTED) {
+            Tokens::Unlimited => true,
+            Tokens::Granted { count, until } => {
+                site.tokens = Some((count, until));
+                true
+            }
+            Tokens::Wait { until } => {
+                site.tokens = None;
+                let until = until.unwrap_or(now + PAUSE);
+                match until.saturating_duration_since(now) < LONG_WAIT {
+                    true => self.wake_site(key, until),
+                    false => self.site_must_wait(key, until),
+                }
+                false
+            }
+        }
+    }
+
+    /// A transaction begins.
+    pub(crate) fn use_token(&mut self, key: SiteKey) {
+        if let Some((count, _)) = &mut self.sites.get_mut(key).tokens {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// What a site without work has left, another core may need.
+    fn give_back_tokens(&mut self, key: SiteKey) {
+        let site = self.sites.get_mut(key);
+        if !site.lanes.has_work()
+            && let Some((count, until)) = site.tokens.take()
+        {
+            site.shared.give_back_tokens(count, until);
+        }
     }
 
     /// No domain leads there any more, and nothing is left of what came that way.
@@ -365,7 +419,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if !site.lanes.has_more_than(site.connecting) {
                 return;
             }
-            if !self.has_room(key) {
+            if !self.may_begin(key) || !self.has_room(key) {
                 return;
             }
             let site = self.sites.get(key);
@@ -449,16 +503,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A delivery or a recipient's refusal: the host works. Reported a round at a time.
-    pub(crate) fn site_works(&mut self, key: SiteKey) {
+    pub(crate) fn site_works(&mut self, key: SiteKey, took: Option<Duration>) {
         let now = self.now;
         let site = self.sites.get_mut(key);
         site.trouble = None;
         site.works += 1;
+        if let Some(took) = took {
+            site.timed = (site.timed.0 + 1, site.timed.1 + took);
+        }
         if site.works < site.connections {
             return;
         }
-        let works = std::mem::take(&mut site.works);
-        site.shared.report(now, Health::Works { count: works, latency: None });
+        let count = std::mem::take(&mut site.works);
+        let (timed, took) = std::mem::take(&mut site.timed);
+        let latency = (timed > 0).then(|| took / timed);
+        site.shared.report(now, Health::Works { count, latency });
         if site.lanes.has_work() {
             self.sites.touch(key);
         }
