@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Habits, Timeouts};
 use crate::flight::Flight;
+use crate::link::Link;
 use crate::session::{Output, Session};
 use crate::transaction::Transaction;
 use message::{ContentFacts, MailboxRef};
@@ -27,8 +28,9 @@ pub fn fuzz_session(now: Instant, bytes: &[u8]) {
         no_chunking: choices & 16 != 0,
         window: u16::from(choices & 24),
         helo_only: choices & 32 != 0,
+        tls_broken: false,
     };
-    let mut session = Session::new(now, Arc::new(config), habits);
+    let mut session = Session::new(now, Arc::new(config), habits, Link::default());
     let mut keys = 0;
     for segment in said.chunks(usize::from(choices >> 4) + 1) {
         session.handle_bytes(now, segment);
@@ -55,6 +57,7 @@ fn drive(session: &mut Session, now: Instant, keys: &mut u32) {
             content_len: 4,
             facts: ContentFacts::of(b"hi\r\n"),
             smtputf8: false,
+            requires_tls: false,
         });
         *keys += 1;
     }

@@ -10,7 +10,7 @@
 
 use message::{ContentFacts, MailboxRef, Verdict};
 use proptest::prelude::*;
-use smtp_out::{Config, Flight, FlightPiece, Habits, Offered, Output, Session, Timeouts, Transaction};
+use smtp_out::{Config, Flight, FlightPiece, Habits, Link, Offered, Output, Session, Timeouts, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -280,6 +280,7 @@ impl Engine {
             content_len: content.len() as u64,
             facts: ContentFacts::of(&content),
             smtputf8: false,
+            requires_tls: false,
         };
         assert_eq!(session.offer(&transaction), Offered::Taken);
         self.offered.insert(key, count);
@@ -290,6 +291,7 @@ impl Engine {
         while let Some(output) = session.poll_output() {
             assert!(!self.is_closed, "{output:?} after Closed");
             match output {
+                Output::Protection(_) | Output::Trace { .. } => {}
                 Output::Ready => assert!(!std::mem::replace(&mut self.is_ready, true)),
                 Output::Verdict { key, recipient, verdict, .. } => {
                     assert!(!self.finished.contains(&key) && !self.returned.contains(&key));
@@ -348,7 +350,7 @@ impl World {
         World {
             host: Host::new(Temper::of(&mut dice)),
             engine: Engine::default(),
-            session: Session::new(now, Arc::new(config), habits),
+            session: Session::new(now, Arc::new(config), habits, Link::default()),
             now,
             flight: Flight::default(),
             is_under_way: false,

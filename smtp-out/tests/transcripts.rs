@@ -17,7 +17,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use message::{ContentFacts, MailboxRef};
-use smtp_out::{Config, Flight, FlightPiece, Habits, Offered, Output, Session, Timeouts, Transaction};
+use smtp_out::{
+    Config, Flight, FlightPiece, Habits, Link, Offered, Output, Protection, Session, Timeouts, Transaction,
+    WhyPlain,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -85,9 +88,10 @@ impl Dialog {
             no_chunking: settings.has("no_chunking"),
             window: settings.number("habit_window", 0) as u16,
             helo_only: settings.has("helo_only"),
+            tls_broken: settings.has("tls_broken"),
         };
         let now = Instant::now();
-        let session = Session::new(now, Arc::new(config), habits);
+        let session = Session::new(now, Arc::new(config), habits, Link::default());
         Dialog { session, now, flight: Flight::default(), is_holding: false, log: String::new() }
     }
 
@@ -148,6 +152,7 @@ impl Dialog {
             content_len: words.number("len", 12),
             facts: facts(&words),
             smtputf8: words.has("utf8"),
+            requires_tls: false,
         });
         if let Offered::Refused(verdict, scope) = offered {
             self.tell(&format!("refused {key} {} {scope:?} {}", verdict.name(), verdict.reply()));
@@ -161,6 +166,10 @@ impl Dialog {
     fn drain(&mut self) {
         while let Some(output) = self.session.poll_output() {
             let told = match output {
+                // Said in nearly every dialog, where nothing else is to be expected.
+                Output::Protection(Protection::Plain(WhyPlain::Policy)) => continue,
+                Output::Protection(protection) => format!("{protection}"),
+                Output::Trace { direction, text } => format!("trace {direction:?} {text}"),
                 Output::Ready => "ready".to_owned(),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     format!("verdict {key}/{recipient} {} {scope:?} {}", verdict.name(), verdict.reply())

@@ -13,7 +13,7 @@ use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use smtp_out::{Flight, FlightPiece, Link, Offered, Output, Session, Transaction};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .map(|host| host.habits)
             .unwrap_or_default();
         connection_of(&mut self.outbound, place).session =
-            Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits));
+            Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits, Link::default()));
         self.ring.receive(token(Kind::Outbound, place), socket);
         self.watch_connection(place);
     }
@@ -232,7 +232,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Some(session) = connection_of(&mut self.outbound, place).session.as_mut() {
             session.handle_sent(now);
         }
-        self.feed(place);
+        self.drain_connection(place);
     }
 
     pub(crate) fn on_outbound_timer(&mut self, place: Place) {
@@ -277,6 +277,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .and_then(Session::poll_output)
         {
             match output {
+                Output::Protection(_) | Output::Trace { .. } => {}
                 Output::Ready => self.on_ready(place),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     self.on_verdict(place, key as usize, recipient, verdict, scope);
@@ -471,6 +472,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             content_len: delivery.letter.content.len() as u64,
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
+            requires_tls: false,
         };
         let Some(session) = &mut connection.session else { return Offered::Taken };
         let offered = session.offer(&transaction);
