@@ -17,7 +17,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use message::{ContentFacts, MailboxRef};
-use smtp_out::{Config, Flight, FlightPiece, Habits, Link, Offered, Output, Session, Timeouts, Transaction};
+use smtp_out::{
+    Config, Flight, FlightPiece, Habits, Link, Offered, Output, Protection, Session, Timeouts, Transaction,
+    WhyPlain,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -163,6 +166,8 @@ impl Dialog {
     fn drain(&mut self) {
         while let Some(output) = self.session.poll_output() {
             let told = match output {
+                // Said in nearly every dialog, where nothing else is to be expected.
+                Output::Protection(Protection::Plain(WhyPlain::Policy)) => continue,
                 Output::Protection(protection) => format!("{protection}"),
                 Output::Trace { direction, text } => format!("trace {direction:?} {text}"),
                 Output::Ready => "ready".to_owned(),
