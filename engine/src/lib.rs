@@ -14,6 +14,7 @@ pub mod domains;
 mod drive;
 mod files;
 pub mod observe;
+pub mod providers;
 pub mod recovery;
 mod rhythm;
 pub mod routes;
