@@ -3,8 +3,12 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod rate;
+mod shaping;
 mod tls;
 
+pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
+pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 
 use crate::routes::Routes;
@@ -46,6 +50,8 @@ pub struct Config {
     pub delivery: Delivery,
     #[serde(default)]
     pub tls: Tls,
+    #[serde(default)]
+    pub shaping: Shaping,
     #[serde(default)]
     pub lanes: Lanes,
     #[serde(default)]
@@ -355,13 +361,25 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
 
 /// `name` stands for the file in errors.
 pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
-    let config: Config = toml::from_str(text).map_err(|error| ConfigError::Wrong {
-        file: name.to_owned(),
-        line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-        what: with_key(text, error.span(), advise(error.message())),
-    })?;
+    let config: Config = read_toml(text, name)?;
     config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     Ok(config)
+}
+
+/// Reads a file of any shape; an error names its line, its key and the nearest key that there is.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(text: &str, name: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let span = error.span();
+        let what = with_key(text, span.clone(), advise(error.message()));
+        wrong_at(text, name, span.unwrap_or_default(), what)
+    })
+}
+
+/// An error at a place in a file.
+pub(crate) fn wrong_at(text: &str, name: &str, span: std::ops::Range<usize>, what: String) -> ConfigError {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    let line = 1 + before.iter().filter(|octet| **octet == b'\n').count();
+    ConfigError::Wrong { file: name.to_owned(), line, what }
 }
 
 impl Config {
@@ -408,17 +426,18 @@ impl Config {
         ];
         let mut rules = rules.into_iter().chain(self.retry.rules());
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
-        self.tls.check()
+        self.tls.check()?;
+        self.shaping.check()
     }
 }
 
 /// Serde's sentence about a wrong value does not name its key: the line does.
 fn with_key(text: &str, span: Option<std::ops::Range<usize>>, what: String) -> String {
-    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let start = span.map_or(0, |span| text.floor_char_boundary(span.start));
     let line_start = text[..start].rfind('\n').map_or(0, |end| end + 1);
     let key = text[line_start..start].split_once('=').map(|(key, _)| key.trim());
     match key {
-        Some(key) if !key.is_empty() && !what.contains(key) => format!("{key}: {what}"),
+        Some(key) if !key.is_empty() && !what.contains(&format!("{key:?}")) => format!("{key}: {what}"),
         _ => what,
     }
 }
@@ -479,6 +498,23 @@ mod tests {
         assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
         assert!(error("queue = \"q\"\n[lanes]\nbulk_recipients = 0").contains("must be at least 1"));
         assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
+    }
+
+    #[test]
+    fn shaping_is_read_shown_and_checked() {
+        let text = "host_name = \"h.test\"\nqueue = \"q\"\n[shaping.sites.\"*.example.net\"]\n\
+                    message_rate = [\"100/min\", \"5000/h\"]\nconnections_max = 3\n";
+        let shown = toml::to_string(&parse(text, "ringpost.toml").unwrap()).unwrap();
+        let sites = parse(&shown, "shown").unwrap().shaping.sites;
+        assert_eq!(sites.values().next().unwrap().message_rate.len(), 2);
+        assert_eq!(
+            error(&text.replace("5000/h", "5000/hour")),
+            "ringpost.toml:4: message_rate: \"5000/hour\" is no rate; write 100/s, 100/min, 5000/h, 200000/d or \
+             30/10s, at least 1"
+        );
+        assert!(
+            error(&text.replace("= 3", "= 0")).contains("shaping.sites.\"*.example.net\".connections_max")
+        );
     }
 
     fn retry(keys: &str) -> Result<Retry, String> {

@@ -15,6 +15,7 @@ mod drive;
 mod files;
 pub mod hosts;
 pub mod observe;
+pub mod providers;
 pub mod recovery;
 mod rhythm;
 pub mod routes;
