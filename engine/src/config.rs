@@ -3,12 +3,17 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod sources;
 mod tls;
 
+pub use sources::{
+    DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
+};
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +53,12 @@ pub struct Config {
     pub tls: Tls,
     #[serde(default)]
     pub lanes: Lanes,
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
+    #[serde(default)]
+    pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
 }
@@ -345,7 +356,9 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let name = file.display().to_string();
     let text =
         std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
-    parse(&text, &name)
+    let mut config = parse(&text, &name)?;
+    sources::read_passwords(&mut config)?;
+    Ok(config)
 }
 
 /// `name` stands for the file in errors.
@@ -402,7 +415,8 @@ impl Config {
         ];
         let mut rules = rules.into_iter().chain(self.retry.rules());
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
-        self.tls.check()
+        self.tls.check()?;
+        sources::check(self)
     }
 }
 
