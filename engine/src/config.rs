@@ -5,14 +5,19 @@
 
 mod rate;
 mod shaping;
+mod sources;
 mod tls;
 
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
+pub use sources::{
+    DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
+};
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +59,12 @@ pub struct Config {
     pub shaping: Shaping,
     #[serde(default)]
     pub lanes: Lanes,
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
+    #[serde(default)]
+    pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
 }
@@ -356,7 +367,9 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let name = file.display().to_string();
     let text =
         std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
-    parse(&text, &name)
+    let mut config = parse(&text, &name)?;
+    sources::read_passwords(&mut config)?;
+    Ok(config)
 }
 
 /// `name` stands for the file in errors.
@@ -427,7 +440,8 @@ impl Config {
         let mut rules = rules.into_iter().chain(self.retry.rules());
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
         self.tls.check()?;
-        self.shaping.check()
+        self.shaping.check()?;
+        sources::check(self)
     }
 }
 

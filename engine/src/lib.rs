@@ -20,6 +20,7 @@ pub mod recovery;
 mod rhythm;
 pub mod routes;
 pub mod settings;
+pub mod sources;
 pub mod steer;
 pub mod supervise;
 mod timers;

@@ -1,6 +1,7 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
 use crate::config::{Config, Retry, RetrySchedule};
+use crate::sources::Sources;
 use crate::tls::TlsFilesError;
 use message::VerpKey;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
@@ -16,6 +17,7 @@ pub struct Settings {
     pub intake: Arc<smtp_in::Policy>,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
+    pub sources: Sources,
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
@@ -52,6 +54,7 @@ impl Settings {
                 transactions_max: config.delivery.messages_per_connection,
             }),
             retry: retry_policy(&config.retry),
+            sources: Sources::new(&config),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,

@@ -103,7 +103,8 @@ impl Control {
 
     fn reload(&mut self) {
         match (self.reread)() {
-            Ok(settings) => {
+            Ok(mut settings) => {
+                settings.sources = self.settings.sources.renew(&settings.config);
                 self.settings = Arc::new(settings);
                 for core in 0..self.crossing.cores() {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
