@@ -254,6 +254,8 @@ pub struct Delivery {
     pub share_len: u32,
     /// Name servers. Default: the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// Questions at the name servers at a time; the others wait.
+    pub questions_max: usize,
 }
 
 impl Default for Delivery {
@@ -274,6 +276,7 @@ impl Default for Delivery {
             zero_copy_min: 32 << 10,
             share_len: 512,
             name_servers: Vec::new(),
+            questions_max: 256,
         }
     }
 }
@@ -430,6 +433,7 @@ impl Config {
             (delivery.connections_total > 0, "delivery.connections_total must be at least 1"),
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
             (self.lanes.bulk_recipients > 0, "lanes.bulk_recipients must be at least 1"),
+            ((1..=10_000).contains(&delivery.questions_max), "delivery.questions_max must be 1 to 10000"),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
             (
                 self.intake.recipients_max >= 100,

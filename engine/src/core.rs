@@ -312,6 +312,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Compose(composed) => self.compose(*composed),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Reload(settings) => self.reload(settings),
                 Mail::Shutdown => self.begin_shutdown(),

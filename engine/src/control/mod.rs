@@ -1,11 +1,14 @@
 //! The control thread: everything that would make a core wait. Name servers, HTTP, operators' orders, signals, reload.
 //!
-//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`QUESTIONS_MAX`] look-ups at a
-//! time; further questions wait in the crossing's queue.
+//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`LOOK_UPS_MAX`] domains are looked up
+//! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
-mod dns;
+pub mod dns;
 mod http;
+mod https;
 mod socket;
+pub mod sts;
+mod tlsrpt;
 
 use crate::config::ConfigError;
 use crate::crossing::{Crossing, Mail, Question};
@@ -15,8 +18,9 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-/// Look-ups at a time.
-const QUESTIONS_MAX: usize = 256;
+/// Domains that are looked up at a time. More than questions on the wire, so that domains whose name servers are silent
+/// leave places to the others.
+const LOOK_UPS_MAX: usize = 2048;
 
 type Reread = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
@@ -41,7 +45,7 @@ pub(crate) fn run(control: Control) -> Option<usize> {
 
 impl Control {
     async fn run(mut self) -> Option<usize> {
-        self.answer_questions();
+        let reports = self.answer_questions();
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -66,48 +70,64 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(),
+                _ = signals.reload.recv() => self.reload(reports.as_deref()),
             }
         }
         self.shut_down().await;
+        if let Some(reports) = reports {
+            reports.save();
+        }
         None
     }
 
-    fn answer_questions(&self) {
+    /// Returns who reports about TLS, if there are name servers to find out to whom.
+    fn answer_questions(&self) -> Option<Rc<tlsrpt::Reports>> {
         let notify = Arc::new(Notify::new());
         let waker = Arc::clone(&notify);
         self.crossing.set_question_waker(Box::new(move || waker.notify_one()));
-        let resolver = match dns::Resolver::new(&self.settings) {
-            Ok(resolver) => Rc::new(resolver),
-            Err(error) => {
-                tracing::error!(%error, "no name servers: only static routes by address work");
-                Rc::new(dns::Resolver::none())
-            }
-        };
+        let resolver = Rc::new(self.resolver());
+        let reports = resolver.questions().map(|questions| {
+            Rc::new(tlsrpt::Reports::new(&self.settings.config, &self.crossing, Rc::clone(questions)))
+        });
+        if let Some(reports) = reports.clone() {
+            tokio::task::spawn_local(async move { reports.run().await });
+        }
         let crossing = Arc::clone(&self.crossing);
         tokio::task::spawn_local(async move {
-            let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+            let places = Arc::new(Semaphore::new(LOOK_UPS_MAX));
             loop {
                 while let Some(question) = crossing.next_question() {
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                     let (resolver, crossing) = (Rc::clone(&resolver), Arc::clone(&crossing));
                     tokio::task::spawn_local(async move {
-                        answer(&resolver, &crossing, question).await;
-                        drop(place);
+                        answer(&resolver, &crossing, question, place).await;
                     });
                 }
                 notify.notified().await;
             }
         });
+        reports
     }
 
-    fn reload(&mut self) {
+    /// Name servers and trust anchors are those of the start; a reload does not change them.
+    fn resolver(&self) -> dns::Resolver {
+        let crossing = Arc::clone(&self.crossing);
+        dns::Resolver::new(&self.settings, move |note| crossing.note_tls(note)).unwrap_or_else(|error| {
+            tracing::error!(%error, "no name servers: only static routes by address work");
+            dns::Resolver::none(&self.settings)
+        })
+    }
+
+    fn reload(&mut self, reports: Option<&tlsrpt::Reports>) {
         match (self.reread)() {
             Ok(mut settings) => {
                 settings.sources = self.settings.sources.renew(&settings.config);
                 self.settings = Arc::new(settings);
                 for core in 0..self.crossing.cores() {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
+                }
+                if let Some(reports) = reports {
+                    reports.configure(&self.settings.config);
                 }
                 tracing::info!("configuration reloaded");
             }
@@ -126,9 +146,10 @@ impl Control {
     }
 }
 
-async fn answer(resolver: &dns::Resolver, crossing: &Crossing, question: Question) {
+/// `place` is one of the look-ups at a time.
+async fn answer<P>(resolver: &dns::Resolver, crossing: &Crossing, question: Question, place: P) {
     let Question { core, domain, name, target } = question;
-    let resolution = resolver.resolve(&name, &target).await;
+    let resolution = resolver.resolve(&name, &target, place).await;
     // A full mailbox empties within a turn; the domain's mail waits until then.
     let mut mail = Mail::Answer { domain, name, resolution };
     while let Err(back) = crossing.send(core, mail) {

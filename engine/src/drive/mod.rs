@@ -3,6 +3,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod compact;
+mod compose;
 pub(crate) mod expiry;
 pub(crate) mod intake;
 pub(crate) mod journal;
