@@ -26,6 +26,7 @@ use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
+use crate::sources::Day;
 use crate::timers::Timers;
 use message::UnixMillis;
 use queue::bounce::{BounceConfig, Bounces};
@@ -126,6 +127,8 @@ pub struct Core<R, C> {
     /// Read once a turn.
     pub(crate) now: Instant,
     pub(crate) wall: UnixMillis,
+    /// Sources' warm-ups go by it.
+    pub(crate) today: Day,
     pub(crate) index: usize,
     pub(crate) settings: Arc<Settings>,
     pub(crate) crossing: Arc<Crossing>,
@@ -205,6 +208,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             clock,
             now,
             wall,
+            today: Day::of(wall),
             index,
             settings,
             crossing,
@@ -243,6 +247,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_compaction();
         self.run_aside();
         self.run_logs();
+        self.run_warm_up();
         self.run_schedule();
         self.run_expiry();
         self.run_steering();

@@ -38,7 +38,7 @@ pub enum ServeError {
     #[error(transparent)]
     Start(#[from] crate::core::StartError),
     #[error(transparent)]
-    Tls(#[from] crate::tls::TlsFilesError),
+    Config(#[from] crate::config::ConfigError),
     #[error("cannot serve HTTP on {address}: {source}")]
     Http { address: SocketAddr, source: io::Error },
     #[error("cannot take orders on {path}: {source}; `control` may name another place", path = .path.display())]
@@ -64,7 +64,7 @@ impl ServeError {
                 ];
                 kinds.contains(&source.kind())
             }
-            ServeError::Secret { .. } | ServeError::Control { .. } | ServeError::Tls(_) => true,
+            ServeError::Secret { .. } | ServeError::Control { .. } | ServeError::Config(_) => true,
             ServeError::Recover(error) | ServeError::Start(crate::core::StartError::Recover(error)) => {
                 error.is_the_operators()
             }
@@ -108,7 +108,7 @@ pub fn serve(
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, cpus };
     let ready = Box::new(move || ready(&announcement));
-    let reread = move || Ok(Settings::load(reread()?, &secret)?);
+    let reread = move || Settings::load(reread()?, &secret);
     let result = control::run(control::Control {
         settings,
         crossing,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Rates that one site may be held to.
-pub const RATES_MAX: usize = 8;
+pub const RATES_MAX: usize = 3;
 
 /// See the module.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -125,7 +125,7 @@ impl Limits {
                 self.recipients_per_transaction.is_none_or(|count| (1..=100).contains(&count)),
                 "recipients_per_transaction must be 1 to 100",
             ),
-            (self.message_rate.len() <= RATES_MAX, "message_rate: at most 8 rates"),
+            (self.message_rate.len() <= RATES_MAX, "message_rate: at most 3 rates"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what))
     }

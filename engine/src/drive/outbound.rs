@@ -6,10 +6,11 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
 use crate::drive::secure::Sealing;
+use crate::drive::ways::PICKED_MAX;
 use crate::hosts::{ConnectFailure, Trial};
 use bytes::Bytes;
 use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
-use queue::fanout::{Letter, Name};
+use queue::fanout::{Letter, Name, OpenRange};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
@@ -148,12 +149,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let deadline = self.now + self.settings.connect_timeout();
         let entry = self.outbound.connections.vacant_entry();
         let place = place_of(entry.key(), generation);
-        let connected =
-            self.ring.connect(token(Kind::Outbound, place), host.address, self.settings.config.delivery.bind);
+        let bind = self.settings.bind_to(self.sites.get(key).source, host.address.ip());
+        let connected = self.ring.connect(token(Kind::Outbound, place), host.address, bind);
         let socket = match connected {
             Ok(socket) => socket,
             Err(error) => {
-                self.sites.get(key).shared.give_back(self.index);
+                self.sites.get(key).pace.give_back(self.index);
                 let text = format!("connecting to {}: {error}", host.address);
                 self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
                 return false;
@@ -235,7 +236,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let tls = self.tls_clients.get(&tls, &self.settings);
         let connection = connection_of(&mut self.outbound, place);
         let link = Link { host: Arc::clone(&connection.host), tls, ..Link::default() };
-        connection.session = Some(Session::new(now, Arc::clone(&self.settings.outbound), habits, link));
+        let sessions = Arc::clone(&self.sites.get(key).sessions);
+        connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
         self.watch_connection(place);
     }
@@ -366,6 +368,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
+        let (verdict, scope) = self.judge(place, verdict, scope);
         let now = self.now;
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, host) = (connection.site, Arc::clone(&connection.host));
@@ -416,11 +419,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let habits = connection.session.as_ref().map(Session::habits);
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
-        if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
-            if let Some(habits) = habits {
-                host.learn(habits, self.now);
-            }
+        let hosts = &mut self.sites.get_mut(site).hosts;
+        if let (Some(habits), Some(host)) =
+            (habits, hosts.iter_mut().find(|host| host.host.address == peer))
+        {
+            host.learn(habits, self.now);
         }
+        let verdict = verdict.map(|(verdict, scope)| self.judge(place, verdict, scope));
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
         {
@@ -443,7 +448,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = self.sites.get_mut(connection.site);
         site.connections = site.connections.saturating_sub(1);
         site.idle.retain(|other| *other != place);
-        site.shared.give_back(self.index);
+        site.pace.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
             let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
@@ -590,13 +595,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Names for one transaction from the first open range of the lane whose turn it is; opens the next range when one
     /// is used up. No look-up by the message, no allocation in the steady state.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
-        let most = self
-            .settings
-            .config
-            .delivery
-            .recipients_per_transaction
-            .min(peer_max.map_or(usize::MAX, |max| max as usize))
-            .max(1);
+        let most =
+            self.sites.get(key).recipients_max.min(peer_max.map_or(usize::MAX, |max| max as usize)).max(1);
         if !self.may_begin(key) {
             return None;
         }
@@ -621,7 +621,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
-                self.use_token(key);
+                self.sites.get_mut(key).pace.use_token();
                 let open = u128::MAX >> (128 - names.len());
                 let delivery = Delivery {
                     letter,
@@ -636,6 +636,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 };
                 return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
             }
+        }
+    }
+
+    /// Where a pool has several sources, each has its part of a list: the rest goes to the one whose turn is next.
+    fn first_part(&mut self, key: SiteKey, mut open: OpenRange) -> OpenRange {
+        let range = open.range();
+        if range.count <= PICKED_MAX || !self.has_other_sources(range.message) {
+            return open;
+        }
+        match open.split(PICKED_MAX) {
+            Some(part) => {
+                let way = self.sites.get(key).way;
+                self.send_along(way, open.range());
+                part
+            }
+            None => open,
         }
     }
 
@@ -654,6 +670,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
         let Some(range) = waiting.ranges.pop_front() else { return };
         if let Some(open) = self.open_now(range) {
+            let open = self.first_part(key, open);
             return self.sites.get_mut(key).lanes.get_mut(lane).open.push_back(open);
         }
         // Before it is asked for: a load may fail at once.
@@ -710,6 +727,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 }
 
 impl Connection {
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     fn quit(&mut self, now: Instant) {
         self.idle_since = None;
         if let Some(session) = &mut self.session {

@@ -132,7 +132,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn site_name(&self, key: SiteKey) -> &str {
-        self.sites.get(key).shared.name()
+        self.sites.get(key).pace.site().name()
     }
 
     /// Sends the next slice of a sealed flight. False if all of it is with the kernel.

@@ -25,6 +25,9 @@ const BORROWED_MAX: usize = 8;
 /// Chunks that a core has out.
 const LENT_MAX: usize = 64;
 
+/// Busy sites that are looked at for something to lend, in one turn and lane.
+const LEND_LOOKS: usize = 64;
+
 /// Fewer recipients than this are not worth the letters that a crossing takes.
 const CHUNK_MIN: u32 = 32;
 
@@ -60,6 +63,8 @@ pub(crate) struct Shares {
     /// Letters that a full mailbox did not take.
     unsent: VecDeque<(usize, Mail)>,
     is_idle: bool,
+    /// Where to look next for something to lend.
+    lend_from: SiteKey,
 }
 
 impl Shares {
@@ -156,7 +161,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn lend_of(&mut self, lane: Lane, share_len: u32) {
-        for key in self.sites.keys() {
+        for key in self.sites.busy_from(self.shares.lend_from, LEND_LOOKS) {
+            self.shares.lend_from = SiteKey(key.0.wrapping_add(1));
             while self.shares.lent.len() < LENT_MAX
                 && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
             {
@@ -179,7 +185,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// what is urgent goes to one of them rather than wait for a connection of our own.
     pub(crate) fn hand_over_urgent(&mut self, key: SiteKey) {
         while self.shares.lent.len() < 2 * LENT_MAX
-            && let Some(holder) = self.sites.get(key).shared.holder(self.index)
+            && let Some(holder) = self.sites.get(key).pace.site().holder(self.index)
             && let Some(part) = self.urgent_part(key)
         {
             let chunk = self.chunk_of(part);

@@ -7,11 +7,12 @@ use crate::clock::Clock;
 use crate::core::{Core, Place, Stop};
 use crate::domains::{Host, SiteKey, WayKey};
 use crate::drive::lanes::Lanes;
+use crate::drive::pace::{Begin, Pace};
 use crate::drive::share::is_borrowed;
-use crate::drive::ways::Way;
 use crate::hosts::Trial;
+use crate::sources::SourceKey;
 use message::{Lane, Reply};
-use queue::site_table::{Health, Lease, Site, Tokens};
+use queue::site_table::{Health, Lease};
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -34,11 +35,11 @@ const HABITS_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// TLS sooner: mail goes in plain text meanwhile.
 const TLS_BROKEN_KEPT: Duration = Duration::from_secs(3600);
 
-/// Transactions that a core may begin before it asks the site table again, where a site has rates.
-const TOKENS_WANTED: u32 = 16;
-
-/// A wait of this length for the next message is one in which nothing else is to be tried.
+/// From this on a wait for the next message is one in which another source should send it.
 const LONG_WAIT: Duration = Duration::from_secs(60);
+
+/// A source that may send nothing until its limits change is looked at again after this long.
+const NEW_LIMITS_MAX: Duration = Duration::from_secs(3600);
 
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
@@ -84,7 +85,12 @@ impl HostState {
 #[derive(Debug)]
 pub(crate) struct LocalSite {
     pub(crate) way: WayKey,
-    pub(crate) shared: Arc<Site>,
+    pub(crate) source: SourceKey,
+    pub(crate) pace: Pace,
+    /// What sessions from this source are told.
+    pub(crate) sessions: Arc<smtp_out::Config>,
+    /// Recipients of one transaction.
+    pub(crate) recipients_max: usize,
     pub(crate) hosts: Vec<HostState>,
     pub(crate) lanes: Lanes,
     /// Connections that are ready and have nothing to do, the most recent last.
@@ -94,9 +100,9 @@ pub(crate) struct LocalSite {
     /// Successes not yet reported, and how long those took that were timed: reported a round at a time.
     works: u32,
     timed: (u32, Duration),
-    /// Transactions that may begin, and until when, where the site has rates.
-    tokens: Option<(u32, Instant)>,
     not_before: Option<Instant>,
+    /// The source lets nothing go there.
+    closed_until: Option<Instant>,
     /// When it is looked at again though nothing happened.
     wake_at: Option<Instant>,
     /// Why the last connection failed, until one works.
@@ -109,7 +115,19 @@ pub(crate) struct LocalSite {
 impl LocalSite {
     /// The operator wants nothing to go there.
     pub(crate) fn is_held(&self) -> bool {
-        self.shared.is_held()
+        self.pace.site().is_held()
+    }
+
+    /// For what it said, or for its silence, the host is left alone until then.
+    pub(crate) fn host_rests(&mut self, address: SocketAddr, until: Instant) {
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.host.address == address) {
+            host.rests_until = host.rests_until.max(Some(until));
+        }
+    }
+
+    /// Until when the source may not send here, if it may not.
+    pub(crate) fn closed_at(&self, now: Instant) -> Option<Instant> {
+        self.closed_until.filter(|until| *until > now)
     }
 
     /// Hosts that stay keep what is remembered of them.
@@ -136,6 +154,8 @@ pub(crate) struct Sites {
     wakes: BTreeSet<(Instant, SiteKey)>,
     /// Those that want a connection when there is room for one more.
     roomless: VecDeque<SiteKey>,
+    /// Those with work that do not wait for anything but a connection, as of their last turn.
+    busy: BTreeSet<SiteKey>,
 }
 
 impl Sites {
@@ -168,7 +188,34 @@ impl Sites {
         if let Some(at) = site.wake_at {
             self.wakes.remove(&(at, key));
         }
+        self.busy.remove(&key);
         site
+    }
+
+    fn note_busy(&mut self, key: SiteKey, is_busy: bool) {
+        if is_busy {
+            self.busy.insert(key);
+        } else {
+            self.busy.remove(&key);
+        }
+    }
+
+    /// Up to `most` busy sites from that one on, and round the table.
+    pub(crate) fn busy_from(&self, from: SiteKey, most: usize) -> Vec<SiteKey> {
+        let (before, after) = (self.busy.range(..from), self.busy.range(from..));
+        after.chain(before).take(most).copied().collect()
+    }
+
+    /// Takes everything that is ready there, names at hand or not.
+    pub(crate) fn take_all(&mut self, key: SiteKey) -> Vec<(Lane, Range)> {
+        let lanes = &mut self.get_mut(key).lanes;
+        let mut all = Vec::new();
+        for lane in Lane::ALL {
+            let work = lanes.get_mut(lane);
+            all.extend(work.open.drain(..).map(|open| (lane, open.range())));
+            all.extend(work.ranges.drain(..).map(|range| (lane, range)));
+        }
+        all
     }
 
     /// A connection has ended: the site that has waited longest may have its room.
@@ -247,8 +294,8 @@ impl Sites {
     pub(crate) fn lift_back_offs(&mut self) {
         for key in self.keys() {
             let site = self.get_mut(key);
-            site.shared.lift_back_off();
-            site.not_before = None;
+            site.pace.lift_back_off();
+            (site.not_before, site.closed_until) = (None, None);
             site.hosts.iter_mut().for_each(|host| host.rests_until = None);
             self.touch(key);
         }
@@ -256,7 +303,7 @@ impl Sites {
 
     /// True if something is ready that a connection could take now.
     pub(crate) fn have_work(&self) -> bool {
-        self.sites.iter().any(|(_, site)| site.lanes.has_work() && site.not_before.is_none())
+        !self.busy.is_empty() || !self.dirty.is_empty()
     }
 }
 
@@ -268,12 +315,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A site of the way, with nothing to do yet.
-    pub(crate) fn new_site(&mut self, way: WayKey) -> SiteKey {
-        let Way { site: name, hosts, .. } = self.ways.get(way);
-        let shared = self.crossing.sites.site(name, "", self.settings.site_limits, self.now);
+    pub(crate) fn new_site(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
+        let limits = self.limits_of(way, source);
+        let name = self.settings.source_name(source);
+        let table = &self.crossing.sites;
+        let way_of = self.ways.get(way);
+        let shared = table.site(&way_of.site, name, limits.site, self.now);
+        let provider =
+            limits.provider.map(|(provider, limits)| table.site(&provider, name, limits, self.now));
         let mut site = LocalSite {
             way,
-            shared,
+            source,
+            pace: Pace::new(shared, provider),
+            sessions: limits.sessions,
+            recipients_max: limits.recipients_max,
             hosts: Vec::new(),
             lanes: Lanes::default(),
             idle: Vec::new(),
@@ -281,25 +336,34 @@ impl<R: Ring, C: Clock> Core<R, C> {
             connecting: 0,
             works: 0,
             timed: (0, Duration::ZERO),
-            tokens: None,
             not_before: None,
+            closed_until: None,
             wake_at: None,
             trouble: None,
             is_dirty: false,
             wants_room: false,
         };
-        site.take_hosts(hosts, self.now);
-        SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"))
+        site.take_hosts(&way_of.hosts, self.now);
+        SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains and sources at most"))
     }
 
     /// New limits for sites that exist, and routes looked up anew.
     pub(crate) fn reload_sites(&mut self) {
+        self.limit_sites_anew();
+        self.reroute_all();
+    }
+
+    pub(crate) fn limit_sites_anew(&mut self) {
         for key in self.sites.keys() {
-            self.sites.get(key).shared.set_limits(self.settings.site_limits, self.now);
-            self.sites.get_mut(key).not_before = None;
+            let LocalSite { way, source, .. } = *self.sites.get(key);
+            let limits = self.limits_of(way, source);
+            let now = self.now;
+            let site = self.sites.get_mut(key);
+            site.pace.set_limits(limits.site, limits.provider.map(|(_, limits)| limits), now);
+            (site.sessions, site.recipients_max) = (limits.sessions, limits.recipients_max);
+            (site.not_before, site.closed_until) = (None, None);
             self.sites.touch(key);
         }
-        self.reroute_all();
     }
 
     /// Ranges whose time has come.
@@ -333,7 +397,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         if self.site_waits(key) {
-            return self.return_borrowed(key);
+            self.return_borrowed(key);
+            return self.rest_site(key);
         }
         while self.sites.get(key).lanes.has_work() {
             let Some(place) = self.sites.get_mut(key).idle.pop() else { break };
@@ -343,50 +408,42 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
         }
         self.connect_more(key);
-        self.give_back_tokens(key);
-        self.forget_if_unused(key);
+        self.rest_site(key);
     }
 
-    /// May one more transaction begin? If not, the site has its turn when one may. One look, and a lock once a batch.
+    /// May one more transaction begin? If not, the site has its turn when one may.
     pub(crate) fn may_begin(&mut self, key: SiteKey) -> bool {
         let now = self.now;
-        let site = self.sites.get_mut(key);
-        if !site.shared.is_rated() || site.tokens.is_some_and(|(count, until)| count > 0 && now < until) {
-            return true;
-        }
-        match site.shared.take(now, TOKENS_WANTED) {
-            Tokens::Unlimited => true,
-            Tokens::Granted { count, until } => {
-                site.tokens = Some((count, until));
-                true
-            }
-            Tokens::Wait { until } => {
-                site.tokens = None;
-                let until = until.unwrap_or(now + PAUSE);
+        match self.sites.get_mut(key).pace.may_begin(now) {
+            Begin::Now => true,
+            Begin::Later(until) => {
+                let until = until.unwrap_or(now + NEW_LIMITS_MAX);
                 match until.saturating_duration_since(now) < LONG_WAIT {
                     true => self.wake_site(key, until),
-                    false => self.site_must_wait(key, until),
+                    false => self.close_site(key, until),
                 }
                 false
             }
         }
     }
 
-    /// A transaction begins.
-    pub(crate) fn use_token(&mut self, key: SiteKey) {
-        if let Some((count, _)) = &mut self.sites.get_mut(key).tokens {
-            *count = count.saturating_sub(1);
-        }
+    /// Nothing goes from this source for long: what waits may go from another.
+    pub(crate) fn close_site(&mut self, key: SiteKey, until: Instant) {
+        self.sites.get_mut(key).closed_until = Some(until);
+        self.site_must_wait(key, until);
+        self.go_to_other_sources(key);
     }
 
-    /// What a site without work has left, another core may need.
-    fn give_back_tokens(&mut self, key: SiteKey) {
+    /// Every site that anything happened to ends its turn here.
+    fn rest_site(&mut self, key: SiteKey) {
         let site = self.sites.get_mut(key);
-        if !site.lanes.has_work()
-            && let Some((count, until)) = site.tokens.take()
-        {
-            site.shared.give_back_tokens(count, until);
+        let has_work = site.lanes.has_work();
+        if !has_work {
+            site.pace.give_back_tokens();
         }
+        let is_busy = has_work && site.not_before.is_none();
+        self.sites.note_busy(key, is_busy);
+        self.forget_if_unused(key);
     }
 
     /// No domain leads there any more, and nothing is left of what came that way.
@@ -423,7 +480,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 return;
             }
             let site = self.sites.get(key);
-            match site.shared.lease(self.index, self.crossing.cores(), self.now) {
+            match site.pace.lease(self.index, self.crossing.cores(), self.now) {
                 Lease::Granted => {
                     if !self.connect(key) {
                         return;
@@ -436,8 +493,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Lease::Full => return,
                 Lease::Later { until } => return self.wake_site(key, until.unwrap_or(self.now + PAUSE)),
                 Lease::Wait { until } => {
-                    let until = until.unwrap_or(self.now + PAUSE);
-                    return self.site_must_wait(key, until);
+                    let (now, until) = (self.now, until.unwrap_or(self.now + PAUSE));
+                    return match self.sites.get(key).pace.is_closed(now) {
+                        true => self.close_site(key, until),
+                        false => self.site_must_wait(key, until),
+                    };
                 }
             }
         }
@@ -468,7 +528,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.sites.wakes.insert((at, key));
     }
 
-    fn site_must_wait(&mut self, key: SiteKey, until: Instant) {
+    pub(crate) fn site_must_wait(&mut self, key: SiteKey, until: Instant) {
         self.sites.get_mut(key).not_before = Some(until);
         self.wake_site(key, until);
     }
@@ -517,7 +577,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let count = std::mem::take(&mut site.works);
         let (timed, took) = std::mem::take(&mut site.timed);
         let latency = (timed > 0).then(|| took / timed);
-        site.shared.report(now, Health::Works { count, latency });
+        site.pace.report(now, Health::Works { count, latency });
         if site.lanes.has_work() {
             self.sites.touch(key);
         }
@@ -525,11 +585,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// A host refused us or fell silent once it was connected.
     pub(crate) fn host_failed(&mut self, key: SiteKey, address: SocketAddr, reply: Reply) {
-        let now = self.now;
-        let site = self.sites.get_mut(key);
-        if let Some(host) = site.hosts.iter_mut().find(|host| host.host.address == address) {
-            host.rests_until = Some(now + HOST_REST);
-        }
+        self.sites.get_mut(key).host_rests(address, self.now + HOST_REST);
         self.go_to_next_host(key, reply);
     }
 
@@ -542,8 +598,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let site = self.sites.get_mut(key);
-        let until = site.shared.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
-        let (name, wait) = (site.shared.name(), until.saturating_duration_since(now).as_secs());
+        let until = site.pace.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
+        let (name, wait) = (site.pace.site().name(), until.saturating_duration_since(now).as_secs());
         let reason = site.trouble.as_ref().map(ToString::to_string).unwrap_or_default();
         tracing::warn!(
             site = name,
@@ -555,7 +611,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     pub(crate) fn site_throttles(&mut self, key: SiteKey) {
-        self.sites.get(key).shared.report(self.now, Health::Throttled);
+        self.sites.get(key).pace.report(self.now, Health::Throttled);
     }
 
     /// What another core lent us for a site that waits goes back to wait there.
