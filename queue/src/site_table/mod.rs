@@ -81,13 +81,13 @@ impl SiteTable {
         if let Some(site) = shard.sites.find(hash, is_it) {
             return Arc::clone(site);
         }
-        if self.len.load(Ordering::Relaxed) >= self.sites_max {
+        if self.len.load(Ordering::SeqCst) >= self.sites_max {
             let forgotten = shard.forget(now);
-            self.len.fetch_sub(forgotten, Ordering::Relaxed);
+            self.len.fetch_sub(forgotten, Ordering::SeqCst);
         }
         let site = Arc::new(Site::new(name, source, &limits, now));
         shard.sites.insert_unique(hash, Arc::clone(&site), |site| self.hash(site.name(), site.source()));
-        self.len.fetch_add(1, Ordering::Relaxed);
+        self.len.fetch_add(1, Ordering::SeqCst);
         site
     }
 
@@ -102,7 +102,7 @@ impl SiteTable {
     }
 
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.len.load(Ordering::SeqCst)
     }
 
     pub fn is_empty(&self) -> bool {
