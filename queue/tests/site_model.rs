@@ -1,8 +1,7 @@
 //! The site table under a scheduler that tries orders of its threads: never one too many, no slot and no token lost,
 //! nobody who was refused left asleep.
 //!
-//! The table's own source is compiled here with the scheduler's locks and atomics in place of the real ones. The
-//! unit tests that stand below that source run here once more, which does no harm.
+//! The table's own source is compiled here with the scheduler's locks and atomics in place of the real ones.
 
 #[expect(dead_code, unreachable_pub, unused_imports, reason = "a part of the source, used in part")]
 #[path = "../src/site_table/mod.rs"]

@@ -265,8 +265,10 @@ impl State {
         if self.failures < limits.failures_max {
             return None;
         }
-        // A back-off that was set is kept: failures of connections that were already open do not lengthen it.
-        if let Some(until) = self.trouble().dead_until {
+        // A back-off that runs is kept: failures of connections that were already open do not lengthen it.
+        if let Some(until) = self.trouble().dead_until
+            && now < until
+        {
             return Some(until);
         }
         let secs = u64::from(limits.backoff_secs) << self.backoffs.min(20);
