@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Allocated for sites that have a rate.
 #[derive(Debug)]
 pub(super) struct Paces {
-    connections: Option<Window>,
+    connections: Option<Box<Window>>,
     messages: [Option<Box<Window>>; MESSAGE_RATES_MAX],
 }
 
@@ -23,15 +23,17 @@ pub(super) fn part(count: u32, permille: u32) -> u32 {
 }
 
 impl Paces {
-    /// The windows for these limits. What `before` knows lives on where it covers the same time.
-    pub(super) fn new(limits: &SiteLimits, before: Option<&Paces>, now: Instant) -> Option<Box<Paces>> {
+    /// The windows for these limits. What `before` knows lives on where it covers the same time; no grant that it does
+    /// not know of ends later than `since`.
+    pub(super) fn new(limits: &SiteLimits, before: Option<&Paces>, since: Instant) -> Option<Box<Paces>> {
         let connections_before: Vec<&Window> =
-            before.iter().filter_map(|paces| paces.connections.as_ref()).collect();
+            before.iter().filter_map(|paces| paces.connections.as_deref()).collect();
         let messages_before: Vec<&Window> = before.iter().flat_map(|paces| paces.windows()).collect();
-        let connections = limits.connection_rate.and_then(|rate| window(rate, &connections_before, now));
+        let connections =
+            limits.connection_rate.and_then(|rate| window(rate, &connections_before, since)).map(Box::new);
         let messages = limits
             .message_rates
-            .map(|rate| rate.and_then(|rate| window(rate, &messages_before, now)).map(Box::new));
+            .map(|rate| rate.and_then(|rate| window(rate, &messages_before, since)).map(Box::new));
         let paces = Paces { connections, messages };
         (paces.connections.is_some() || paces.is_for_messages()).then(|| Box::new(paces))
     }
@@ -41,11 +43,11 @@ impl Paces {
     }
 
     fn windows(&self) -> impl Iterator<Item = &Window> {
-        self.messages.iter().flatten().map(|window| &**window)
+        self.messages.iter().flatten().map(Box::as_ref)
     }
 
     fn windows_mut(&mut self) -> impl Iterator<Item = &mut Window> {
-        self.messages.iter_mut().flatten().map(|window| &mut **window)
+        self.messages.iter_mut().flatten().map(Box::as_mut)
     }
 
     /// Up to `want` messages, or when there is one again.
@@ -95,7 +97,7 @@ impl Paces {
     }
 
     pub(super) fn is_spent(&self, now: Instant) -> bool {
-        self.connections.iter().chain(self.windows()).all(|window| window.is_spent(now))
+        self.connections.as_deref().into_iter().chain(self.windows()).all(|window| window.is_spent(now))
     }
 
     pub(super) fn connection_snapshot(&self, now: Instant, permille: u32) -> Option<RateSnapshot> {
@@ -120,12 +122,12 @@ fn look(window: &Window, now: Instant, permille: u32) -> RateSnapshot {
 
 /// A window for this rate, out of the one before that knows most of it: of the same length; else the next longer one;
 /// else the longest.
-fn window(rate: Rate, before: &[&Window], now: Instant) -> Option<Window> {
+fn window(rate: Rate, before: &[&Window], since: Instant) -> Option<Window> {
     if rate.window.is_zero() {
         return None;
     }
     let len = |window: &&&Window| window.rate().window;
     let covering = before.iter().filter(|window| len(window) >= rate.window).min_by_key(len);
     let source = covering.or_else(|| before.iter().max_by_key(len));
-    Some(source.map_or_else(|| Window::new(rate, now), |source| source.resized(rate)))
+    Some(source.map_or_else(|| Window::new(rate, since), |source| source.resized(rate)))
 }

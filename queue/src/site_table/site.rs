@@ -13,6 +13,7 @@ pub struct Site {
     /// The site's name and the source's behind it.
     names: Box<str>,
     name_len: u32,
+    /// Read without the lock. The strictest order costs these two nothing, and it is what the model test checks.
     is_rated: AtomicBool,
     /// Cores that were told `Full` and not yet woken, a bit each. Set under the lock.
     refused: AtomicU64,
@@ -42,15 +43,15 @@ impl Site {
         &self.names[self.name_len as usize..]
     }
 
-    /// May `core` of `cores` open one more connection? What is granted is opened in this turn (it counted in the
-    /// connection rate) and must be given back.
+    /// May `core` of `cores` open one more connection? What is granted must be given back. It counted in
+    /// the connection rate: it is opened within a 128th of that rate's window, and a second at most.
     ///
     /// One lock, no allocation but the first of a core beyond the eighth.
     pub fn lease(&self, core: usize, cores: usize, now: Instant) -> Lease {
         let mut state = self.state.lock();
         let lease = state.lease(core, cores, now);
         if lease == Lease::Full {
-            self.refused.fetch_or(1 << core, Ordering::Relaxed);
+            self.refused.fetch_or(1 << core, Ordering::SeqCst);
         }
         self.mark(&state);
         lease
@@ -64,9 +65,9 @@ impl Site {
     /// after a report that things work: each of them may get a connection now. No lock.
     pub fn refused(&self, but: usize) -> impl Iterator<Item = usize> + use<> {
         // Who was refused before a connection came back is seen here, by the order of the lock.
-        let refused = match self.refused.load(Ordering::Relaxed) {
+        let refused = match self.refused.load(Ordering::SeqCst) {
             0 => 0,
-            _ => self.refused.swap(0, Ordering::Relaxed) & !(1 << but),
+            _ => self.refused.swap(0, Ordering::SeqCst) & !(1 << but),
         };
         (0..CORES_MAX).filter(move |core| refused >> core & 1 == 1)
     }
@@ -84,12 +85,12 @@ impl Site {
     /// True if [`Site::take`] must be asked before a message goes: a rate applies, or the site is suspended or held.
     /// No lock.
     pub fn is_rated(&self) -> bool {
-        self.is_rated.load(Ordering::Relaxed)
+        self.is_rated.load(Ordering::SeqCst)
     }
 
     /// Asks for up to `want` messages (transactions), over all cores' rates.
     ///
-    /// One lock; at most four windows of at most `16 + 128` entries are looked at, and mostly the first few of each.
+    /// One lock; at most four windows of 144 entries are looked at, and mostly the first few of each.
     pub fn take(&self, now: Instant, want: u32) -> Tokens {
         let mut state = self.state.lock();
         let tokens = state.take(now, want);
@@ -102,7 +103,7 @@ impl Site {
         self.state.lock().give_back_tokens(until, count);
     }
 
-    /// `count` messages went by `at`, before a restart: they count in the rate with this index of
+    /// `count` messages went before `at`, in an earlier run: they count in the rate with this index of
     /// [`SiteLimits::message_rates`], if there is one.
     pub fn restore_used(&self, index: usize, count: u32, at: Instant) {
         self.state.lock().restore_used(index, count, at);
@@ -143,8 +144,8 @@ impl Site {
     /// Under the lock, so that the last change is what is seen.
     fn mark(&self, state: &State) {
         let is_rated = state.is_rated();
-        if self.is_rated.load(Ordering::Relaxed) != is_rated {
-            self.is_rated.store(is_rated, Ordering::Relaxed);
+        if self.is_rated.load(Ordering::SeqCst) != is_rated {
+            self.is_rated.store(is_rated, Ordering::SeqCst);
         }
     }
 }

@@ -3,13 +3,14 @@
 use super::limits::{Plain, SiteLimits};
 use super::pace::{Paces, WHOLE, part};
 use super::snapshot::{Hold, Latency, SiteSnapshot, Slower, Why};
+use super::window::VALID_MAX;
 use smallvec::SmallVec;
 use std::time::{Duration, Instant};
 
 /// The answer to a wish for connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lease {
-    /// Open it in this turn: it counted in the connection rate.
+    /// Open it now: it counted in the connection rate.
     Granted,
     /// All are out; ask again when one came back.
     Full,
@@ -64,6 +65,8 @@ pub(super) struct State {
     /// Microseconds; 0 before the first delivery that was timed.
     best_us: u32,
     smoothed_us: u32,
+    /// The best crept up then.
+    crept_at: Instant,
     trouble: Option<Box<Trouble>>,
     paces: Option<Box<Paces>>,
 }
@@ -78,9 +81,10 @@ struct Trouble {
     failures_until: Option<Instant>,
 }
 
-/// The best latency grows by this part of itself a round: a path that became four times as long is accepted after
-/// some 350 rounds.
-const CREEP: u32 = 256;
+/// The best latency grows by this part of itself a minute: a path that became four times as long for good is accepted
+/// after an hour and a half.
+const CREEP: u32 = 64;
+const CREEP_EVERY: Duration = Duration::from_secs(60);
 
 impl State {
     pub(super) fn new(limits: &SiteLimits, now: Instant) -> State {
@@ -94,6 +98,7 @@ impl State {
             backoffs: 0,
             best_us: 0,
             smoothed_us: 0,
+            crept_at: now,
             trouble: None,
             paces: Paces::new(limits, None, now),
         }
@@ -101,7 +106,8 @@ impl State {
 
     pub(super) fn set_limits(&mut self, limits: &SiteLimits, now: Instant) {
         self.limits = Plain::of(limits);
-        self.paces = Paces::new(limits, self.paces.as_deref(), now);
+        // Grants of rates that were taken away earlier may be given back yet.
+        self.paces = Paces::new(limits, self.paces.as_deref(), now + VALID_MAX);
     }
 
     // ---- connections ----
@@ -192,7 +198,7 @@ impl State {
 
     pub(super) fn report(&mut self, now: Instant, health: Health) -> Option<Instant> {
         match health {
-            Health::Works { count, latency } => self.works(count, latency),
+            Health::Works { count, latency } => self.works(now, count, latency),
             Health::HostFailed => return self.fails(now),
             Health::Throttled => self.halve(),
             Health::Suspended { until } => return Some(self.suspend(until)),
@@ -205,10 +211,10 @@ impl State {
         self.trouble.get_or_insert_default()
     }
 
-    fn works(&mut self, count: u32, latency: Option<Duration>) {
+    fn works(&mut self, now: Instant, count: u32, latency: Option<Duration>) {
         (self.failures, self.backoffs) = (0, 0);
         if let Some(latency) = latency {
-            self.time(latency);
+            self.time(now, latency);
         }
         let is_slow = self.is_slow();
         self.round = self.round.saturating_add(count);
@@ -224,15 +230,17 @@ impl State {
 
     /// As many successes came back as there are connections.
     fn end_round(&mut self, is_slow: bool) {
-        self.best_us =
-            self.best_us.saturating_add(self.best_us / CREEP).min(self.smoothed_us.max(self.best_us));
         self.slots = if is_slow { (self.slots - 1).max(1) } else { self.slots.saturating_add(1) };
     }
 
-    fn time(&mut self, latency: Duration) {
+    fn time(&mut self, now: Instant, latency: Duration) {
         let sample = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX).max(1);
         if self.best_us == 0 {
             (self.best_us, self.smoothed_us) = (sample, sample);
+        }
+        if self.crept_at + CREEP_EVERY <= now {
+            self.crept_at = now;
+            self.best_us = self.best_us.saturating_add(self.best_us.div_ceil(CREEP));
         }
         self.best_us = self.best_us.min(sample);
         // A mean that forgets: an eighth of it is new.
@@ -257,8 +265,10 @@ impl State {
         if self.failures < limits.failures_max {
             return None;
         }
-        // A back-off that was set is kept: failures of connections that were already open do not lengthen it.
-        if let Some(until) = self.trouble().dead_until {
+        // A back-off that runs is kept: failures of connections that were already open do not lengthen it.
+        if let Some(until) = self.trouble().dead_until
+            && now < until
+        {
             return Some(until);
         }
         let secs = u64::from(limits.backoff_secs) << self.backoffs.min(20);

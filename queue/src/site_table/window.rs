@@ -44,14 +44,14 @@ pub(super) struct Window {
     opened: Instant,
     /// The last `until` that was forgotten: who asks for a moment when that would count cannot be answered.
     forgotten: Option<Instant>,
-    /// Grants that ended at this moment or before are not to be found here.
+    /// Grants that ended at this moment or before may be older than the window.
     since: Instant,
 }
 
 impl Window {
-    pub(super) fn new(rate: Rate, now: Instant) -> Window {
-        let since = now + VALID_MAX;
-        Window { rate, entries: VecDeque::new(), total: 0, opened: now, forgotten: None, since }
+    /// Every grant that ends later than `since` will be counted here.
+    pub(super) fn new(rate: Rate, since: Instant) -> Window {
+        Window { rate, entries: VecDeque::new(), total: 0, opened: since, forgotten: None, since }
     }
 
     pub(super) fn rate(&self) -> Rate {
@@ -138,7 +138,7 @@ impl Window {
         }
     }
 
-    /// `count` were used by `at`, before this window was there to see it.
+    /// `count` were used before `at`, before this window was there to see it.
     pub(super) fn restore(&mut self, at: Instant, count: u32) {
         let place = self.entries.partition_point(|entry| entry.until < at);
         if place == self.entries.len() {
