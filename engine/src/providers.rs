@@ -126,7 +126,8 @@ impl Providers {
 
     /// What to do about a refusal beyond [`smtp_out::classify`]: the provider's first rule that holds, else the first
     /// of the default section. None for a 2xx, and where no rule speaks. Without a stage, rules that ask for one do
-    /// not hold. Some microseconds and an allocation or two: ask about refusals only.
+    /// not hold. A microsecond or a few and an allocation or two, some twenty for the worst texts tried: ask about
+    /// refusals only.
     pub fn judge(&self, key: ProviderKey, stage: Option<Stage>, reply: &Reply) -> Option<Judgement<'_>> {
         if reply.is_positive() {
             return None;

@@ -33,33 +33,6 @@ fn rule(keys: &str) -> String {
 const SLOW: &str =
     "name = \"slow\"\npattern = 'go slow'\naction = \"suspend\"\nfor = \"2h\"\ntest = [\"421 Go slow\"]\n";
 
-/// `cargo test --release -p engine --lib -- --ignored --nocapture what_a_judgement_costs`
-#[test]
-#[ignore = "prints times, which depend on the machine"]
-fn what_a_judgement_costs() {
-    let started = std::time::Instant::now();
-    let providers = Providers::shipped();
-    println!("built in {:?}", started.elapsed());
-    for (host, line) in [
-        ("mx.example.net", "550 5.1.1 <ann@example.net>: Recipient address rejected: User unknown"),
-        (
-            "mx.example.net",
-            "554 5.7.1 Service unavailable; Client host [192.0.2.25] blocked using zen.spamhaus.org",
-        ),
-        ("mx.example.net", "451 4.3.0 Temporary lookup failure"),
-        (
-            "aspmx.l.google.com",
-            "421 4.7.28 Gmail has detected an unusual rate of mail originating from your IP",
-        ),
-        ("mta5.am0.yahoodns.net", "451 4.3.0 Temporary lookup failure"),
-    ] {
-        let (key, reply) = (key(&providers, host), reply(line));
-        let started = std::time::Instant::now();
-        let met = (0..100_000).filter(|_| providers.judge(key, None, &reply).is_some()).count();
-        println!("{:>6.0} ns {met} {host} {line}", started.elapsed().as_nanos() as f64 / 100_000.0);
-    }
-}
-
 #[test]
 fn every_reply_in_the_program_meets_its_rule() {
     merge::check_shipped().unwrap();
