@@ -9,6 +9,7 @@
 //! Bounds: [`PROVIDERS_MAX`] providers, [`RULES_MAX`] rules in each.
 
 mod file;
+mod merge;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -96,12 +97,12 @@ impl Providers {
     /// those with their name; with `replace = true` nothing of the other is left.
     pub fn load(operator: Option<(&str, &str)>) -> Result<Providers, ConfigError> {
         let shipped = || Source { file: SHIPPED_NAME, text: SHIPPED }.read();
-        let Some((file, text)) = operator else { return file::build(&shipped()?, SHIPPED_NAME) };
+        let Some((file, text)) = operator else { return merge::build(&shipped()?, SHIPPED_NAME) };
         let source = Source { file, text };
         let own = source.read()?;
         let both = own.over(shipped()?).map_err(|(span, what)| source.wrong(span, what))?;
-        let providers = file::build(&both, file)?;
-        file::check_tests(&source, &own, &providers)?;
+        let providers = merge::build(&both, file)?;
+        merge::check_tests(&source, &own, &providers)?;
         Ok(providers)
     }
 
@@ -125,7 +126,8 @@ impl Providers {
 
     /// What to do about a refusal beyond [`smtp_out::classify`]: the provider's first rule that holds, else the first
     /// of the default section. None for a 2xx, and where no rule speaks. Without a stage, rules that ask for one do
-    /// not hold. Some microseconds and an allocation or two: ask about refusals only.
+    /// not hold. A microsecond or a few and an allocation or two, some twenty for the worst texts tried: ask about
+    /// refusals only.
     pub fn judge(&self, key: ProviderKey, stage: Option<Stage>, reply: &Reply) -> Option<Judgement<'_>> {
         if reply.is_positive() {
             return None;

@@ -269,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn an_operators_file_of_rules_is_named_in_its_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        let shaping = Shaping { providers: Some(path.clone()), ..Shaping::default() };
+        let error = || shaping.load_providers().unwrap_err().to_string();
+        assert!(error().starts_with(&path.display().to_string()), "{}", error());
+        std::fs::write(&path, "[[provider]]\nname = \"a\"\nmx = [\"*.a.test\"]\nrules = []\n").unwrap();
+        assert!(
+            error().ends_with("own.toml:4: unknown key \"rules\"; did you mean \"rule\"?"),
+            "{}",
+            error()
+        );
+        std::fs::write(&path, "[[provider]]\nname = \"a\"\nmx = [\"*.a.test\"]\n").unwrap();
+        let providers = shaping.load_providers().unwrap();
+        assert_eq!(providers.name(providers.of_hosts(std::iter::once("mx.a.test"))), Some("a"));
+    }
+
+    #[test]
     fn limits_that_are_shown_can_be_read() {
         let text = "[sites.\"*.example.net\"]\nconnections_max = 4\nconnection_rate = \"10/s\"\n\
                     message_rate = [\"100/min\", \"5000/h\"]\nmessages_per_connection = 20\n\

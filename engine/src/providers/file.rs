@@ -1,12 +1,11 @@
-//! The file of provider rules: read, merged with the one in the program, checked against its own test lines.
+//! The file of provider rules as it is written, and everything in it checked but its test lines.
 //!
 //! An error names file, line and key and says what to do. The operator's word is trusted in what it says, not in how
 //! it says it.
 
-use super::rules::{Chain, EnhancedRange, Rule, builder};
-use super::{Action, PROVIDERS_MAX, Provider, ProviderKey, Providers, RULES_MAX};
+use super::rules::{EnhancedRange, Rule, builder};
+use super::{Action, PROVIDERS_MAX, RULES_MAX};
 use crate::config::{ConfigError, HostPattern, Limits, Span, read_toml, wrong_at};
-use message::{EnhancedCode, Reply};
 use serde::Deserialize;
 use smtp_out::Stage;
 use std::ops::Range;
@@ -31,7 +30,7 @@ impl Source<'_> {
 }
 
 /// Where in the file, and what is wrong there.
-type Wrong = (Range<usize>, String);
+pub(super) type Wrong = (Range<usize>, String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,25 +108,25 @@ enum ActionText {
 
 /// A file whose single values are right.
 pub(super) struct File {
-    default: Section,
-    providers: Vec<Section>,
+    pub(super) default: Section,
+    pub(super) providers: Vec<Section>,
 }
 
 /// A provider or, without name and hosts, what holds for all.
-struct Section {
-    name: String,
-    name_span: Range<usize>,
-    mx: Vec<HostPattern>,
+pub(super) struct Section {
+    pub(super) name: String,
+    pub(super) name_span: Range<usize>,
+    pub(super) mx: Vec<HostPattern>,
     /// The operator's patterns are asked first.
-    mx_is_own: bool,
-    replace: bool,
-    limits: Limits,
-    rules: Vec<Tested>,
+    pub(super) mx_is_own: bool,
+    pub(super) replace: bool,
+    pub(super) limits: Limits,
+    pub(super) rules: Vec<Tested>,
 }
 
-struct Tested {
-    rule: Rule,
-    tests: Vec<Spanned<String>>,
+pub(super) struct Tested {
+    pub(super) rule: Rule,
+    pub(super) tests: Vec<Spanned<String>>,
 }
 
 impl FileText {
@@ -287,132 +286,4 @@ fn checked_enhanced(text: &Spanned<String>) -> Result<EnhancedRange, Wrong> {
         let what = format!("enhanced: {:?} is none; write 5.7.1, 4.7.* or 5.7.606-649", text.as_ref());
         (text.span(), what)
     })
-}
-
-impl File {
-    /// This file, the operator's, on top of the one in the program.
-    pub(super) fn over(&self, shipped: File) -> Result<File, Wrong> {
-        let mut rest = shipped.providers;
-        let mut providers = Vec::new();
-        for section in &self.providers {
-            let at = rest.iter().position(|other| other.name == section.name);
-            let merged = section.over(at.map(|at| rest.remove(at)));
-            if merged.mx.is_empty() {
-                let what = format!("name: {:?} is none in the program, so write its mx", section.name);
-                return Err((section.name_span.clone(), what));
-            }
-            providers.push(merged);
-        }
-        providers.extend(rest);
-        Ok(File { default: self.default.over(Some(shipped.default)), providers })
-    }
-}
-
-impl Section {
-    fn over(&self, base: Option<Section>) -> Section {
-        let base = base.filter(|_| !self.replace);
-        let mut rules: Vec<Tested> = self.rules.iter().map(Tested::without_tests).collect();
-        let mut merged = Section {
-            name: self.name.clone(),
-            name_span: self.name_span.clone(),
-            mx: self.mx.clone(),
-            mx_is_own: !self.mx.is_empty(),
-            replace: self.replace,
-            limits: self.limits.clone(),
-            rules: Vec::new(),
-        };
-        if let Some(base) = base {
-            let is_own = |name: &str| self.rules.iter().any(|own| own.rule.name == name);
-            rules.extend(base.rules.into_iter().filter(|other| !is_own(&other.rule.name)));
-            merged.limits = self.limits.over(&base.limits);
-            if self.mx.is_empty() {
-                merged.mx = base.mx;
-            }
-        }
-        Section { rules, ..merged }
-    }
-
-    fn chain(&self, source: &str) -> Result<Chain, ConfigError> {
-        let rules = self.rules.iter().map(|tested| tested.rule.clone()).collect();
-        Chain::new(rules).map_err(|error| ConfigError::Value {
-            file: source.to_owned(),
-            what: format!("the patterns of {:?} are too much together: {error}; simplify them", self.name),
-        })
-    }
-}
-
-impl Tested {
-    fn without_tests(&self) -> Tested {
-        Tested { rule: self.rule.clone(), tests: Vec::new() }
-    }
-}
-
-/// Test lines are not looked at. `source` stands for the file in errors.
-pub(super) fn build(file: &File, source: &str) -> Result<Providers, ConfigError> {
-    let mut providers = Vec::with_capacity(file.providers.len());
-    let mut hosts = Vec::new();
-    for (index, section) in file.providers.iter().enumerate() {
-        let key = ProviderKey(u16::try_from(index).ok());
-        hosts.extend(section.mx.iter().map(|pattern| (section.mx_is_own, pattern.clone(), key)));
-        let (name, limits) = (section.name.clone(), section.limits.clone());
-        providers.push(Provider { name, limits, chain: section.chain(source)? });
-    }
-    hosts.sort_by_key(|(is_own, pattern, _)| std::cmp::Reverse((*is_own, pattern.as_str().len())));
-    let hosts = hosts.into_iter().map(|(_, pattern, key)| (pattern, key)).collect();
-    Ok(Providers { default: file.default.chain(source)?, providers, hosts, no_limits: Limits::default() })
-}
-
-/// Each reply in `file` meets its rule first, among all that are in force.
-pub(super) fn check_tests(
-    source: &Source<'_>,
-    file: &File,
-    providers: &Providers,
-) -> Result<(), ConfigError> {
-    let named = |name: &str| providers.providers.iter().find(|provider| provider.name == name);
-    let chains = file.providers.iter().map(|section| (section, named(&section.name).map(|it| &it.chain)));
-    for (section, chain) in chains.chain([(&file.default, Some(&providers.default))]) {
-        let chain = chain.expect("every section of the file was built");
-        for tested in &section.rules {
-            check_rule(chain, tested).map_err(|(span, what)| source.wrong(span, what))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_rule(chain: &Chain, Tested { rule, tests }: &Tested) -> Result<(), Wrong> {
-    for test in tests {
-        let wrong = |what: String| Err((test.span(), format!("test of rule {:?}: {what}", rule.name)));
-        let Some(reply) = parse_reply(test.as_ref()) else {
-            return wrong("write a refusal as a server says it, as in \"421 4.7.0 Slow down\"".to_owned());
-        };
-        match chain.first(rule.stages.first().copied(), &reply) {
-            Some(first) if first.name == rule.name => {}
-            Some(first) => {
-                return wrong(format!(
-                    "rule {:?} takes it first; move that one down or narrow it",
-                    first.name
-                ));
-            }
-            None => return wrong("the rule does not match it; change its pattern or its codes".to_owned()),
-        }
-    }
-    Ok(())
-}
-
-/// `421 4.7.0 Slow down` as smtp-out would have read it.
-pub(super) fn parse_reply(line: &str) -> Option<Reply> {
-    let (code, text) = line.split_at_checked(3)?;
-    let code = code.parse().ok().filter(|code| (400..600).contains(code))?;
-    let text = text.strip_prefix(' ')?.as_bytes();
-    let (enhanced, text) =
-        EnhancedCode::parse_prefix(text).map_or((None, text), |(code, text)| (Some(code), text));
-    Some(Reply::new(code, enhanced, text))
-}
-
-/// The file in the program keeps what it promises.
-#[cfg(test)]
-pub(super) fn check_shipped() -> Result<(), ConfigError> {
-    let source = Source { file: super::SHIPPED_NAME, text: super::SHIPPED };
-    let file = source.read()?;
-    check_tests(&source, &file, &build(&file, source.file)?)
 }
