@@ -79,10 +79,15 @@ impl Dialog {
                 continue;
             }
             at += dialog.play(&lines[at..]);
+            if lines[at - 1].starts_with('#') {
+                continue;
+            }
             dialog.drain();
             let next = lines[at..].iter().find(|line| **line != "!");
             if !next.is_some_and(|line| line.starts_with("> offer")) {
                 dialog.fly();
+                // The end of a session whose last record had to go out.
+                dialog.drain();
             }
         }
         dialog.log
