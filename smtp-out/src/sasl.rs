@@ -113,9 +113,11 @@ impl Exchange {
 
     /// The line to say next as a log may have it.
     pub(crate) fn shown(&self) -> String {
-        match self.steps {
-            0 => format!("AUTH {} <hidden>", self.mechanism.name()),
-            _ => "<hidden>".to_owned(),
+        let has_response = self.line.iter().filter(|octet| **octet == b' ').count() > 1;
+        match (self.steps, has_response) {
+            (0, true) => format!("AUTH {} <hidden>", self.mechanism.name()),
+            (0, false) => format!("AUTH {}", self.mechanism.name()),
+            (_, _) => "<hidden>".to_owned(),
         }
     }
 }

@@ -33,6 +33,7 @@ impl Session {
         }
         // Handshake, key updates and goodbye go by themselves only where nothing is sealed that would take them along.
         if flight.pieces.is_empty()
+            && self.phase != Phase::Closed
             && let Some(channel) = &mut self.channel
         {
             flight.fill_raw(|out| channel.write_output(out));

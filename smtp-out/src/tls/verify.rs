@@ -278,7 +278,12 @@ fn failure(error: &webpki::Error) -> TlsFailure {
         webpki::Error::CertNotValidYet { .. } => {
             (FailureKind::CertificateExpired, "The host's certificate is not valid yet".to_owned())
         }
-        webpki::Error::UnknownIssuer => (
+        // Names lead to an authority and its key, or its rules, do not.
+        webpki::Error::InvalidSignatureForPublicKey
+        | webpki::Error::PathLenConstraintViolated
+        | webpki::Error::NameConstraintViolation
+        | webpki::Error::EndEntityUsedAsCa
+        | webpki::Error::UnknownIssuer => (
             FailureKind::CertificateNotTrusted,
             "The host's certificate does not lead to an authority that is trusted".to_owned(),
         ),
