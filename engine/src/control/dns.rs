@@ -213,7 +213,8 @@ impl Resolver {
         let port = self.settings.config.delivery.port;
         let dane = match signed_for {
             Some(domain) => {
-                self.dane_of(questions, name, &looked.answer, port, domain).await.map_err(Lack::Trouble)?
+                let dane = self.dane_of(questions, name, &looked.answer, port, domain).await;
+                dane.inspect_err(|what| self.note_untold(domain, name, what)).map_err(Lack::Trouble)?
             }
             None => None,
         };
@@ -272,6 +273,18 @@ impl Resolver {
         }
         let ttl_secs = secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS);
         Resolution::Site { site, hosts: left, basis: demands.basis, ttl_secs }
+    }
+
+    /// A host whose TLSA records cannot be had.
+    fn note_untold(&self, domain: &str, host: &str, what: &str) {
+        (self.notes)(TlsNote {
+            domain: domain.into(),
+            basis: Arc::new(Basis { kind: BasisKind::Dane, ..Basis::default() }),
+            host: host.into(),
+            receiving: None,
+            sending: None,
+            result: Err((Failure::Dnssec, what.into())),
+        });
     }
 
     fn note_unnamed(&self, domain: &str, host: &FoundHost, sts: Option<StsDemand<'_>>) {
