@@ -4,6 +4,7 @@ mod asking;
 
 use asking::{Asking, hosts, places, policy, refusal, run};
 use engine::domains::{BasisKind, Resolution};
+use engine::tlsrpt::Failure;
 use smtp_out::TlsPolicy;
 use tests::process::{Chain, Knot, Zone, setup};
 
@@ -148,6 +149,8 @@ fn nothing_unsigned_on_the_way_makes_a_demand() {
 fn trouble_with_the_records_is_not_their_absence() {
     with(async |asking| {
         assert_eq!(refusal(&asking.mx("broken.secure").await), "deferred 451 4.4.3");
+        let failure = asking.notes.borrow()[0].result.clone().expect_err("it failed").0;
+        assert_eq!(failure, Failure::Dnssec);
         let both = asking.mx("both.secure").await;
         assert_eq!(hosts(&both).iter().map(|host| &*host.name).collect::<Vec<_>>(), ["mx.secure"]);
         assert_eq!(names(policy(&both)), ["mx.secure"]);

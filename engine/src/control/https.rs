@@ -14,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,19 +59,27 @@ impl Answer {
 
 /// See the module.
 pub(crate) struct Https {
-    tls: TlsConnector,
+    authorities: Option<PathBuf>,
+    /// Made for the first request: most that could send one never do.
+    tls: OnceCell<TlsConnector>,
 }
 
 impl Https {
     /// `authorities`: a PEM file. Without it, the system's.
     pub(crate) fn new(authorities: Option<&Path>) -> Https {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for both versions")
-            .with_root_certificates(roots(authorities))
-            .with_no_client_auth();
-        Https { tls: TlsConnector::from(Arc::new(config)) }
+        Https { authorities: authorities.map(Path::to_owned), tls: OnceCell::new() }
+    }
+
+    fn tls(&self) -> &TlsConnector {
+        self.tls.get_or_init(|| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("the provider has suites for both versions")
+                .with_root_certificates(roots(self.authorities.as_deref()))
+                .with_no_client_auth();
+            TlsConnector::from(Arc::new(config))
+        })
     }
 
     /// `len_max`: octets of the answer's body.
@@ -144,7 +153,8 @@ impl Https {
         let late = |_| HttpsError::Connect(format!("{address}: time-out"));
         let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await.map_err(late)?;
         let stream = stream.map_err(|error| HttpsError::Connect(format!("{address}: {error}")))?;
-        let stream = tokio::time::timeout(CONNECT_MAX, self.tls.connect(name, stream)).await.map_err(late)?;
+        let stream =
+            tokio::time::timeout(CONNECT_MAX, self.tls().connect(name, stream)).await.map_err(late)?;
         stream.map_err(|error| HttpsError::Tls(error.to_string()))
     }
 }

@@ -45,7 +45,9 @@ pub(crate) fn run(control: Control) -> Option<usize> {
 
 impl Control {
     async fn run(mut self) -> Option<usize> {
-        let reports = self.answer_questions();
+        let resolver = Rc::new(self.resolver());
+        self.answer_questions(&resolver);
+        let reports = self.report(&resolver);
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -70,7 +72,7 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(reports.as_deref()),
+                _ = signals.reload.recv() => self.reload(&resolver, reports.as_deref()),
             }
         }
         self.shut_down().await;
@@ -80,18 +82,11 @@ impl Control {
         None
     }
 
-    /// Returns who reports about TLS, if there are name servers to find out to whom.
-    fn answer_questions(&self) -> Option<Rc<tlsrpt::Reports>> {
+    fn answer_questions(&self, resolver: &Rc<dns::Resolver>) {
         let notify = Arc::new(Notify::new());
         let waker = Arc::clone(&notify);
         self.crossing.set_question_waker(Box::new(move || waker.notify_one()));
-        let resolver = Rc::new(self.resolver());
-        let reports = resolver.questions().map(|questions| {
-            Rc::new(tlsrpt::Reports::new(&self.settings.config, &self.crossing, Rc::clone(questions)))
-        });
-        if let Some(reports) = reports.clone() {
-            tokio::task::spawn_local(async move { reports.run().await });
-        }
+        let resolver = Rc::clone(resolver);
         let crossing = Arc::clone(&self.crossing);
         tokio::task::spawn_local(async move {
             let places = Arc::new(Semaphore::new(LOOK_UPS_MAX));
@@ -106,7 +101,15 @@ impl Control {
                 notify.notified().await;
             }
         });
-        reports
+    }
+
+    /// Starts to report about TLS, if there are name servers to find out to whom.
+    fn report(&self, resolver: &dns::Resolver) -> Option<Rc<tlsrpt::Reports>> {
+        let questions = Rc::clone(resolver.questions()?);
+        let reports = Rc::new(tlsrpt::Reports::new(&self.settings.config, &self.crossing, questions));
+        let running = Rc::clone(&reports);
+        tokio::task::spawn_local(async move { running.run().await });
+        Some(reports)
     }
 
     /// Name servers and trust anchors are those of the start; a reload does not change them.
@@ -118,7 +121,7 @@ impl Control {
         })
     }
 
-    fn reload(&mut self, reports: Option<&tlsrpt::Reports>) {
+    fn reload(&mut self, resolver: &dns::Resolver, reports: Option<&tlsrpt::Reports>) {
         match (self.reread)() {
             Ok(mut settings) => {
                 settings.sources = self.settings.sources.renew(&settings.config);
@@ -126,6 +129,7 @@ impl Control {
                 for core in 0..self.crossing.cores() {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
                 }
+                resolver.configure(&self.settings);
                 if let Some(reports) = reports {
                     reports.configure(&self.settings.config);
                 }

@@ -193,7 +193,7 @@ impl Policies {
 
     async fn fetch_and_keep(&self, domain: &str, id: &str) -> Result<Rc<Kept>, FetchError> {
         let fetched = tokio::time::timeout(FETCH_MAX, self.fetch(domain)).await;
-        match fetched.unwrap_or_else(|_| Err(FetchError::Late)) {
+        match fetched.unwrap_or(Err(FetchError::Late)) {
             Ok(policy) => {
                 let kept = Kept { id: id.to_owned(), fetched: crate::clock::wall().0, policy };
                 self.store.save(domain, &kept);
@@ -214,7 +214,7 @@ impl Policies {
     async fn fetch(&self, domain: &str) -> Result<Policy, FetchError> {
         let _place = self.places.acquire().await.map_err(|_| FetchError::Late)?;
         let host = format!("mta-sts.{domain}");
-        let answer = self.questions.addresses(&host).await.map_err(|lack| FetchError::Address(lack))?;
+        let answer = self.questions.addresses(&host).await.map_err(FetchError::Address)?;
         let addresses: Vec<SocketAddr> =
             answer.records.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect();
         let answer = self.https.get(&addresses, &host, "/.well-known/mta-sts.txt", POLICY_MAX).await?;

@@ -87,17 +87,27 @@ impl Reports {
         self.crossing.want_tls_notes(config.tls.reports.is_some());
     }
 
-    /// Gathers and sends until the process ends.
+    /// Gathers and sends until the process ends. A place that is slow to take its report holds no note up.
     pub(crate) async fn run(&self) {
+        futures_util::future::join(self.keep_gathering(), self.keep_sending()).await;
+    }
+
+    async fn keep_gathering(&self) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut save = tokio::time::interval(SAVE_EVERY);
-        let mut send = tokio::time::interval(SEND_EVERY);
         loop {
             tokio::select! {
                 _ = look.tick() => self.gather(),
                 _ = save.tick() => self.save(),
-                _ = send.tick() => self.send_due(crate::clock::wall()).await,
             }
+        }
+    }
+
+    async fn keep_sending(&self) {
+        let mut send = tokio::time::interval(SEND_EVERY);
+        loop {
+            send.tick().await;
+            self.send_due(crate::clock::wall()).await;
         }
     }
 
