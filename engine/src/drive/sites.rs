@@ -180,7 +180,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Which lane the message goes in, our own or borrowed. Asked once a range, not once a delivery.
     fn lane_of(&self, message: MessageKey) -> Lane {
         let borrowed = self.shares.letter(message).map(|letter| letter.lane);
-        borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane)).unwrap_or_default()
+        borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane())).unwrap_or_default()
     }
 
     /// A range is owed now: to its domain's site, once that is known.

@@ -291,7 +291,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let facts = Facts {
             id: queued.id,
             domain: &self.domains.get(range.domain).name,
-            age_secs: self.wall.since(queued.arrived) / 1000,
+            age_secs: self.wall.since(queued.arrived()) / 1000,
             attempts: range.attempts.count(),
             state,
             reason: self.steering.reasons.text(range.reason),
