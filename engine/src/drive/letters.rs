@@ -252,7 +252,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         match (queued.and_then(|queued| self.assemble(&queued, range, &parts)), purpose) {
             (Some(open), Purpose::Deliver(site, lane)) => {
-                self.sites.get_mut(site).lanes.get_mut(lane).open.push_back(open);
+                self.sites.get_mut(site).lanes.get_mut(lane).push_open(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
             }
             (Some(open), Purpose::Conclude(verdict)) => {

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
 use bytes::Bytes;
-use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
@@ -331,13 +331,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// No attempt was made: back to the front of its lane.
+    /// No attempt was made: back to the front of its flow.
     fn return_delivery(&mut self, place: Place, key: usize) {
         let Some(connection) = self.outbound.get(place) else { return };
         let site = connection.site;
         let Some(delivery) = connection.deliveries.try_remove(key) else { return };
         for range in delivery.open_ranges() {
-            self.sites.get_mut(site).lanes.get_mut(delivery.letter.lane).ranges.push_front(range);
+            self.sites.get_mut(site).lanes.push_front(turn_of(&delivery.letter), range);
         }
         self.sites.touch(site);
     }
@@ -380,8 +380,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.shared.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
-            let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
-            delivery.open_ranges().for_each(|range| lane.ranges.push_front(range));
+            let lanes = &mut self.sites.get_mut(connection.site).lanes;
+            let turn = turn_of(&delivery.letter);
+            delivery.open_ranges().for_each(|range| lanes.push_front(turn, range));
         }
     }
 
@@ -504,8 +505,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Names for one transaction from the first open range of the lane whose turn it is; opens the next range when one
-    /// is used up. No look-up by the message, no allocation in the steady state.
+    /// Names for one transaction from the open range whose turn it is in the lane whose turn it is; opens the next range
+    /// when one is used up. No look-up by the message, no allocation in the steady state.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
         let most = self
             .settings
@@ -516,10 +517,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .max(1);
         loop {
             let lane = self.sites.get(key).lanes.next()?;
-            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open.front_mut() else {
-                self.open_next(key, lane);
-                continue;
-            };
+            self.open_unread(key, lane);
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
             let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
@@ -530,9 +529,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
-            if is_done || names.is_empty() {
-                self.finish_open(key, lane);
-            }
+            let is_over = is_done || names.is_empty();
+            self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
                 let open = u128::MAX >> (128 - names.len());
@@ -551,27 +549,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// The first open range has no more names at hand: what is left of it queues up behind the others of its lane.
-    fn finish_open(&mut self, key: SiteKey, lane: Lane) {
-        let lane = self.sites.get_mut(key).lanes.get_mut(lane);
-        if let Some(open) = lane.open.pop_front()
-            && !open.is_done()
-        {
-            lane.ranges.push_back(open.range());
+    /// Opens what is unread in the lane, or begins to read it; until that has come its flow is passed over.
+    fn open_unread(&mut self, key: SiteKey, lane: Lane) {
+        while let Some(range) = self.sites.get_mut(key).lanes.get_mut(lane).take_unread() {
+            if let Some(open) = self.open_now(range) {
+                self.sites.get_mut(key).lanes.get_mut(lane).push_open(open);
+                continue;
+            }
+            // Before it is asked for: a load may fail at once.
+            let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
+            self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
+            self.load_for(key, lane, range);
         }
-    }
-
-    /// Opens the lane's next range, or begins to read it; until that has come the lane is passed over.
-    fn open_next(&mut self, key: SiteKey, lane: Lane) {
-        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        let Some(range) = waiting.ranges.pop_front() else { return };
-        if let Some(open) = self.open_now(range) {
-            return self.sites.get_mut(key).lanes.get_mut(lane).open.push_back(open);
-        }
-        // Before it is asked for: a load may fail at once.
-        let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
-        self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
-        self.load_for(key, lane, range);
     }
 
     // ---- sending ----
@@ -626,4 +615,8 @@ impl Connection {
 
 fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
+}
+
+fn turn_of(letter: &Letter) -> (Lane, Flow) {
+    (letter.lane, letter.class.flow)
 }

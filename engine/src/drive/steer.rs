@@ -223,10 +223,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Stage::Sites(place) if looks_at_ready && !is_cancelled => {
                 sweep.stage = match self.sites.take_ready_at(place, sweep.order.acts()) {
-                    Some((site, lane, ready)) => {
+                    Some((site, lane, ready, next)) => {
                         (sweep.parked, sweep.parked_at) = (ready, Found::Site(site, lane));
                         sweep.parked_reason = self.trouble_of(site, &sweep.parked);
-                        Stage::Sites(place + 1)
+                        Stage::Sites(next)
                     }
                     None => Stage::Held,
                 };
@@ -364,7 +364,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Found::Held => self.steering.hold(range),
             Found::Site(site, lane) if matches!(self.domains.get(range.domain).routed, Routed::Site(now) if now == site) =>
             {
-                self.sites.put_back(site, lane, range);
+                let (_, flow) = self.turn_of(range.message);
+                self.sites.put_back(site, (lane, flow), range);
             }
             Found::Domain | Found::Site(..) => self.offer_range(range),
         }
