@@ -287,11 +287,13 @@ impl Default for Delivery {
 pub struct Lanes {
     /// A message for more recipients than this, or with VERP, is bulk unless its sender names a priority.
     pub bulk_recipients: u32,
+    /// The header field that names whose mail it is, for whoever sends for several. Without it that is the sender's domain.
+    pub tenant_field: String,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        Lanes { bulk_recipients: 100 }
+        Lanes { bulk_recipients: 100, tenant_field: "X-Tenant".to_owned() }
     }
 }
 
@@ -434,6 +436,10 @@ impl Config {
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
             (self.lanes.bulk_recipients > 0, "lanes.bulk_recipients must be at least 1"),
             ((1..=10_000).contains(&delivery.questions_max), "delivery.questions_max must be 1 to 10000"),
+            (
+                is_field_name(&self.lanes.tenant_field),
+                "lanes.tenant_field is no name of a header field (RFC 5322 3.6.8)",
+            ),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
             (
                 self.intake.recipients_max >= 100,
@@ -447,6 +453,10 @@ impl Config {
         self.shaping.check()?;
         sources::check(self)
     }
+}
+
+fn is_field_name(name: &str) -> bool {
+    (1..77).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':')
 }
 
 /// Serde's sentence about a wrong value does not name its key: the line does.
@@ -515,6 +525,7 @@ mod tests {
         );
         assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
         assert!(error("queue = \"q\"\n[lanes]\nbulk_recipients = 0").contains("must be at least 1"));
+        assert!(error("queue = \"q\"\n[lanes]\ntenant_field = \"X:\"").contains("no name of a header"));
         assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
     }
 

@@ -5,7 +5,7 @@ use crate::core::Core;
 use crate::crossing::Composed;
 use crate::drive::log::{Incoming, Origin};
 use bytes::Bytes;
-use message::{BodyKind, ContentFacts, Envelope, Lane, Recipients, ReversePath};
+use message::{BodyKind, Class, ContentFacts, Envelope, Lane, Recipients, ReversePath};
 use queue::log::record;
 use ring::Ring;
 
@@ -19,10 +19,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
         let (reverse_path, lane) = (ReversePath::Mailbox(from), Lane::Normal);
-        let envelope = Envelope { reverse_path, verp: None, body, smtputf8, lane, recipients };
+        let envelope =
+            Envelope { reverse_path, verp: None, body, smtputf8, requires_tls: false, lane, recipients };
         let meta = Bytes::from(record::meta_of(&envelope));
         let content = Bytes::from(content);
-        let incoming = Incoming { envelope, recipients: 1, facts, content, meta, moved: None };
+        let incoming =
+            Incoming { envelope, class: Class::default(), recipients: 1, facts, content, meta, moved: None };
         // A bounce of no failures: durable, it settles nothing.
         if self.append(incoming, Origin::Bounce(Vec::new())).is_err() {
             tracing::warn!("a message of our own was not queued: the log takes none");

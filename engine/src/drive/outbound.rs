@@ -9,7 +9,7 @@ use crate::drive::secure::Sealing;
 use crate::drive::ways::PICKED_MAX;
 use crate::hosts::{ConnectFailure, Trial};
 use bytes::Bytes;
-use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name, OpenRange};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
@@ -401,13 +401,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// No attempt was made: back to the front of its lane.
+    /// No attempt was made: back to the front of its flow.
     fn return_delivery(&mut self, place: Place, key: usize) {
         let Some(connection) = self.outbound.get(place) else { return };
         let site = connection.site;
         let Some(delivery) = connection.deliveries.try_remove(key) else { return };
         for range in delivery.open_ranges() {
-            self.sites.get_mut(site).lanes.get_mut(delivery.letter.lane).ranges.push_front(range);
+            self.sites.get_mut(site).lanes.push_front(turn_of(&delivery.letter), range);
         }
         self.sites.touch(site);
     }
@@ -420,8 +420,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
         let hosts = &mut self.sites.get_mut(site).hosts;
-        if let (Some(habits), Some(host)) =
-            (habits, hosts.iter_mut().find(|host| host.host.address == peer))
+        if let (Some(habits), Some(host)) = (habits, hosts.iter_mut().find(|host| host.host.address == peer))
         {
             host.learn(habits, self.now);
         }
@@ -451,8 +450,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.pace.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
-            let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
-            delivery.open_ranges().for_each(|range| lane.ranges.push_front(range));
+            let lanes = &mut self.sites.get_mut(connection.site).lanes;
+            let turn = turn_of(&delivery.letter);
+            delivery.open_ranges().for_each(|range| lanes.push_front(turn, range));
         }
         self.sites.room_was_made();
     }
@@ -558,7 +558,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             content_len: delivery.letter.content.len() as u64,
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
-            requires_tls: false,
+            requires_tls: delivery.letter.requires_tls,
         };
         let Some(session) = &mut connection.session else { return Offered::Taken };
         let offered = session.offer(&transaction);
@@ -592,8 +592,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Names for one transaction from the first open range of the lane whose turn it is; opens the next range when one
-    /// is used up. No look-up by the message, no allocation in the steady state.
+    /// Names for one transaction from the open range whose turn it is in the lane whose turn it is; opens the next range
+    /// when one is used up. No look-up by the message, no allocation in the steady state.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
         let most =
             self.sites.get(key).recipients_max.min(peer_max.map_or(usize::MAX, |max| max as usize)).max(1);
@@ -602,10 +602,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         loop {
             let lane = self.sites.get(key).lanes.next()?;
-            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open.front_mut() else {
-                self.open_next(key, lane);
-                continue;
-            };
+            self.open_unread(key, lane);
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
             let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
@@ -616,9 +614,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
-            if is_done || names.is_empty() {
-                self.finish_open(key, lane);
-            }
+            let is_over = is_done || names.is_empty();
+            self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
                 self.sites.get_mut(key).pace.use_token();
@@ -655,28 +652,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// The first open range has no more names at hand: what is left of it queues up behind the others of its lane.
-    fn finish_open(&mut self, key: SiteKey, lane: Lane) {
-        let lane = self.sites.get_mut(key).lanes.get_mut(lane);
-        if let Some(open) = lane.open.pop_front()
-            && !open.is_done()
-        {
-            lane.ranges.push_back(open.range());
+    /// Opens what is unread in the lane, or begins to read it; until that has come its flow is passed over.
+    fn open_unread(&mut self, key: SiteKey, lane: Lane) {
+        while let Some(range) = self.sites.get_mut(key).lanes.get_mut(lane).take_unread() {
+            if let Some(open) = self.open_now(range) {
+                let open = self.first_part(key, open);
+                self.sites.get_mut(key).lanes.get_mut(lane).push_open(open);
+                continue;
+            }
+            // Before it is asked for: a load may fail at once.
+            let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
+            self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
+            self.load_for(key, lane, range);
         }
-    }
-
-    /// Opens the lane's next range, or begins to read it; until that has come the lane is passed over.
-    fn open_next(&mut self, key: SiteKey, lane: Lane) {
-        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        let Some(range) = waiting.ranges.pop_front() else { return };
-        if let Some(open) = self.open_now(range) {
-            let open = self.first_part(key, open);
-            return self.sites.get_mut(key).lanes.get_mut(lane).open.push_back(open);
-        }
-        // Before it is asked for: a load may fail at once.
-        let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
-        self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
-        self.load_for(key, lane, range);
     }
 
     // ---- sending ----
@@ -741,4 +729,8 @@ impl Connection {
 
 fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
+}
+
+fn turn_of(letter: &Letter) -> (Lane, Flow) {
+    (letter.lane, letter.class.flow)
 }

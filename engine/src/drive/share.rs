@@ -197,36 +197,25 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The first urgent range or its beginning, if it is ours and in memory.
     fn urgent_part(&mut self, key: SiteKey) -> Option<OpenRange> {
         let share_len = self.settings.config.delivery.share_len;
-        let first = self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges.front();
-        let range = *first.filter(|range| !is_borrowed(range.message))?;
+        let urgent = self.sites.get_mut(key).lanes.get_mut(Lane::Urgent);
+        let (flow, range) = urgent.first_waiting(|range| !is_borrowed(range.message))?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let ranges = &mut self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges;
-        ranges.pop_front();
-        if open.range().count > 0 {
-            ranges.push_front(open.range());
-        }
+        self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).replace_first(flow, open.range());
         Some(part)
     }
 
-    /// A stretch of the lane's open range, or a whole one that waits behind it, if it is worth the crossing.
+    /// A stretch of one of the lane's open ranges, or a whole one that waits behind them, if it is worth the crossing.
     fn part_to_lend(&mut self, (key, lane): (SiteKey, Lane), share_len: u32) -> Option<OpenRange> {
         let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        if let Some(open) = waiting.open.front_mut()
-            && !is_borrowed(open.range().message)
-            && open.range().count >= 2 * CHUNK_MIN
-        {
+        let is_fit = |min| move |range: &Range| !is_borrowed(range.message) && range.count >= min;
+        if let Some(open) = waiting.first_open(is_fit(2 * CHUNK_MIN)) {
             return open.split(share_len.min(open.range().count / 2));
         }
-        let range =
-            *waiting.ranges.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+        let (flow, range) = waiting.last_waiting(is_fit(CHUNK_MIN))?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        waiting.ranges.pop_back();
-        if open.range().count > 0 {
-            waiting.ranges.push_back(open.range());
-        }
+        self.sites.get_mut(key).lanes.get_mut(lane).replace_last(flow, open.range());
         Some(part)
     }
 

@@ -1,7 +1,7 @@
 //! Sites as one core sees them: what is ready for each, which of its hosts answer, whether to open a connection.
 //!
-//! A range of recipients becomes ready here, in its lane (`lanes`), has its names read, and is handed out by `outbound`.
-//! Bound: as many ranges as are owed (24 bytes each), one window of names at a time per site and lane.
+//! A range of recipients becomes ready here, in its lane and flow (`lanes`), has its names read, and is handed out by `outbound`.
+//! Bound: as many ranges as are owed (24 bytes each), one window of names at a time per site, lane and flow.
 
 use crate::clock::Clock;
 use crate::core::{Core, Place, Stop};
@@ -11,7 +11,7 @@ use crate::drive::pace::{Begin, Pace};
 use crate::drive::share::is_borrowed;
 use crate::hosts::Trial;
 use crate::sources::SourceKey;
-use message::{Lane, Reply};
+use message::{Flow, Lane, Reply};
 use queue::site_table::{Health, Lease};
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -43,6 +43,9 @@ const NEW_LIMITS_MAX: Duration = Duration::from_secs(3600);
 
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
+
+/// Flows of a lane, as a sweep counts them.
+const FLOWS: usize = 256;
 
 /// A host, and what is remembered of it.
 #[derive(Debug)]
@@ -178,8 +181,8 @@ impl Sites {
     }
 
     /// A range becomes ready.
-    pub(crate) fn push_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
-        self.get_mut(key).lanes.get_mut(lane).ranges.push_back(range);
+    pub(crate) fn push_back(&mut self, key: SiteKey, turn: (Lane, Flow), range: Range) {
+        self.get_mut(key).lanes.push_back(turn, range);
         self.touch(key);
     }
 
@@ -207,13 +210,10 @@ impl Sites {
     }
 
     /// Takes everything that is ready there, names at hand or not.
-    pub(crate) fn take_all(&mut self, key: SiteKey) -> Vec<(Lane, Range)> {
-        let lanes = &mut self.get_mut(key).lanes;
+    pub(crate) fn take_all(&mut self, key: SiteKey) -> Vec<Range> {
         let mut all = Vec::new();
-        for lane in Lane::ALL {
-            let work = lanes.get_mut(lane);
-            all.extend(work.open.drain(..).map(|open| (lane, open.range())));
-            all.extend(work.ranges.drain(..).map(|range| (lane, range)));
+        for lane in self.get_mut(key).lanes.each_mut() {
+            lane.take_out_all(|_| true, &mut all);
         }
         all
     }
@@ -251,28 +251,26 @@ impl Sites {
         self.sites.iter().flat_map(|(_, site)| site.lanes.ranges())
     }
 
-    /// Takes what is ready in one lane of a site, for a sweep over all of them; `place` counts lanes through the table.
-    /// `None` behind the last. Ranges whose names were read already stay, unless `even_open`: those that come back are
+    /// Takes what is ready of one flow in a lane of a site, for a sweep over all of them; `place` counts flows and lanes
+    /// through the table, and the next place to look at comes with them. `None` behind the last. Ranges whose names were read already stay, unless `even_open`: those that come back are
     /// read again.
     pub(crate) fn take_ready_at(
         &mut self,
         place: usize,
         even_open: bool,
-    ) -> Option<(SiteKey, Lane, VecDeque<Range>)> {
-        let (index, lane) = (place / Lane::ALL.len(), Lane::ALL[place % Lane::ALL.len()]);
+    ) -> Option<(SiteKey, Lane, VecDeque<Range>, usize)> {
+        let (row, flow) = (place / FLOWS, u8::try_from(place % FLOWS).expect("below 256"));
+        let (index, lane) = (row / Lane::ALL.len(), Lane::ALL[row % Lane::ALL.len()]);
         if index >= self.sites.capacity() {
             return None;
         }
         let key = SiteKey(u32::try_from(index).unwrap_or(u32::MAX));
-        let Some(site) = self.sites.get_mut(index) else { return Some((key, lane, VecDeque::new())) };
-        let work = site.lanes.get_mut(lane);
-        // Room for all to come back: address space only, and no copying as it fills.
-        let room = VecDeque::with_capacity(work.ranges.len());
-        let mut ready = std::mem::replace(&mut work.ranges, room);
-        if even_open {
-            work.open.drain(..).rev().for_each(|open| ready.push_front(open.range()));
-        }
-        Some((key, lane, ready))
+        let taken =
+            self.sites.get_mut(index).and_then(|site| site.lanes.get_mut(lane).take_flow(flow, even_open));
+        Some(match taken {
+            Some((found, ready)) => (key, lane, ready, row * FLOWS + usize::from(found.0) + 1),
+            None => (key, lane, VecDeque::new(), (row + 1) * FLOWS),
+        })
     }
 
     /// Ready ranges whose names were read already.
@@ -280,10 +278,10 @@ impl Sites {
         self.sites.iter().flat_map(|(_, site)| site.lanes.open_ranges())
     }
 
-    /// A range that a sweep took goes back to its lane.
-    pub(crate) fn put_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
+    /// A range that a sweep took goes back to its lane and flow.
+    pub(crate) fn put_back(&mut self, key: SiteKey, turn: (Lane, Flow), range: Range) {
         let site = &mut self.sites[key.0 as usize];
-        site.lanes.get_mut(lane).ranges.push_back(range);
+        site.lanes.push_back(turn, range);
         // A site that waits has its wake.
         if site.not_before.is_none() {
             self.touch(key);
@@ -308,10 +306,11 @@ impl Sites {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// Which lane the message goes in, our own or borrowed. Asked once a range, not once a delivery.
-    pub(crate) fn lane_of(&self, message: MessageKey) -> Lane {
-        let borrowed = self.shares.letter(message).map(|letter| letter.lane);
-        borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane)).unwrap_or_default()
+    /// In which lane, and whose turn in it: of a message of our own or borrowed. Asked once a range, not once a delivery.
+    pub(crate) fn turn_of(&self, message: MessageKey) -> (Lane, Flow) {
+        let borrowed = self.shares.letter(message).map(|letter| (letter.lane, letter.class.flow));
+        let own = || self.store.get(message).map(|queued| (queued.lane(), queued.flow()));
+        borrowed.or_else(own).unwrap_or_default()
     }
 
     /// A site of the way, with nothing to do yet.
@@ -625,8 +624,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         });
         let mut back = Vec::new();
         for lane in self.sites.get_mut(key).lanes.each_mut() {
-            lane.take_out(0, usize::MAX, |range| is_borrowed(range.message), &mut back);
-            lane.take_out_open(|range| is_borrowed(range.message), &mut back);
+            lane.take_out_all(|range| is_borrowed(range.message), &mut back);
         }
         for range in back {
             self.defer(range, due);

@@ -13,6 +13,7 @@ use crate::routes::{Relay, RelayHost, Route};
 use crate::sources::{Credits, PoolTag, SourceKey};
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
+use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -143,8 +144,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let pool = self.pool_of(range.message);
         let source = self.pick_source(way, pool, range.count);
         let site = self.site_of(way, source);
-        let lane = self.lane_of(range.message);
-        self.sites.push_back(site, lane, range);
+        self.sites.push_back(site, self.turn_of(range.message), range);
     }
 
     /// The source whose turn it is. If none lets anything go now, it waits for the one that will first.
@@ -173,8 +173,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The pool that a message was put in when it was accepted.
-    fn pool_of(&self, _message: MessageKey) -> PoolTag {
-        PoolTag::DEFAULT
+    fn pool_of(&self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
+        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
     }
 
     fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
@@ -189,11 +190,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The source lets nothing go there now: what waits goes out from another, if there is one.
     pub(crate) fn go_to_other_sources(&mut self, key: SiteKey) {
         let way = self.sites.get(key).way;
-        for (lane, range) in self.sites.take_all(key) {
-            let pool = self.pool_of(range.message);
-            let source = self.pick_source(way, pool, range.count);
-            let site = self.site_of(way, source);
-            self.sites.push_back(site, lane, range);
+        for range in self.sites.take_all(key) {
+            self.send_along(way, range);
         }
     }
 

@@ -124,6 +124,7 @@ mod tests {
             verp: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            requires_tls: false,
             lane: Lane::Normal,
             recipients,
         })
@@ -133,7 +134,9 @@ mod tests {
         Head {
             id: MessageId(7),
             bound: Bound::new(Location::new(0, 0), 0, 0),
+            requires_tls: false,
             lane: Lane::Normal,
+            class: message::Class::default(),
             arrived: UnixMillis(0),
             facts: ContentFacts::default(),
             body: BodyKind::SevenBit,
