@@ -70,7 +70,7 @@ impl Connection {
                 Flow::StartTls => self.begin_tls(),
                 Flow::Finish => {
                     self.ended_ns = now_ns();
-                    self.wire.close_politely().await?;
+                    let _ = self.wire.close_politely().await; // the client may be faster, and gone
                     return Ok(End::Finished);
                 }
                 Flow::Break(how) => {
@@ -110,8 +110,10 @@ impl Connection {
 
     fn answer_sealed(&mut self, tls: &mut Tls, mut sealed: &[u8]) -> Flow {
         while !sealed.is_empty() {
-            if tls.take(&mut sealed).is_err() {
-                return self.fail_handshake(); // the alert that says why is what there is to send
+            match tls.take(&mut sealed) {
+                Ok(true) => self.ended_ns = now_ns(), // or its next connection would seem to overlap this one
+                Ok(false) => {}
+                Err(_) => return self.fail_handshake(), // the alert that says why is what there is to send
             }
             if self.secured.is_none() && !tls.is_handshaking() {
                 self.note_secured(tls);
@@ -156,7 +158,9 @@ impl Connection {
 
     /// The client has.
     fn hang_up(&mut self) -> End {
-        self.ended_ns = now_ns();
+        if self.ended_ns == 0 {
+            self.ended_ns = now_ns();
+        }
         if self.wire.tls.is_some() {
             self.fail_handshake();
         }

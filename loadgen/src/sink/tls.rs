@@ -226,19 +226,22 @@ impl Tls {
         Ok(Tls { connection })
     }
 
-    /// Takes sealed octets until there are plain ones or none are left. An error is the peer's fault.
-    pub(crate) fn take(&mut self, sealed: &mut &[u8]) -> Result<(), rustls::Error> {
+    /// Takes sealed octets until there are plain ones or none are left; true once the peer has said that no more
+    /// come. An error is the peer's fault.
+    pub(crate) fn take(&mut self, sealed: &mut &[u8]) -> Result<bool, rustls::Error> {
         while !sealed.is_empty() {
-            let read = self
-                .connection
-                .read_tls(sealed)
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            let read = self.connection.read_tls(sealed);
+            read.map_err(|error| rustls::Error::General(error.to_string()))?;
             let state = self.connection.process_new_packets()?;
-            if read == 0 || state.plaintext_bytes_to_read() > 0 {
+            if state.peer_has_closed() {
+                *sealed = &[];
+                return Ok(true);
+            }
+            if state.plaintext_bytes_to_read() > 0 {
                 break;
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Shows the plain octets that are there; false when there are none.

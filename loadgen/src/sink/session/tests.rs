@@ -187,7 +187,6 @@ fn faults_strike_at_the_stages_around_the_content() {
     assert_eq!(talk("quit=500", &said).0[5..], [500]);
     assert_eq!(talk("dot=silence-after-accept", &said).2.transactions, 1);
     assert_eq!(talk("starttls=454", "STARTTLS\r\nNOOP\r\n").0, [220, 454, 250]);
-    assert_eq!(talk("ehlo[first=1]=garbage", "EHLO x\r\n").1, Flow::Finish);
 }
 
 #[test]
@@ -232,8 +231,8 @@ fn mail_waits_for_authentication() {
 fn tls_is_waited_for_and_forgets_what_was_said() {
     let mut talk = Talk::new();
     talk.policy.tls_required = true;
-    let (codes, flow, tally) = talk.say("EHLO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n");
-    assert_eq!((codes, flow, tally.tls.injected), (vec![220, 250, 530, 220], Flow::StartTls, 0));
+    let (said, flow, tally) = talk.say("EHLO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n");
+    assert_eq!((said, flow, tally.tls.injected), (vec![220, 250, 530, 220], Flow::StartTls, 0));
     let (mut books, mut out) = (books(Log::new(None)), Vec::new());
     let mut session = session(&talk.policy, &mut books);
     let flow = session.handle_bytes(&talk.policy, &mut books, b"EHLO x\r\nSTARTTLS\r\nNOOP\r\n", &mut out);
