@@ -148,6 +148,11 @@ impl Session {
         match self.phase {
             Phase::Handshake => self.fail_tls(failure),
             Phase::Closed | Phase::Farewell => {}
+            // In TLS 1.3 our part is done before the host has judged it: so it refuses a client without a certificate.
+            Phase::HelloDue | Phase::Hello if is_alert(error) && self.may_go_plain() => {
+                self.habits.tls_broken = true;
+                self.close(None);
+            }
             _ => self.fail_protocol(&failure.text),
         }
     }
@@ -230,4 +235,8 @@ impl Session {
             channel.seal(pieces, out);
         }
     }
+}
+
+fn is_alert(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::AlertReceived(_))
 }

@@ -256,7 +256,7 @@ pub(super) fn failure_of(error: &Error) -> TlsFailure {
         }
         Error::AlertReceived(alert) => TlsFailure::new(
             FailureKind::ValidationFailure,
-            format!("TLS: the host ended the handshake with the alert {}", alert_name(*alert)),
+            format!("TLS: the host sent the alert {}", alert_name(*alert)),
         ),
         Error::InvalidMessage(_) => {
             TlsFailure::new(FailureKind::ValidationFailure, "TLS: what the host sent is not TLS")
