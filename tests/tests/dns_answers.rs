@@ -145,6 +145,19 @@ fn no_address_at_all_is_hard_and_with_any_trouble_soft() {
 }
 
 #[test]
+fn a_domain_of_any_script_is_asked_for_in_ascii_and_what_is_no_name_is_not_asked_for() {
+    let say = |name: &str, kind: u16| match (name, kind) {
+        ("xn--bcher-kva.test", MX) => Said::exchanges(&[(10, "mx.test")]),
+        ("mx.test", A) => Said::addresses(&[[127, 0, 0, 1]]),
+        _ => Said::NoData,
+    };
+    with(say, "", async |asking, _| {
+        assert_eq!(places(&asking.mx("bücher.test").await), ["mx.test 127.0.0.1:25"]);
+        assert_eq!(refusal(&asking.mx(&format!("{}.test", "a".repeat(64))).await), "failed 550 5.1.2");
+    });
+}
+
+#[test]
 fn a_null_mx_takes_no_mail() {
     with(known(&[(0, "")], &[]), "", async |asking, _| {
         assert_eq!(refusal(&asking.mx("a.test").await), "failed 556 5.1.10");

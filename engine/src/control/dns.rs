@@ -86,6 +86,7 @@ impl Resolver {
     pub async fn resolve<P>(&self, domain: &str, target: &Target, place: P) -> Resolution {
         let Some(questions) = &self.questions else { return soft("no name servers are configured") };
         let by_name = self.configured(domain, target);
+        let Some(domain) = &questions::ascii(domain) else { return find::refusal(domain, &Lack::Name) };
         // The operator's word needs no policy of the domain's, and a relay is the operator's word as well.
         let is_open = by_name.is_none() && *target == Target::Mx && self.settings().config.tls.mta_sts;
         let policies = self.policies.as_ref().filter(|_| is_open);

@@ -116,7 +116,7 @@ impl Control {
     fn resolver(&self) -> dns::Resolver {
         let crossing = Arc::clone(&self.crossing);
         dns::Resolver::new(&self.settings, move |note| crossing.note_tls(note)).unwrap_or_else(|error| {
-            tracing::error!(%error, "no name servers: only static routes by address work");
+            tracing::error!(%error, "nothing can be looked up: only static routes by address work");
             dns::Resolver::none(&self.settings)
         })
     }

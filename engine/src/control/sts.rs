@@ -45,7 +45,7 @@ const AGAIN_SECS: u64 = 600;
 const REFRESH_SECS: u64 = 24 * 3600;
 
 /// Policies and failures in memory; past it the memory is emptied, and policies come back from disk.
-const KEPT_MAX: usize = 50_000;
+const KEPT_MAX: usize = 10_000;
 
 /// Octets of a policy (§3.3 suggests 64 kilobytes).
 const POLICY_MAX: usize = 64 << 10;

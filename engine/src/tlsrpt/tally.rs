@@ -14,7 +14,7 @@ use std::net::IpAddr;
 /// Today, and those whose reports are on their way.
 const DAYS_MAX: usize = 3;
 
-const DOMAINS_MAX: usize = 100_000;
+const DOMAINS_MAX: usize = 50_000;
 const POLICIES_MAX: usize = 4;
 const DETAILS_MAX: usize = 50;
 

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Records of a name that count.
 const RECORDS_MAX: usize = 32;
 
+/// Octets of a record's data that a report shows: all of a digest, the beginning of a certificate.
+const SHOWN_MAX: usize = 128;
+
 /// A host's records.
 #[derive(Debug)]
 pub(super) struct Association {
@@ -82,7 +85,7 @@ fn is_usable(record: &Tlsa) -> bool {
 
 fn line(record: &Tlsa) -> String {
     let mut line = format!("{} {} {} ", record.usage, record.selector, record.matching);
-    for octet in &record.data {
+    for octet in record.data.iter().take(SHOWN_MAX) {
         let _ = write!(line, "{octet:02x}");
     }
     line

@@ -189,7 +189,7 @@ fn nowhere(domain: &str) -> Resolution {
 }
 
 /// A name that does not exist is a hard failure; silence and disorder are soft ones.
-fn refusal(name: &str, lack: &Lack) -> Resolution {
+pub(super) fn refusal(name: &str, lack: &Lack) -> Resolution {
     match lack {
         Lack::Name => Resolution::Failed(Reply::ours(550, (5, 1, 2), &format!("{name} does not exist"))),
         Lack::Type => Resolution::Failed(Reply::ours(550, (5, 4, 4), &format!("{name} has no address"))),

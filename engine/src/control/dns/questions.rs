@@ -182,6 +182,11 @@ fn anchors(path: &Path) -> Result<TrustAnchors, StartError> {
     if anchors.is_empty() { Err(wrong("no key of the root".to_owned())) } else { Ok(anchors) }
 }
 
+/// The domain as name servers know it: A-labels for U-labels (RFC 5890). `None` for what cannot be a name.
+pub(super) fn ascii(domain: &str) -> Option<String> {
+    Name::from_utf8(domain).ok().map(|name| plain(&name))
+}
+
 /// In lower case, without the last dot.
 fn plain(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_lowercase()
@@ -254,6 +259,13 @@ mod tests {
 
     fn shown(answer: Result<Answer<IpAddr>, Lack>) -> Vec<String> {
         answer.unwrap().records.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_domain_of_any_script_has_its_ascii_form() {
+        assert_eq!(ascii("Bücher.Test").as_deref(), Some("xn--bcher-kva.test"));
+        assert_eq!(ascii("a.test").as_deref(), Some("a.test"));
+        assert_eq!(ascii(&format!("{}.test", "a".repeat(64))), None);
     }
 
     #[test]

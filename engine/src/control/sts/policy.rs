@@ -1,13 +1,16 @@
 //! The text forms of MTA-STS: the TXT record that says which policy holds (RFC 8461 §3.1) and the policy (§3.2).
 //!
-//! Pure. Trusts nothing: what does not keep to the form is no record and no policy. Bounds: [`PATTERNS_MAX`] patterns;
-//! the caller bounds the length.
+//! Pure. Trusts nothing: what does not keep to the form is no record and no policy. Bounds: [`PATTERNS_MAX`] patterns,
+//! [`LINES_MAX`] octets of lines; the caller bounds the length.
 
 use crate::demands::StsDemand;
 use serde::{Deserialize, Serialize};
 
 /// More MX patterns than this are no policy of ours to keep.
-const PATTERNS_MAX: usize = 256;
+const PATTERNS_MAX: usize = 64;
+
+/// Octets of its lines that are kept for reports; whole lines.
+const LINES_MAX: usize = 4096;
 
 /// A year, which is the most that §3.2 allows.
 const AGE_MAX_SECS: u64 = 31_557_600;
@@ -34,7 +37,7 @@ pub struct Policy {
     /// In lower case.
     pub mx: Vec<String>,
     pub max_age_secs: u64,
-    /// As it came, for reports (RFC 8460 §4.4).
+    /// As it came, for reports (RFC 8460 §4.4); what is longer than anybody's is cut.
     pub lines: Vec<String>,
 }
 
@@ -48,8 +51,7 @@ impl Policy {
             let (key, value) = line.split_once(':').ok_or("a line is no field")?;
             fields.take(key.trim(), value.trim_matches([' ', '\t']))?;
         }
-        let lines = lines.iter().filter(|line| !line.trim().is_empty()).map(|line| (*line).to_owned());
-        fields.policy(lines.collect())
+        fields.policy(kept(lines.into_iter().filter(|line| !line.trim().is_empty())))
     }
 
     /// What it demands of hosts. `None` if nothing.
@@ -101,6 +103,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+fn kept<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut left = LINES_MAX;
+    let fits = lines.take_while(|line| {
+        let fits = line.len() <= left;
+        left = left.saturating_sub(line.len());
+        fits
+    });
+    fits.map(str::to_owned).collect()
+}
+
 fn is_digits(text: &str) -> bool {
     text.bytes().all(|octet| octet.is_ascii_digit())
 }
@@ -144,8 +156,11 @@ pub fn fuzz_sts_policy(bytes: &[u8]) {
     if let Ok(policy) = Policy::parse(bytes) {
         assert!(policy.mode == Mode::None || !policy.mx.is_empty());
         assert!(policy.mx.len() <= PATTERNS_MAX && policy.max_age_secs <= AGE_MAX_SECS);
-        let again = Policy::parse(policy.lines.join("\n").as_bytes());
-        assert_eq!(again.as_ref(), Ok(&policy));
+        if bytes.len() <= LINES_MAX {
+            let again = Policy::parse(policy.lines.join("\n").as_bytes());
+            assert_eq!(again.as_ref(), Ok(&policy));
+        }
+        assert!(policy.lines.iter().map(String::len).sum::<usize>() <= LINES_MAX);
     }
     let records: Vec<Vec<u8>> = bytes.split(|octet| *octet == 0).map(<[u8]>::to_vec).collect();
     assert!(id_of(&records).is_none_or(|id| id.len() <= ID_MAX));
@@ -200,6 +215,14 @@ mod tests {
             assert_eq!(parse(text), Err(said), "{text}");
         }
         assert_eq!(parse(&USUAL.replace("604800", "9999999999")).unwrap().max_age_secs, AGE_MAX_SECS);
+    }
+
+    #[test]
+    fn a_policy_of_extensions_keeps_what_it_says_and_no_more_lines_than_fit() {
+        let policy = parse(&format!("{USUAL}{}", "x: y\n".repeat(10_000))).unwrap();
+        assert_eq!((policy.mx.len(), policy.mode), (2, Mode::Enforce));
+        assert!(policy.lines.len() < 1_100);
+        assert!(parse(&format!("{USUAL}{}", "mx: a.test\n".repeat(63))).is_err());
     }
 
     #[test]
