@@ -1,10 +1,12 @@
 //! What TLS needs from files: the authorities to trust, our own certificate.
 
+use crate::clock::CertificateClock;
 use crate::config::Tls;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use smtp_out::TlsBase;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Why the files of `[tls]` cannot be used; says which.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ pub fn load(tls: &Tls) -> Result<TlsBase, TlsFilesError> {
         }
         _ => None,
     };
-    Ok(TlsBase::new(roots, own)?)
+    Ok(TlsBase::new(roots, own)?.with_time(Arc::new(CertificateClock)))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {

@@ -67,6 +67,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) site: SiteKey,
     pub(crate) host: Arc<str>,
+    /// The domain whose mail it was opened for, if somebody reports on it.
+    pub(crate) opened_for: Option<Arc<str>>,
     peer: SocketAddr,
     /// `None` while the connection is being made.
     pub(crate) session: Option<Session>,
@@ -147,6 +149,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
         let generation = self.outbound.generation;
         let deadline = self.now + self.settings.connect_timeout();
+        let first = || self.sites.get(key).lanes.ranges().next();
+        let opened_for = if self.crossing.wants_tls_notes() { first() } else { None };
+        let opened_for = opened_for.map(|range| Arc::clone(&self.domains.get(range.domain).name));
         let entry = self.outbound.connections.vacant_entry();
         let place = place_of(entry.key(), generation);
         let bind = self.settings.bind_to(self.sites.get(key).source, host.address.ip());
@@ -168,6 +173,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             socket,
             site: key,
             host: host.name,
+            opened_for,
             peer: host.address,
             session: None,
             deadline,
@@ -239,6 +245,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let sessions = Arc::clone(&self.sites.get(key).sessions);
         connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
+        // With TLS from the first octet on we speak first.
+        self.drain_connection(place);
         self.watch_connection(place);
     }
 

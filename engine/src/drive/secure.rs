@@ -8,9 +8,10 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, token};
 use crate::domains::SiteKey;
 use crate::settings::Settings;
+use crate::tlsrpt::{Failure, TlsNote};
 use ring::{Outgoing, Piece, Ring};
 use smallvec::SmallVec;
-use smtp_out::{Encrypted, Protection, Session, TlsClient, TlsPolicy};
+use smtp_out::{Encrypted, FailureKind, Protection, Session, TlsClient, TlsPolicy};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -105,6 +106,17 @@ impl Sealing {
     }
 }
 
+fn failure_of(kind: FailureKind) -> Failure {
+    match kind {
+        FailureKind::StarttlsNotSupported => Failure::NoStartTls,
+        FailureKind::CertificateHostMismatch => Failure::HostMismatch,
+        FailureKind::CertificateExpired => Failure::Expired,
+        FailureKind::CertificateNotTrusted => Failure::NotTrusted,
+        FailureKind::ValidationFailure => Failure::Validation,
+        FailureKind::TlsaInvalid => Failure::Tlsa,
+    }
+}
+
 impl<R: Ring, C: Clock> Core<R, C> {
     /// What came of TLS, or of its absence.
     pub(crate) fn on_protection(&mut self, place: Place, protection: &Protection) {
@@ -117,6 +129,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Protection::Plain(_) => self.counters.plain_connections.add(1),
             Protection::Failed(_) => self.counters.tls_failures.add(1),
         }
+        self.note_for_report(place, protection);
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, host) = (connection.site, Arc::clone(&connection.host));
         match protection {
@@ -129,6 +142,26 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Protection::Encrypted(_) | Protection::Plain(_) => {}
         }
+    }
+
+    /// For the daily reports (RFC 8460): one session, under the domain that it was opened for.
+    fn note_for_report(&mut self, place: Place, protection: &Protection) {
+        if !self.crossing.wants_tls_notes() {
+            return;
+        }
+        let Some(connection) = self.outbound.get(place) else { return };
+        let (site, peer, host) = (connection.site, connection.peer().ip(), Arc::clone(&connection.host));
+        let Some(domain) = connection.opened_for.clone() else { return };
+        let local = self.sites.get(site);
+        let failure = protection.failure_kind().map(|kind| (failure_of(kind), protection.to_string().into()));
+        self.crossing.note_tls(TlsNote {
+            domain,
+            basis: Arc::clone(&self.ways.get(local.way).basis),
+            host,
+            receiving: Some(peer),
+            sending: self.settings.bind_to(local.source, peer),
+            result: failure.map_or(Ok(()), Err),
+        });
     }
 
     fn site_name(&self, key: SiteKey) -> &str {
