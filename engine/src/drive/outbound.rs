@@ -241,7 +241,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
         let tls = self.tls_clients.get(&tls, &self.settings);
         let connection = connection_of(&mut self.outbound, place);
-        let link = Link { host: Arc::clone(&connection.host), tls, ..Link::default() };
+        let link = Link { host: name_of(&connection.host), tls, ..Link::default() };
         let sessions = Arc::clone(&self.sites.get(key).sessions);
         connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
@@ -720,6 +720,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.ring.send(token(Kind::Outbound, place), connection.socket, outgoing);
     }
+}
+
+/// What a host is called in TLS: of a relay that is configured by address and port, the address.
+fn name_of(host: &Arc<str>) -> Arc<str> {
+    host.parse::<SocketAddr>().map_or_else(|_| Arc::clone(host), |address| address.ip().to_string().into())
 }
 
 impl Connection {
