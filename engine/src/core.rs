@@ -19,6 +19,7 @@ use crate::drive::record::DeliveryLog;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
+use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
@@ -147,6 +148,7 @@ pub struct Core<R, C> {
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
     pub(crate) tls_clients: TlsClients,
+    pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
     pub(crate) failing: slab::Slab<Failing>,
@@ -196,6 +198,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             expiry: Expiry::new(now),
             outbound: Outbound::default(),
             tls_clients: TlsClients::default(),
+            ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
             steering: Steering::default(),
             failing: slab::Slab::new(),

@@ -5,6 +5,7 @@
 //! control thread's; chunks on offer are bounded by what each core may have lent.
 
 use crate::domains::Resolution;
+use crate::drive::spent::Unrestored;
 use crate::hosts::Hosts;
 use crate::observe::Counters;
 use crate::settings::Settings;
@@ -115,6 +116,7 @@ pub struct Crossing {
     tls_notes_dropped: AtomicU64,
     pub sites: SiteTable,
     pub hosts: Hosts,
+    pub unrestored: Unrestored,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
     states_durable: AtomicUsize,
@@ -134,6 +136,7 @@ impl Crossing {
             tls_notes_dropped: AtomicU64::new(0),
             sites: SiteTable::new(100_000),
             hosts: Hosts::default(),
+            unrestored: Unrestored::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
             states_durable: AtomicUsize::new(0),
         }

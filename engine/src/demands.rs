@@ -70,7 +70,6 @@ fn plain(mode: TlsMode) -> TlsPolicy {
 }
 
 /// What holds for a host that the configuration names by itself: `relay` is its name or address.
-#[expect(dead_code, reason = "the core asks this where it answers a question by itself")]
 pub(crate) fn of_relay(tls: &Tls, domain: &str, relay: &str) -> (Arc<TlsPolicy>, Arc<Basis>) {
     let by_name = configured(tls, domain).or_else(|| configured(tls, relay));
     let candidate = Candidate { name: relay.into(), dane: None, lines: Vec::new() };

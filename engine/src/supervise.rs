@@ -97,6 +97,7 @@ pub fn serve(
     let settings = Arc::new(Settings::load(config, &secret)?);
     let journals = Arc::new(read_journals(&settings.config.queue)?);
     let crossing = Arc::new(Crossing::new(cpus.len()));
+    crossing.unrestored.take_over(&journals.fold.spent);
     let listener = http.map(bind_http).transpose()?;
     check_ports(&settings.config.listen)?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();

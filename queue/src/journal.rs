@@ -35,6 +35,7 @@ const KIND_DEFERRED: u8 = 2;
 const KIND_STATE_BEGINS: u8 = 3;
 const KIND_OWED: u8 = 4;
 const KIND_STATE_ENDS: u8 = 5;
+const KIND_SPENT: u8 = 6;
 
 /// Recipients of a message, by index.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,6 +58,20 @@ pub struct Waiting {
     pub due: UnixMillis,
 }
 
+/// What a core has sent of a limited allowance in one hour: of a source's warm-up at a provider.
+///
+/// The total, not a step: said again, or read twice, it is the same. Of several the greatest counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spent {
+    /// Whose allowance: a hash that the caller chooses.
+    pub key: u64,
+    /// The core that sent it, by its own partition.
+    pub partition: u8,
+    /// Hours since 1970.
+    pub hour: u32,
+    pub total: u32,
+}
+
 /// One mark.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mark {
@@ -70,6 +85,7 @@ pub enum Mark {
     },
     Owed(Waiting),
     StateEnds,
+    Spent(Spent),
     /// Not on disk: said by [`read`] where frames are missing. A state around it is not whole.
     Gap,
 }
@@ -264,6 +280,13 @@ fn encode(mark: &Mark, out: &mut Vec<u8>) {
             out.extend_from_slice(&covers.0.to_le_bytes());
         }
         Mark::StateEnds => out.push(KIND_STATE_ENDS),
+        Mark::Spent(Spent { key, partition, hour, total }) => {
+            out.push(KIND_SPENT);
+            out.extend_from_slice(&key.to_le_bytes());
+            out.push(*partition);
+            out.extend_from_slice(&hour.to_le_bytes());
+            out.extend_from_slice(&total.to_le_bytes());
+        }
         Mark::Gap => debug_assert!(false, "a gap is found, not written"),
     }
 }
@@ -276,6 +299,7 @@ fn decode(bytes: &mut &[u8]) -> Option<Mark> {
         KIND_DEFERRED | KIND_OWED => 31,
         KIND_STATE_BEGINS => 9,
         KIND_STATE_ENDS => 1,
+        KIND_SPENT => 18,
         _ => return None,
     };
     let (mark, rest) = bytes.split_at_checked(len)?;
@@ -294,6 +318,9 @@ fn decode(bytes: &mut &[u8]) -> Option<Mark> {
         KIND_DEFERRED => Mark::Deferred(waiting()),
         KIND_OWED => Mark::Owed(waiting()),
         KIND_STATE_BEGINS => Mark::StateBegins { covers: MessageId(long(1)) },
+        KIND_SPENT => {
+            Mark::Spent(Spent { key: long(1), partition: mark[9], hour: word(10), total: word(14) })
+        }
         _ => Mark::StateEnds,
     })
 }

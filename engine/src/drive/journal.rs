@@ -370,6 +370,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         assert_eq!(sum, self.store.owed(), "the state that was written must hold each owed recipient once");
         self.mark_borrowed();
+        self.mark_spent();
         self.journal.replaced_at = Some(self.journal.journal.position());
     }
 

@@ -22,6 +22,7 @@ pub(crate) struct SourceLimits {
     pub(crate) provider: Option<(String, SiteLimits)>,
     pub(crate) sessions: Arc<smtp_out::Config>,
     pub(crate) recipients_max: usize,
+    pub(crate) is_warming_up: bool,
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -40,12 +41,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let counting = if provider.is_some() { &mut of_provider } else { &mut site };
         set_rates(counting, &in_force);
-        counting.message_rates[WARM_UP] = self.warm_up(source);
+        let warm_up = self.warm_up(source);
+        counting.message_rates[WARM_UP] = warm_up;
         SourceLimits {
             site,
             provider: provider.map(|name| (format!("provider {name}"), of_provider)),
             sessions: self.settings.sessions(source, in_force.messages_per_connection),
             recipients_max: in_force.recipients_per_transaction,
+            is_warming_up: warm_up.is_some(),
         }
     }
 

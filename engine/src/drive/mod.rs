@@ -18,6 +18,7 @@ pub(crate) mod rules;
 pub(crate) mod secure;
 pub(crate) mod share;
 pub(crate) mod sites;
+pub(crate) mod spent;
 pub(crate) mod steer;
 pub(crate) mod verdicts;
 pub(crate) mod ways;

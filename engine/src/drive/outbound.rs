@@ -626,7 +626,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
-                self.sites.get_mut(key).pace.use_token();
+                self.spend(key);
                 let open = u128::MAX >> (128 - names.len());
                 let delivery = Delivery {
                     letter,

@@ -94,6 +94,8 @@ pub(crate) struct LocalSite {
     pub(crate) sessions: Arc<smtp_out::Config>,
     /// Recipients of one transaction.
     pub(crate) recipients_max: usize,
+    /// What the source sends here counts against its warm-up.
+    pub(crate) is_warming_up: bool,
     pub(crate) hosts: Vec<HostState>,
     pub(crate) lanes: Lanes,
     /// Connections that are ready and have nothing to do, the most recent last.
@@ -328,6 +330,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             pace: Pace::new(shared, provider),
             sessions: limits.sessions,
             recipients_max: limits.recipients_max,
+            is_warming_up: limits.is_warming_up,
             hosts: Vec::new(),
             lanes: Lanes::default(),
             idle: Vec::new(),
@@ -343,6 +346,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             wants_room: false,
         };
         site.take_hosts(&way_of.hosts, self.now);
+        if site.is_warming_up {
+            self.crossing.unrestored.restore(site.pace.provider(), self.now, self.wall);
+        }
         SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains and sources at most"))
     }
 
@@ -360,6 +366,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let site = self.sites.get_mut(key);
             site.pace.set_limits(limits.site, limits.provider.map(|(_, limits)| limits), now);
             (site.sessions, site.recipients_max) = (limits.sessions, limits.recipients_max);
+            site.is_warming_up = limits.is_warming_up;
             (site.not_before, site.closed_until) = (None, None);
             self.sites.touch(key);
         }

@@ -7,6 +7,7 @@
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::{Question, Target};
+use crate::demands;
 use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
 use crate::providers::ProviderKey;
 use crate::routes::{Relay, RelayHost, Route};
@@ -252,7 +253,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Route::Relay(Relay { host: RelayHost::Name(_), .. }) => return None,
             Route::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
         };
-        Some(relay_at(address))
+        Some(self.relay_at(domain, address))
+    }
+
+    /// A relay by its address: no look-up, no expiry.
+    fn relay_at(&self, domain: &str, address: SocketAddr) -> Resolution {
+        let name: Arc<str> = address.to_string().into();
+        let site = Arc::clone(&name);
+        let (tls, basis) = demands::of_relay(&self.settings.config.tls, domain, &address.ip().to_string());
+        let hosts = vec![Host { name, address, tls }];
+        Resolution::Site { site, hosts, basis, ttl_secs: u64::from(u32::MAX) }
     }
 
     fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
@@ -329,17 +339,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.leave(before);
             }
         }
-    }
-}
-
-/// A configured relay with a literal address: no look-up, no expiry.
-fn relay_at(address: SocketAddr) -> Resolution {
-    let name: Arc<str> = address.to_string().into();
-    Resolution::Site {
-        site: Arc::clone(&name),
-        hosts: vec![Host { name, address, tls: Arc::default() }],
-        basis: Arc::default(),
-        ttl_secs: u64::from(u32::MAX),
     }
 }
 

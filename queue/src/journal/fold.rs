@@ -6,7 +6,7 @@
 //! gap in it is no state; a range beyond the message's groups is none. Bound: 32 bytes per mark that counts, and a slot
 //! per recipient of one message at a time.
 
-use super::{Mark, Span, Waiting};
+use super::{Mark, Span, Spent, Waiting};
 use crate::range::Attempts;
 use message::{MessageId, UnixMillis};
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub struct Fold {
     entries: Vec<Entry>,
     /// Per partition: what its newest whole state covers.
     covers: HashMap<u8, MessageId>,
+    /// What was spent of allowances: by key, partition and hour.
+    pub spent: HashMap<(u64, u8, u32), u32>,
     /// The highest generation that any mark speaks of.
     pub generation_max: HashMap<u8, u32>,
 }
@@ -125,7 +127,7 @@ impl StateFinder<'_> {
                 }
             }
             Mark::Gap => self.open = None,
-            Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) => {}
+            Mark::Settled(_) | Mark::Deferred(_) | Mark::Owed(_) | Mark::Spent(_) => {}
         }
         self.at += 1;
     }
@@ -147,6 +149,7 @@ impl MarkTaker<'_> {
             Mark::Settled(span) => (span, None),
             Mark::Deferred(waiting) | Mark::Owed(waiting) => (waiting.span, Some(waiting)),
             Mark::StateBegins { covers } => return self.saw(covers),
+            Mark::Spent(spent) => return self.spent(spent),
             Mark::StateEnds | Mark::Gap => return,
         };
         self.saw(span.id);
@@ -160,6 +163,11 @@ impl MarkTaker<'_> {
         if counts {
             self.builder.fold.entries.push(Entry::new(span, waiting, kind));
         }
+    }
+
+    fn spent(&mut self, Spent { key, partition, hour, total }: Spent) {
+        let known = self.builder.fold.spent.entry((key, partition, hour)).or_default();
+        *known = total.max(*known);
     }
 
     fn saw(&mut self, id: MessageId) {
