@@ -40,10 +40,10 @@ const LANE_SHIFT: u32 = 3;
 
 impl Queued {
     fn new(head: &Head, owed: u32) -> Queued {
-        let flags = u8::from(head.smtputf8) * SMTPUTF8
-            | u8::from(head.verp) * VERP
-            | u8::from(head.requires_tls) * REQUIRETLS
-            | head.lane.to_bits() << LANE_SHIFT;
+        let flags = (u8::from(head.smtputf8) * SMTPUTF8)
+            | (u8::from(head.verp) * VERP)
+            | (u8::from(head.requires_tls) * REQUIRETLS)
+            | (head.lane.to_bits() << LANE_SHIFT);
         let arrived = head.arrived.0.min((1 << ARRIVED_BITS) - 1);
         Queued {
             id: head.id,

@@ -189,7 +189,7 @@ fn reads_are_begun_in_turns() {
         lane.load_begins(1);
         begun.push(range.message.0 >> 24);
     }
-    assert_eq!(begun.len() as u32, flows::LOADS_MAX);
+    assert_eq!(begun.len(), flows::LOADS_MAX as usize);
     assert_eq!(begun[..7], [1, 2, 3, 1, 2, 1, 2]);
 }
 
