@@ -43,7 +43,7 @@ impl Queued {
         let flags = (u8::from(head.smtputf8) * SMTPUTF8)
             | (u8::from(head.verp) * VERP)
             | (u8::from(head.requires_tls) * REQUIRETLS)
-            | head.lane.to_bits() << LANE_SHIFT;
+            | (head.lane.to_bits() << LANE_SHIFT);
         let arrived = head.arrived.0.min((1 << ARRIVED_BITS) - 1);
         Queued {
             id: head.id,
