@@ -14,6 +14,7 @@ use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
+use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
 use crate::drive::share::Shares;
@@ -144,6 +145,7 @@ pub struct Core<R, C> {
     pub(crate) outbound: Outbound,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
+    pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
@@ -192,6 +194,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             outbound: Outbound::default(),
             shares: Shares::default(),
             steering: Steering::default(),
+            looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
             compaction: Compaction::default(),
@@ -243,6 +246,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_schedule();
         self.run_expiry();
         self.run_steering();
+        self.run_looks();
         self.run_sites();
         self.flush_journal();
         self.run_delivery_log();
@@ -310,6 +314,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Order(order) => self.steering.take_order(order),
+                Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
                 Mail::Shutdown => self.begin_shutdown(),
             }
@@ -330,7 +335,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        let is_busy = self.sites.has_dirty() || self.compaction_wants_turn() || self.steering_wants_turn();
+        let is_busy = self.sites.has_dirty()
+            || self.compaction_wants_turn()
+            || self.steering_wants_turn()
+            || self.looks_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }

@@ -14,6 +14,7 @@ pub mod domains;
 mod drive;
 mod files;
 pub mod hosts;
+pub mod look;
 pub mod observe;
 pub mod recovery;
 mod rhythm;

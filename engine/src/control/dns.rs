@@ -8,10 +8,11 @@ use crate::domains::{Host, Resolution};
 use crate::settings::Settings;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{RData, Record};
 use message::Reply;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -73,6 +74,15 @@ impl Resolver {
         }
     }
 
+    /// The domain's MX records as they are, best first, for somebody to read.
+    pub(crate) async fn exchanges(&self, domain: &str) -> Vec<(u16, String)> {
+        let Some(resolver) = &self.resolver else { return Vec::new() };
+        let answer = resolver.mx_lookup(format!("{domain}.")).await;
+        let mut exchanges = answer.map(|answer| exchanges_of(&answer)).unwrap_or_default();
+        exchanges.sort();
+        exchanges
+    }
+
     async fn by_mx(&self, resolver: &TokioResolver, domain: &str) -> Resolution {
         let answer = match resolver.mx_lookup(format!("{domain}.")).await {
             Ok(answer) => answer,
@@ -84,16 +94,7 @@ impl Resolver {
             }
             Err(error) => return refusal(domain, &error),
         };
-        let mut exchanges: Vec<(u16, String)> = answer
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::MX(mx) => {
-                    Some((mx.preference, mx.exchange.to_ascii().trim_end_matches('.').to_lowercase()))
-                }
-                _ => None,
-            })
-            .collect();
+        let mut exchanges = exchanges_of(&answer);
         if exchanges.iter().all(|(_, name)| name.is_empty()) {
             return Resolution::Failed(Reply::ours(
                 556,
@@ -154,6 +155,15 @@ impl Resolver {
             ttl_secs: ttl_secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS),
         }
     }
+}
+
+/// (preference, host), hosts in lower case without the last dot; the root is empty.
+fn exchanges_of(answer: &Lookup) -> Vec<(u16, String)> {
+    let exchange = |record: &Record| match &record.data {
+        RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii().trim_end_matches('.').to_lowercase())),
+        _ => None,
+    };
+    answer.answers().iter().filter_map(exchange).collect()
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

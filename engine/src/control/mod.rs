@@ -5,6 +5,7 @@
 
 mod dns;
 mod http;
+mod look;
 mod socket;
 
 use crate::config::ConfigError;
@@ -41,13 +42,15 @@ pub(crate) fn run(control: Control) -> Option<usize> {
 
 impl Control {
     async fn run(mut self) -> Option<usize> {
-        self.answer_questions();
+        let resolver = self.answer_questions();
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
         match self.orders.try_clone() {
             Ok(orders) => {
-                let gate = socket::Gate::new(&self.settings.config.control_uids, Arc::clone(&self.crossing));
+                let sight = look::Sight::new(Arc::clone(&self.crossing), resolver);
+                let uids = &self.settings.config.control_uids;
+                let gate = socket::Gate::new(uids, Arc::clone(&self.crossing), sight);
                 tokio::task::spawn_local(socket::serve(orders, gate));
             }
             Err(error) => tracing::error!(%error, "no orders are taken"),
@@ -73,7 +76,8 @@ impl Control {
         None
     }
 
-    fn answer_questions(&self) {
+    /// Returns who asks the name servers.
+    fn answer_questions(&self) -> Rc<dns::Resolver> {
         let notify = Arc::new(Notify::new());
         let waker = Arc::clone(&notify);
         self.crossing.set_question_waker(Box::new(move || waker.notify_one()));
@@ -84,7 +88,7 @@ impl Control {
                 Rc::new(dns::Resolver::none())
             }
         };
-        let crossing = Arc::clone(&self.crossing);
+        let (crossing, asks) = (Arc::clone(&self.crossing), Rc::clone(&resolver));
         tokio::task::spawn_local(async move {
             let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
             loop {
@@ -99,6 +103,7 @@ impl Control {
                 notify.notified().await;
             }
         });
+        asks
     }
 
     fn reload(&mut self) {

@@ -149,6 +149,13 @@ impl Lanes {
         self.lanes.iter().all(|lane| !lane.has_work() && lane.loads == 0)
     }
 
+    /// Recipients that are ready, and whether that is all: ranges behind the first `most` count one recipient each.
+    pub(crate) fn count(&self, most: usize) -> (u64, bool) {
+        let ranges: usize = self.lanes.iter().map(|lane| lane.open.len() + lane.ranges.len()).sum();
+        let counted: u64 = self.ranges().take(most).map(|range| u64::from(range.count)).sum();
+        (counted + ranges.saturating_sub(most) as u64, ranges <= most)
+    }
+
     /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
     pub(crate) fn has_more_than(&self, count: u32) -> bool {
         let mut sum = 0u32;
@@ -247,6 +254,13 @@ mod tests {
         assert_eq!(lanes.next(), Some(Lane::Bulk), "small messages are read some at a time");
         lanes.get_mut(Lane::Bulk).load_begins(1 << 20);
         assert_eq!((lanes.next(), lanes.has_work()), (None, true));
+    }
+
+    #[test]
+    fn count_is_exact_for_few_ranges_and_a_least_for_many() {
+        let mut lanes = with_work(&[]);
+        lanes.get_mut(Lane::Bulk).ranges.extend([range(1, 5), range(2, 7), range(3, 9)]);
+        assert_eq!((lanes.count(3), lanes.count(1), lanes.count(0)), ((21, true), (7, false), (3, false)));
     }
 
     #[test]

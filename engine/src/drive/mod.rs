@@ -9,6 +9,7 @@ pub(crate) mod journal;
 pub(crate) mod lanes;
 pub(crate) mod letters;
 pub(crate) mod log;
+pub(crate) mod look;
 pub(crate) mod outbound;
 pub(crate) mod record;
 pub(crate) mod share;

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
 use crate::hosts::{ConnectFailure, Trial};
+use crate::look::trace::Direction;
 use bytes::Bytes;
 use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name};
@@ -15,7 +16,7 @@ use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
 use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -105,6 +106,26 @@ impl Outbound {
             .filter(|connection| connection.generation == place.generation)
     }
 
+    /// Its site, its host and that one's address.
+    pub(crate) fn whereabouts(&self, place: Place) -> Option<(SiteKey, &Arc<str>, SocketAddr)> {
+        let connection = self.connections.get(place.index as usize)?;
+        (connection.generation == place.generation).then_some((
+            connection.site,
+            &connection.host,
+            connection.peer,
+        ))
+    }
+
+    /// Connections that are not up yet, by site. One pass over all.
+    pub(crate) fn connecting(&self) -> HashMap<SiteKey, u32> {
+        let mut connecting = HashMap::new();
+        for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.session.is_none())
+        {
+            *connecting.entry(connection.site).or_default() += 1;
+        }
+        connecting
+    }
+
     /// Every range in flight.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
         self.connections
@@ -179,6 +200,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.connections += 1;
         site.connecting += u32::from(is_awaited);
         self.timers.insert(self.now, deadline.min(hurry_at), token(Kind::Outbound, place));
+        self.trace_line(place, Direction::Note, format_args!("connecting"));
         true
     }
 
@@ -212,6 +234,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(connection) = self.outbound.get(place) else { return };
         let (key, peer, socket) = (connection.site, connection.peer, connection.socket);
         if let Err(error) = result {
+            self.trace_line(place, Direction::Note, format_args!("not connected: {error}"));
             self.close_connection(place);
             let failure = match error.kind() {
                 io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
@@ -219,6 +242,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             };
             return self.connect_failed(key, peer, failure, &error.to_string());
         }
+        self.trace_line(place, Direction::Note, format_args!("connected"));
         self.crossing.hosts.works(peer);
         self.counters.connections_out.add(1);
         let site = self.sites.get(key);
@@ -291,6 +315,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (key, peer) = (connection.site, connection.peer);
         let Some(session) = &mut connection.session else {
             if now >= connection.deadline {
+                self.trace_line(place, Direction::Note, format_args!("not connected: no answer in time"));
                 self.close_connection(place);
                 return self.connect_failed(key, peer, ConnectFailure::TimedOut, "no answer in time");
             }
@@ -374,6 +399,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.site_works(site);
             }
         }
+        self.trace_verdict(place, &local_part, range.domain, &verdict);
         self.conclude(&letter, range, &local_part, &host, verdict);
     }
 
@@ -405,6 +431,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
             host.habits = habits.unwrap_or(host.habits);
         }
+        self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
         {

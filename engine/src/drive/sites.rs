@@ -39,7 +39,7 @@ pub(crate) struct HostState {
     /// The kernel said that it copies what is sent there: no more wishes for zero copy.
     pub(crate) copies: bool,
     /// What it said when it was connected makes it rest; addresses that cannot be connected to rest for all.
-    rests_until: Option<Instant>,
+    pub(crate) rests_until: Option<Instant>,
 }
 
 /// See the module.
@@ -55,14 +55,14 @@ pub(crate) struct LocalSite {
     pub(crate) connecting: u32,
     /// Successes not yet reported: reported a round at a time.
     works: u32,
-    not_before: Option<Instant>,
+    pub(crate) not_before: Option<Instant>,
     /// When it is looked at again though nothing happened.
     wake_at: Option<Instant>,
     /// Why the last connection failed, until one works.
     pub(crate) trouble: Option<Reply>,
     is_dirty: bool,
     /// It waits for one of the core's other connections to end.
-    wants_room: bool,
+    pub(crate) wants_room: bool,
 }
 
 impl LocalSite {

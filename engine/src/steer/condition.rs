@@ -105,6 +105,10 @@ impl TextField {
 pub struct Pattern(String);
 
 impl Pattern {
+    pub fn new(text: &str) -> Pattern {
+        Pattern(text.to_owned())
+    }
+
     /// No allocation; at worst pattern times text, both short.
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
