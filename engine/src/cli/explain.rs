@@ -59,6 +59,7 @@ fn explain(mut daemon: Daemon, domain: String, json: bool) -> Result<(), QueueEr
 fn as_json(explanation: &Explanation, report: &Report) -> io::Result<serde_json::Value> {
     let Stat { all, reasons, next_due_ms, .. } = report.stat.clone().unwrap_or_default();
     let mut object = serde_json::to_value(explanation).map_err(io::Error::other)?;
+    object["owed"] = all.owed().into();
     object["messages"] = report.messages.into();
     object["recipients"] = json!({ "ready": all.ready, "deferred": all.deferred, "held": all.held,
         "in_flight": all.in_flight, "tried": all.tried });
@@ -84,8 +85,8 @@ fn write_text(out: &mut String, explanation: &Explanation, report: &Report) -> f
 // ---- what is owed ----
 
 fn write_owed(out: &mut String, explanation: &Explanation, report: &Report, stat: &Stat) -> fmt::Result {
-    let Explanation { domain, owed, .. } = explanation;
-    if *owed == 0 {
+    let (domain, owed) = (&explanation.domain, stat.all.owed());
+    if owed == 0 {
         return writeln!(out, "{domain}: nothing is owed there.");
     }
     let parts = [
@@ -97,7 +98,7 @@ fn write_owed(out: &mut String, explanation: &Explanation, report: &Report, stat
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts: Vec<String> = parts.map(|(count, name)| format!("{} {name}", grouped(*count))).collect();
     let messages = counted(report.messages, "message");
-    writeln!(out, "{domain}: {} owed, of {messages}: {}.", counted(*owed, "recipient"), parts.join(", "))?;
+    writeln!(out, "{domain}: {} owed, of {messages}: {}.", counted(owed, "recipient"), parts.join(", "))?;
     if let Some(due) = stat.next_due_ms {
         writeln!(out, "The first of the deferred ones is tried in {}.", time_until(due, explanation.at_ms))?;
     }
@@ -269,7 +270,6 @@ mod tests {
                 backoff_max_secs: 3600,
                 ..Limits::default()
             },
-            owed: 12_345,
             cores: vec![CoreView { core, owed: 12_345, routed, waiting: 0, expires_ms: None }],
             sites: vec![site],
         }
@@ -321,7 +321,7 @@ mod tests {
             exchanges: vec![(0, String::new())],
             ..Resolved::default()
         };
-        (refused.sites, refused.owed) = (Vec::new(), 0);
+        refused.sites = Vec::new();
         let text = text(&refused, &Report::default());
         assert!(text.starts_with("a.test: nothing is owed there.\n"), "{text}");
         assert!(
@@ -354,6 +354,7 @@ mod tests {
             (&object["route"]["by"], &object["resolved"]["exchanges"][0][0]),
             (&"mx".into(), &10.into())
         );
+        assert_eq!(object["owed"], 12_345);
         assert_eq!((&object["sites"][0]["state"], &object["messages"]), (&"waits".into(), &1.into()));
         assert_eq!(object["reasons"]["451 later"], 340);
     }

@@ -143,9 +143,8 @@ impl Sight {
             rows.extend(self.rows(Which::Named(resolved.site.clone()), ROWS_MAX).await.0);
         }
         let (sites, _) = merge_sites(rows, self.crossing.cores(), false, ROWS_MAX);
-        let owed = cores.iter().map(|core| core.owed).sum();
         let at_ms = clock::wall().0;
-        let explanation = Explanation { domain, at_ms, route, resolved, limits, owed, cores, sites };
+        let explanation = Explanation { domain, at_ms, route, resolved, limits, cores, sites };
         Some(View::Explain(Box::new(explanation)))
     }
 

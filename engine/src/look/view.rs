@@ -134,8 +134,6 @@ pub struct Explanation {
     pub route: RouteView,
     pub resolved: Resolved,
     pub limits: Limits,
-    /// Recipients owed at the domain, over all cores.
-    pub owed: u64,
     pub cores: Vec<CoreView>,
     /// Where its mail goes, or went until now.
     pub sites: Vec<SiteRow>,
@@ -201,6 +199,7 @@ pub struct Limits {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct CoreView {
     pub core: usize,
+    /// Recipients owed, those among them that it does for another core: a fan-out that is shared counts twice.
     pub owed: u64,
     pub routed: RoutedView,
     /// Recipients that wait for an answer about the domain.
