@@ -16,6 +16,7 @@ use crate::look::view::{CoreView, HostRow, Limits, RouteView, RoutedView, SiteRo
 use crate::routes::{Relay, RelayHost, Route};
 use message::Verdict;
 use queue::range::DomainKey;
+use queue::site_table::SiteSnapshot;
 use ring::Ring;
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -169,25 +170,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let connecting = connecting.get(&key).copied().unwrap_or(0);
         let idle = u32::try_from(site.idle.len()).unwrap_or(u32::MAX);
         let limit = self.settings.site_limits.connections_max;
-        let waits_until = snapshot.not_before.filter(|until| *until > self.now);
-        let pauses_until = site.not_before.filter(|until| *until > self.now);
-        let (state, until) = if limit == 0 {
-            (SiteState::Held, None)
-        } else if waits_until.is_some() {
-            (SiteState::Waits, waits_until)
-        } else if site.connections > connecting + idle {
-            (SiteState::Sending, None)
-        } else if pauses_until.is_some() {
-            (SiteState::Pauses, pauses_until)
-        } else if connecting > 0 {
-            (SiteState::Connecting, None)
-        } else if site.wants_room {
-            (SiteState::NoRoom, None)
-        } else if site.lanes.has_work() {
-            (SiteState::Ready, None)
-        } else {
-            (SiteState::Idle, None)
-        };
+        let (state, until) = self.held_back(site, &snapshot, limit).unwrap_or_else(|| {
+            let is_sending = site.connections > connecting + idle;
+            (if is_sending { SiteState::Sending } else { waiting_state(site, connecting) }, None)
+        });
         SiteRow {
             site: way.site.to_string(),
             source: self.settings.config.delivery.bind.map(|source| source.to_string()).unwrap_or_default(),
@@ -205,6 +191,24 @@ impl<R: Ring, C: Clock> Core<R, C> {
             why: site.trouble.as_ref().map(ToString::to_string).unwrap_or_default(),
             cores: 1,
         }
+    }
+
+    /// What keeps everything from the site, and until when.
+    fn held_back(
+        &self,
+        site: &LocalSite,
+        snapshot: &SiteSnapshot,
+        limit: u32,
+    ) -> Option<(SiteState, Option<Instant>)> {
+        let to_come = |until: Option<Instant>| until.filter(|until| *until > self.now);
+        if limit == 0 {
+            return Some((SiteState::Held, None));
+        }
+        if let Some(until) = to_come(snapshot.not_before) {
+            return Some((SiteState::Waits, Some(until)));
+        }
+        let until = to_come(site.not_before).filter(|_| site.connections == 0)?;
+        Some((SiteState::Pauses, Some(until)))
     }
 
     /// A time to come, as the wall clock will show it.
@@ -386,6 +390,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
             None => self.trace_line(place, Direction::Note, format_args!("closed")),
             Some(reply) => self.trace_line(place, Direction::Note, format_args!("closed: {reply}")),
         }
+    }
+}
+
+/// Of a site that no connection sends to.
+fn waiting_state(site: &LocalSite, connecting: u32) -> SiteState {
+    if connecting > 0 {
+        SiteState::Connecting
+    } else if site.wants_room {
+        SiteState::NoRoom
+    } else if site.lanes.has_work() {
+        SiteState::Ready
+    } else {
+        SiteState::Idle
     }
 }
 
