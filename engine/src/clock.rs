@@ -33,3 +33,14 @@ pub fn wall() -> UnixMillis {
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+/// The wall time for whoever judges certificates.
+#[derive(Debug)]
+pub struct CertificateClock;
+
+impl rustls::time_provider::TimeProvider for CertificateClock {
+    fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
+        let now = SystemClock.wall();
+        Some(rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_millis(now.0)))
+    }
+}

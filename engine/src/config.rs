@@ -3,12 +3,21 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod rate;
+mod shaping;
+mod sources;
 mod tls;
 
+pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
+pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
+pub use sources::{
+    DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
+};
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -47,7 +56,15 @@ pub struct Config {
     #[serde(default)]
     pub tls: Tls,
     #[serde(default)]
+    pub shaping: Shaping,
+    #[serde(default)]
     pub lanes: Lanes,
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
+    #[serde(default)]
+    pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
 }
@@ -237,6 +254,8 @@ pub struct Delivery {
     pub share_len: u32,
     /// Name servers. Default: the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// Questions at the name servers at a time; the others wait.
+    pub questions_max: usize,
 }
 
 impl Default for Delivery {
@@ -257,6 +276,7 @@ impl Default for Delivery {
             zero_copy_min: 32 << 10,
             share_len: 512,
             name_servers: Vec::new(),
+            questions_max: 256,
         }
     }
 }
@@ -267,11 +287,13 @@ impl Default for Delivery {
 pub struct Lanes {
     /// A message for more recipients than this, or with VERP, is bulk unless its sender names a priority.
     pub bulk_recipients: u32,
+    /// The header field that names whose mail it is, for whoever sends for several. Without it that is the sender's domain.
+    pub tenant_field: String,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        Lanes { bulk_recipients: 100 }
+        Lanes { bulk_recipients: 100, tenant_field: "X-Tenant".to_owned() }
     }
 }
 
@@ -341,6 +363,8 @@ pub enum ConfigError {
     Wrong { file: String, line: usize, what: String },
     #[error("{file}: {what}")]
     Value { file: String, what: String },
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsFilesError),
 }
 
 /// Reads and checks a configuration file.
@@ -348,18 +372,32 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let name = file.display().to_string();
     let text =
         std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
-    parse(&text, &name)
+    let mut config = parse(&text, &name)?;
+    sources::read_passwords(&mut config)?;
+    Ok(config)
 }
 
 /// `name` stands for the file in errors.
 pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
-    let config: Config = toml::from_str(text).map_err(|error| ConfigError::Wrong {
-        file: name.to_owned(),
-        line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-        what: with_key(text, error.span(), advise(error.message())),
-    })?;
+    let config: Config = read_toml(text, name)?;
     config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     Ok(config)
+}
+
+/// Reads a file of any shape; an error names its line, its key and the nearest key that there is.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(text: &str, name: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let span = error.span();
+        let what = with_key(text, span.clone(), advise(error.message()));
+        wrong_at(text, name, span.unwrap_or_default(), what)
+    })
+}
+
+/// An error at a place in a file.
+pub(crate) fn wrong_at(text: &str, name: &str, span: std::ops::Range<usize>, what: String) -> ConfigError {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    let line = 1 + before.iter().filter(|octet| **octet == b'\n').count();
+    ConfigError::Wrong { file: name.to_owned(), line, what }
 }
 
 impl Config {
@@ -397,6 +435,11 @@ impl Config {
             (delivery.connections_total > 0, "delivery.connections_total must be at least 1"),
             (delivery.connections_initial > 0, "delivery.connections_initial must be at least 1"),
             (self.lanes.bulk_recipients > 0, "lanes.bulk_recipients must be at least 1"),
+            ((1..=10_000).contains(&delivery.questions_max), "delivery.questions_max must be 1 to 10000"),
+            (
+                is_field_name(&self.lanes.tenant_field),
+                "lanes.tenant_field is no name of a header field (RFC 5322 3.6.8)",
+            ),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
             (
                 self.intake.recipients_max >= 100,
@@ -406,17 +449,23 @@ impl Config {
         ];
         let mut rules = rules.into_iter().chain(self.retry.rules());
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
-        self.tls.check()
+        self.tls.check()?;
+        self.shaping.check()?;
+        sources::check(self)
     }
+}
+
+fn is_field_name(name: &str) -> bool {
+    (1..77).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':')
 }
 
 /// Serde's sentence about a wrong value does not name its key: the line does.
 fn with_key(text: &str, span: Option<std::ops::Range<usize>>, what: String) -> String {
-    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let start = span.map_or(0, |span| text.floor_char_boundary(span.start));
     let line_start = text[..start].rfind('\n').map_or(0, |end| end + 1);
     let key = text[line_start..start].split_once('=').map(|(key, _)| key.trim());
     match key {
-        Some(key) if !key.is_empty() && !what.contains(key) => format!("{key}: {what}"),
+        Some(key) if !key.is_empty() && !what.contains(&format!("{key:?}")) => format!("{key}: {what}"),
         _ => what,
     }
 }
@@ -476,7 +525,25 @@ mod tests {
         );
         assert!(error("queue = \"q\"\n[intake]\nrelay_from = [\"10/8\"]").contains("is no network"));
         assert!(error("queue = \"q\"\n[lanes]\nbulk_recipients = 0").contains("must be at least 1"));
+        assert!(error("queue = \"q\"\n[lanes]\ntenant_field = \"X:\"").contains("no name of a header"));
         assert!(error("queue = \"q\"\n[routes]\n\"*\" = \"a b\"").contains("is no relay"));
+    }
+
+    #[test]
+    fn shaping_is_read_shown_and_checked() {
+        let text = "host_name = \"h.test\"\nqueue = \"q\"\n[shaping.sites.\"*.example.net\"]\n\
+                    message_rate = [\"100/min\", \"5000/h\"]\nconnections_max = 3\n";
+        let shown = toml::to_string(&parse(text, "ringpost.toml").unwrap()).unwrap();
+        let sites = parse(&shown, "shown").unwrap().shaping.sites;
+        assert_eq!(sites.values().next().unwrap().message_rate.len(), 2);
+        assert_eq!(
+            error(&text.replace("5000/h", "5000/hour")),
+            "ringpost.toml:4: message_rate: \"5000/hour\" is no rate; write 100/s, 100/min, 5000/h, 200000/d or \
+             30/10s, at least 1"
+        );
+        assert!(
+            error(&text.replace("= 3", "= 0")).contains("shaping.sites.\"*.example.net\".connections_max")
+        );
     }
 
     fn retry(keys: &str) -> Result<Retry, String> {

@@ -17,6 +17,7 @@ use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
+use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::steer::Steering;
@@ -26,6 +27,7 @@ use crate::observe::Counters;
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
+use crate::sources::Day;
 use crate::timers::Timers;
 use message::UnixMillis;
 use queue::bounce::{BounceConfig, Bounces};
@@ -126,6 +128,8 @@ pub struct Core<R, C> {
     /// Read once a turn.
     pub(crate) now: Instant,
     pub(crate) wall: UnixMillis,
+    /// Sources' warm-ups go by it.
+    pub(crate) today: Day,
     pub(crate) index: usize,
     pub(crate) settings: Arc<Settings>,
     pub(crate) crossing: Arc<Crossing>,
@@ -143,6 +147,7 @@ pub struct Core<R, C> {
     pub(crate) expiry: Expiry,
     pub(crate) letters: Letters,
     pub(crate) outbound: Outbound,
+    pub(crate) tls_clients: TlsClients,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
     pub(crate) looks: Looks,
@@ -192,6 +197,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             sites: Sites::default(),
             expiry: Expiry::new(now),
             outbound: Outbound::default(),
+            tls_clients: TlsClients::default(),
             shares: Shares::default(),
             steering: Steering::default(),
             looks: Looks::default(),
@@ -205,6 +211,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             clock,
             now,
             wall,
+            today: Day::of(wall),
             index,
             settings,
             crossing,
@@ -243,6 +250,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_compaction();
         self.run_aside();
         self.run_logs();
+        self.run_warm_up();
         self.run_schedule();
         self.run_expiry();
         self.run_steering();
@@ -313,6 +321,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Compose(composed) => self.compose(*composed),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
@@ -369,6 +378,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn reload(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+        self.tls_clients.clear();
         self.letters.set_max(self.settings.config.storage.cache_max);
         self.reload_sites();
     }

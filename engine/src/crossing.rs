@@ -10,19 +10,23 @@ use crate::look::call::Call;
 use crate::observe::Counters;
 use crate::settings::Settings;
 use crate::steer::order::Order;
+use crate::tlsrpt::TlsNote;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
-use message::MessageId;
+use message::{Mailbox, MessageId};
 use queue::fanout::OpenRange;
 use queue::journal::Waiting;
 use queue::range::DomainKey;
 use queue::site_table::SiteTable;
 use ring::Waker;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Entries of a core's mailbox. Its writers wait for answers to what they sent, which keeps it far below this.
 pub const MAIL_MAX: usize = 1 << 16;
+
+/// Notes about TLS on their way to the control thread, which looks every second; more are dropped, and counted.
+pub const TLS_NOTES_MAX: usize = 1 << 14;
 
 /// A share of a fan-out that any idle core may take.
 #[derive(Debug)]
@@ -63,12 +67,23 @@ pub enum Mail {
     ChunkNoted {
         borrowed: u32,
     },
+    /// A message of our own, to be queued.
+    Compose(Box<Composed>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.
     Look(Arc<Call>),
     Reload(Arc<Settings>),
     Shutdown,
+}
+
+/// A message of our own to one recipient.
+#[derive(Debug)]
+pub struct Composed {
+    pub from: Mailbox,
+    pub to: Mailbox,
+    /// Lines end in CRLF.
+    pub content: Vec<u8>,
 }
 
 /// A question to the control thread.
@@ -98,6 +113,9 @@ pub struct Crossing {
     idle: AtomicU64,
     questions: (Sender<Question>, Receiver<Question>),
     question_waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    tls_notes: (Sender<TlsNote>, Receiver<TlsNote>),
+    wants_tls_notes: AtomicBool,
+    tls_notes_dropped: AtomicU64,
     pub sites: SiteTable,
     pub hosts: Hosts,
     pub counters: Vec<Arc<Counters>>,
@@ -114,6 +132,9 @@ impl Crossing {
             idle: AtomicU64::new(0),
             questions: bounded(MAIL_MAX),
             question_waker: OnceLock::new(),
+            tls_notes: bounded(TLS_NOTES_MAX),
+            wants_tls_notes: AtomicBool::new(false),
+            tls_notes_dropped: AtomicU64::new(0),
             sites: SiteTable::new(100_000),
             hosts: Hosts::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
@@ -166,6 +187,35 @@ impl Crossing {
 
     pub fn set_question_waker(&self, wake: Box<dyn Fn() + Send + Sync>) {
         let _ = self.question_waker.set(wake);
+    }
+
+    /// A note is made at all: somebody reports. Asked before one is put together.
+    pub fn wants_tls_notes(&self) -> bool {
+        self.wants_tls_notes.load(Ordering::Relaxed)
+    }
+
+    pub fn want_tls_notes(&self, wanted: bool) {
+        self.wants_tls_notes.store(wanted, Ordering::Relaxed);
+    }
+
+    /// One session's, for the reports of RFC 8460. Dropped if nobody reports or too many wait.
+    pub fn note_tls(&self, note: TlsNote) {
+        if self.wants_tls_notes() && self.tls_notes.0.try_send(note).is_err() {
+            self.drop_tls_note();
+        }
+    }
+
+    pub fn next_tls_note(&self) -> Option<TlsNote> {
+        self.tls_notes.1.try_recv().ok()
+    }
+
+    /// There was no room for one.
+    pub fn drop_tls_note(&self) {
+        self.tls_notes_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn tls_notes_dropped(&self) -> u64 {
+        self.tls_notes_dropped.load(Ordering::Relaxed)
     }
 
     /// True if some other core has nothing to do.

@@ -63,7 +63,7 @@ pub enum Resolution {
 }
 
 /// A site's number in its core's table.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SiteKey(pub(crate) u32);
 
 /// A way's number in its core's table.

@@ -51,6 +51,14 @@ counters! {
     connections_out,
     /// Connections that failed before a session began
     connect_failures,
+    /// TLS handshakes with hosts that came to an end
+    tls_handshakes,
+    /// Those that took up an earlier session
+    tls_resumed,
+    /// Connections whose protection failed, whether or not their policy was enforced
+    tls_failures,
+    /// Connections in plain text
+    plain_connections,
     /// Transactions whose outcome was lost with the connection: each may have been delivered twice
     ambiguous,
     /// Messages in the queue

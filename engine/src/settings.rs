@@ -1,9 +1,13 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
-use crate::config::{Config, Retry, RetrySchedule};
+use crate::config::{Config, ConfigError, Retry, RetrySchedule};
+use crate::providers::Providers;
+use crate::sources::{SourceKey, Sources};
 use message::VerpKey;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
+use smtp_out::TlsBase;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +18,11 @@ pub struct Settings {
     pub intake: Arc<smtp_in::Policy>,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
+    pub sources: Sources,
+    pub providers: Providers,
     pub site_limits: SiteLimits,
+    /// What TLS connections are made and verified with.
+    pub tls: TlsBase,
     pub verp_key: VerpKey,
     /// Makes the salts of segments: known to nobody who sends mail.
     pub log_salt: u64,
@@ -31,7 +39,13 @@ const DATA_BLOCK_LEN: u64 = 16 * 1024;
 const DATA_BLOCK_SECS: u64 = 180;
 
 impl Settings {
-    /// `verp_secret` signs VERP tokens; it lives as long as the queue.
+    /// With what the configuration names files for: authorities, our certificate, provider rules.
+    pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
+        let (tls, providers) = (crate::tls::load(&config.tls)?, config.shaping.load_providers()?);
+        Ok(Settings { tls, providers, ..Settings::new(config, verp_secret) })
+    }
+
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
             intake: Arc::new(intake_policy(&config)),
@@ -42,6 +56,8 @@ impl Settings {
                 transactions_max: config.delivery.messages_per_connection,
             }),
             retry: retry_policy(&config.retry),
+            sources: Sources::new(&config),
+            providers: Providers::shipped(),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,
@@ -49,6 +65,7 @@ impl Settings {
                 backoff_max_secs: config.delivery.backoff_max_secs,
                 ..SiteLimits::default()
             },
+            tls: TlsBase::default(),
             verp_key: VerpKey::new(verp_secret),
             log_salt: log_salt(verp_secret),
             config,
@@ -57,6 +74,31 @@ impl Settings {
 
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.config.delivery.connect_timeout_secs)
+    }
+
+    /// The source's name; that of one which a reload removed is not known any more.
+    pub fn source_name(&self, source: SourceKey) -> &str {
+        self.sources.source(source).map_or("removed", |source| &source.name)
+    }
+
+    /// The address to connect from. `None`: the system's choice.
+    pub fn bind_to(&self, source: SourceKey, peer: IpAddr) -> Option<IpAddr> {
+        self.sources.source(source)?.bind_to(peer)
+    }
+
+    pub fn has_warm_up(&self) -> bool {
+        self.sources.iter().any(|(_, source)| source.warm_up.is_some())
+    }
+
+    /// What sessions from that source are told.
+    pub fn sessions(&self, source: SourceKey, transactions_max: u32) -> Arc<smtp_out::Config> {
+        let helo = self.sources.source(source).map_or(&self.config.host_name, |source| &source.ehlo);
+        let same = *helo == self.outbound.helo && transactions_max == self.outbound.transactions_max;
+        if same {
+            return Arc::clone(&self.outbound);
+        }
+        let helo = helo.clone();
+        Arc::new(smtp_out::Config { helo, transactions_max, ..(*self.outbound).clone() })
     }
 
     /// Connections that each of `cores` may have to others.

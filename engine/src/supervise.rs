@@ -37,6 +37,8 @@ pub enum ServeError {
     Recover(#[from] RecoverError),
     #[error(transparent)]
     Start(#[from] crate::core::StartError),
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
     #[error("cannot serve HTTP on {address}: {source}")]
     Http { address: SocketAddr, source: io::Error },
     #[error("cannot take orders on {path}: {source}; `control` may name another place", path = .path.display())]
@@ -62,7 +64,7 @@ impl ServeError {
                 ];
                 kinds.contains(&source.kind())
             }
-            ServeError::Secret { .. } | ServeError::Control { .. } => true,
+            ServeError::Secret { .. } | ServeError::Control { .. } | ServeError::Config(_) => true,
             ServeError::Recover(error) | ServeError::Start(crate::core::StartError::Recover(error)) => {
                 error.is_the_operators()
             }
@@ -92,7 +94,7 @@ pub fn serve(
     let cpus = config.cpus.clone().unwrap_or_else(usable_cpus);
     make_partitions(&config.queue, cpus.len())?;
     let http = config.http;
-    let settings = Arc::new(Settings::new(config, &secret));
+    let settings = Arc::new(Settings::load(config, &secret)?);
     let journals = Arc::new(read_journals(&settings.config.queue)?);
     let crossing = Arc::new(Crossing::new(cpus.len()));
     let listener = http.map(bind_http).transpose()?;
@@ -106,7 +108,7 @@ pub fn serve(
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, cpus };
     let ready = Box::new(move || ready(&announcement));
-    let reread = move || reread().map(|config| Settings::new(config, &secret));
+    let reread = move || Settings::load(reread()?, &secret);
     let result = control::run(control::Control {
         settings,
         crossing,

@@ -18,5 +18,7 @@ pub mod recipient;
 mod records;
 mod ring;
 pub mod sink;
+pub mod socks5;
 pub mod source;
+pub mod stop;
 mod text;

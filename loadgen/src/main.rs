@@ -1,4 +1,4 @@
-//! The command line of the witness: `loadgen source`, `loadgen sink`, `loadgen audit`.
+//! The command line of the witness: `loadgen source`, `loadgen sink`, `loadgen audit`, `loadgen socks5`.
 //!
 //! Reports to standard output, talk to standard error. Exit codes: 0 done, 1 the audit found a defect (or an
 //! error ended the program), 75 the source could not send everything, 2 wrong usage.
@@ -10,9 +10,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use loadgen::cli::{AuditArgs, SinkArgs, SourceArgs};
+use loadgen::cli::{AuditArgs, SinkArgs, Socks5Args, SourceArgs};
 use loadgen::source::{SourceProgress, SourceReport};
-use loadgen::{audit, sink, source};
+use loadgen::stop::Stop;
+use loadgen::{audit, sink, socks5, source};
 use serde::Serialize;
 
 const TRY_AGAIN: u8 = 75; // EX_TEMPFAIL
@@ -29,6 +30,7 @@ enum Command {
     Source(SourceArgs),
     Sink(SinkArgs),
     Audit(AuditArgs),
+    Socks5(Socks5Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Source(args) => run_source(&args),
         Command::Sink(args) => run_sink(&args),
         Command::Audit(args) => run_audit(&args),
+        Command::Socks5(args) => run_socks5(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("loadgen: {error}"); // its causes are in the sentence
@@ -72,6 +75,12 @@ fn show(bar: &ProgressBar, progress: SourceProgress) {
 
 fn run_sink(args: &SinkArgs) -> anyhow::Result<ExitCode> {
     let report = sink::run(&args.config()?)?;
+    print(true, &report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_socks5(args: &Socks5Args) -> anyhow::Result<ExitCode> {
+    let report = socks5::run_until(&args.config(), &Stop::new(), |_| {})?;
     print(true, &report)?;
     Ok(ExitCode::SUCCESS)
 }

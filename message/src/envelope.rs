@@ -27,6 +27,8 @@ pub struct Envelope {
     pub body: BodyKind,
     /// SMTPUTF8 was asked for in MAIL (RFC 6531).
     pub smtputf8: bool,
+    /// The message may only go over connections whose peer is known and which are encrypted (RFC 8689).
+    pub requires_tls: bool,
     pub lane: Lane,
     pub recipients: Recipients,
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod class;
 pub mod content;
 pub mod dsn;
 pub mod envelope;
@@ -19,6 +20,7 @@ pub mod verdict;
 pub mod verp;
 
 pub use address::{AddressError, Domain, Mailbox, MailboxRef};
+pub use class::{Class, Flow, Marks, PoolTag, Traits};
 pub use content::ContentFacts;
 pub use envelope::{BodyKind, Envelope, RecipientIndex, Recipients};
 pub use id::MessageId;

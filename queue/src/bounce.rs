@@ -109,7 +109,7 @@ mod tests {
             (MessageId(1), UnixMillis(0)),
             (ReversePath::Null, verp),
             content,
-            (false, message::Lane::Normal),
+            crate::fanout::Handling::default(),
         ))
     }
 

@@ -6,11 +6,21 @@
 use crate::log::record::next_name;
 use crate::range::Range;
 use bytes::Bytes;
-use message::{ContentFacts, Lane, MessageId, ReversePath, UnixMillis, Verp};
+use message::{Class, ContentFacts, Lane, MessageId, ReversePath, UnixMillis, Verp};
 use std::sync::{Arc, OnceLock};
 
 /// Bytes of names that are read at a time: some three thousand recipients.
 pub const WINDOW_LEN: u32 = 64 * 1024;
+
+/// How a message is to be treated, as decided when it came.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Handling {
+    pub smtputf8: bool,
+    /// RFC 8689.
+    pub requires_tls: bool,
+    pub lane: Lane,
+    pub class: Class,
+}
 
 /// A message ready to be sent: what its deliveries share, on whatever core.
 #[derive(Debug)]
@@ -19,7 +29,10 @@ pub struct Letter {
     pub reverse_path: ReversePath,
     pub verp: Option<Verp>,
     pub smtputf8: bool,
+    /// It may only go over connections whose peer is known and which are encrypted (RFC 8689).
+    pub requires_tls: bool,
     pub lane: Lane,
+    pub class: Class,
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
     pub content: Bytes,
@@ -31,9 +44,21 @@ impl Letter {
         (id, arrived): (MessageId, UnixMillis),
         (reverse_path, verp): (ReversePath, Option<Verp>),
         (content, facts): (Bytes, ContentFacts),
-        (smtputf8, lane): (bool, Lane),
+        Handling { smtputf8, requires_tls, lane, class }: Handling,
     ) -> Letter {
-        Letter { id, reverse_path, verp, smtputf8, lane, facts, arrived, content, stuffed: OnceLock::new() }
+        Letter {
+            id,
+            reverse_path,
+            verp,
+            smtputf8,
+            requires_tls,
+            lane,
+            class,
+            facts,
+            arrived,
+            content,
+            stuffed: OnceLock::new(),
+        }
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
@@ -158,7 +183,7 @@ mod tests {
             (MessageId(1), UnixMillis(0)),
             (ReversePath::Null, None),
             (Bytes::new(), ContentFacts::default()),
-            (false, Lane::Normal),
+            Handling::default(),
         );
         let range = Range {
             message: MessageKey(0),

@@ -28,7 +28,7 @@ pub const FRAME_MAX: usize = 1 << 20;
 pub const HEAD_LEN: usize = 32;
 
 /// Byte 6 is the format's version.
-const MAGIC: &[u8; 8] = b"RPJRN\x00\x02\n";
+const MAGIC: &[u8; 8] = b"RPJRN\x00\x03\n";
 const FRAME_HEAD_LEN: usize = 12;
 const KIND_SETTLED: u8 = 1;
 const KIND_DEFERRED: u8 = 2;

@@ -3,8 +3,9 @@
 //! Knows of each message how many recipients are neither delivered nor failed; which ones they are is known by the
 //! ranges that wait in a site's queue, in the schedule or in a session. Bound: 64 bytes a message here.
 
+use crate::fanout::Handling;
 use crate::log::record::{HEAD_LEN, Head, Location};
-use message::{ContentFacts, Lane, MessageId, UnixMillis};
+use message::{Class, ContentFacts, Flow, Lane, MessageId, PoolTag, UnixMillis};
 use slab::Slab;
 
 /// A message's number in its core's [`Store`]; used again after the message ended.
@@ -17,20 +18,76 @@ pub struct Queued {
     pub id: MessageId,
     /// Where its record lies now.
     pub location: Location,
-    pub arrived: UnixMillis,
+    /// Milliseconds since 1970 in 48 bits, and the pool above them.
+    arrived_and_pool: u64,
     pub meta_len: u32,
     pub content_len: u32,
     pub facts: ContentFacts,
-    pub smtputf8: bool,
-    pub verp: bool,
-    pub lane: Lane,
+    /// [`SMTPUTF8`], [`VERP`], [`REQUIRETLS`] and, from [`LANE_SHIFT`] on, the lane.
+    flags: u8,
+    flow: Flow,
     /// Recipients neither delivered nor failed.
     pub owed: u32,
 }
 
 const _: () = assert!(size_of::<Queued>() <= 40);
 
+const ARRIVED_BITS: u32 = 48;
+const SMTPUTF8: u8 = 1;
+const VERP: u8 = 2;
+const REQUIRETLS: u8 = 4;
+const LANE_SHIFT: u32 = 3;
+
 impl Queued {
+    fn new(head: &Head, owed: u32) -> Queued {
+        let flags = (u8::from(head.smtputf8) * SMTPUTF8)
+            | (u8::from(head.verp) * VERP)
+            | (u8::from(head.requires_tls) * REQUIRETLS)
+            | head.lane.to_bits() << LANE_SHIFT;
+        let arrived = head.arrived.0.min((1 << ARRIVED_BITS) - 1);
+        Queued {
+            id: head.id,
+            location: head.bound.location,
+            arrived_and_pool: arrived | u64::from(head.class.pool.0) << ARRIVED_BITS,
+            meta_len: head.meta_len,
+            content_len: head.content_len,
+            facts: head.facts,
+            flags,
+            flow: head.class.flow,
+            owed,
+        }
+    }
+
+    pub fn arrived(&self) -> UnixMillis {
+        UnixMillis(self.arrived_and_pool & ((1 << ARRIVED_BITS) - 1))
+    }
+
+    pub fn pool(&self) -> PoolTag {
+        PoolTag(u16::try_from(self.arrived_and_pool >> ARRIVED_BITS).expect("16 bits are left"))
+    }
+
+    pub fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    pub fn lane(&self) -> Lane {
+        Lane::from_bits(self.flags >> LANE_SHIFT)
+    }
+
+    pub fn verp(&self) -> bool {
+        self.flags & VERP != 0
+    }
+
+    /// What its deliveries need to know of it besides its content.
+    pub fn handling(&self) -> Handling {
+        Handling {
+            smtputf8: self.flags & SMTPUTF8 != 0,
+            requires_tls: self.flags & REQUIRETLS != 0,
+            lane: self.lane(),
+            class: Class { pool: self.pool(), flow: self.flow },
+        }
+    }
+
     pub fn meta_offset(&self) -> u64 {
         self.location.offset() + HEAD_LEN as u64
     }
@@ -56,18 +113,7 @@ impl Store {
     /// Takes up a durable message of which `owed` recipients are left.
     pub fn admit(&mut self, head: &Head, owed: u32) -> MessageKey {
         self.owed += u64::from(owed);
-        let key = self.messages.insert(Queued {
-            id: head.id,
-            location: head.bound.location,
-            arrived: head.arrived,
-            meta_len: head.meta_len,
-            content_len: head.content_len,
-            facts: head.facts,
-            smtputf8: head.smtputf8,
-            verp: head.verp,
-            lane: head.lane,
-            owed,
-        });
+        let key = self.messages.insert(Queued::new(head, owed));
         MessageKey(
             u32::try_from(key)
                 .expect("a partition has fewer than 2^32 messages: its places are 64 bytes apart"),

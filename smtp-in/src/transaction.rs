@@ -30,7 +30,7 @@ impl Transaction {
         let Mail { reverse_path, verp, size, body, smtputf8, priority } = mail;
         let (lane, recipients) = (Lane::default(), Recipients::new());
         Transaction {
-            envelope: Envelope { reverse_path, verp, body, smtputf8, lane, recipients },
+            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls: false, lane, recipients },
             content: Content::with_len_max(size_max),
             chunks_begun: false,
             priority,

@@ -19,7 +19,10 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
     pub greeting: Duration,
+    /// For EHLO, STARTTLS and each step of AUTH.
     pub ehlo: Duration,
+    /// For a TLS handshake as a whole: no octet of the host's makes it longer.
+    pub tls: Duration,
     pub mail: Duration,
     pub rcpt: Duration,
     pub data_begin: Duration,
@@ -30,10 +33,11 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// RFC 5321 §4.5.3.2; it names none for EHLO and QUIT, nor would a longer one at QUIT serve anybody.
+    /// RFC 5321 §4.5.3.2; it names none for EHLO, TLS and QUIT, nor would a longer one at QUIT serve anybody.
     pub const RFC_5321: Timeouts = Timeouts {
         greeting: Duration::from_secs(300),
         ehlo: Duration::from_secs(300),
+        tls: Duration::from_secs(60),
         mail: Duration::from_secs(300),
         rcpt: Duration::from_secs(300),
         data_begin: Duration::from_secs(120),
@@ -60,4 +64,6 @@ pub struct Habits {
     pub window: u16,
     /// It refused EHLO and took HELO.
     pub helo_only: bool,
+    /// It offered STARTTLS and the handshake came to nothing: where the policy lets mail go in plain text, it does.
+    pub tls_broken: bool,
 }

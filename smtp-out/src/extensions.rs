@@ -3,6 +3,8 @@
 //! Unknown keywords are ignored, and so is ENHANCEDSTATUSCODES: many hosts send the codes without offering
 //! them, and a text that reads as one is one. A keyword with a broken parameter counts as offered without it.
 
+use crate::sasl::Mechanisms;
+
 /// All false until the host says otherwise.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Extensions {
@@ -22,6 +24,12 @@ pub(crate) struct Extensions {
     pub(crate) mail_max: u32,
     /// RFC 9422: recipients per transaction at most; 0: not said.
     pub(crate) rcpt_max: u32,
+    /// RFC 3207.
+    pub(crate) starttls: bool,
+    /// RFC 8689.
+    pub(crate) requiretls: bool,
+    /// RFC 4954.
+    pub(crate) auth: Mechanisms,
 }
 
 impl Extensions {
@@ -29,12 +37,21 @@ impl Extensions {
     pub(crate) fn learn(&mut self, line: &[u8]) {
         let Ok(line) = std::str::from_utf8(line) else { return };
         let mut words = line.split_ascii_whitespace();
-        match words.next().unwrap_or("").to_ascii_uppercase().as_str() {
+        let keyword = words.next().unwrap_or("").to_ascii_uppercase();
+        // As drafts of RFC 2554 had it; some hosts still write both.
+        if let Some(name) = keyword.strip_prefix("AUTH=") {
+            self.auth.learn(name);
+            return words.for_each(|name| self.auth.learn(name));
+        }
+        match keyword.as_str() {
             "PIPELINING" => self.pipelining = true,
             "CHUNKING" => self.chunking = true,
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtputf8 = true,
             "SIZE" => self.learn_size(words.next()),
+            "STARTTLS" => self.starttls = true,
+            "REQUIRETLS" => self.requiretls = true,
+            "AUTH" => words.for_each(|name| self.auth.learn(name)),
             "LIMITS" => words.for_each(|limit| self.learn_limit(limit)),
             _ => {}
         }
@@ -79,6 +96,14 @@ mod tests {
         for line in ["SIZE", "SIZE x", "SIZE 99999999999999999999999", "SIZE 0"] {
             let extensions = learnt(&[line]);
             assert_eq!((extensions.size, extensions.size_max), (true, 0), "{line}");
+        }
+    }
+
+    #[test]
+    fn mechanisms_are_read_in_the_old_form_too() {
+        for line in ["AUTH plain CRAM-MD5 X-OTHER", "AUTH=PLAIN CRAM-MD5"] {
+            let auth = learnt(&[line]).auth;
+            assert!(auth.plain && auth.cram_md5 && !auth.login, "{line}");
         }
     }
 

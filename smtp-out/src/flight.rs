@@ -13,6 +13,9 @@ pub struct Flight {
     pub own: Vec<u8>,
     /// What to send, in order.
     pub pieces: SmallVec<[FlightPiece; 16]>,
+    /// Ciphertext (a handshake's, an alert): goes out as it is. Else, while `Session::is_sealing()`, what goes out is
+    /// what `Session::seal` makes of it.
+    pub is_raw: bool,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +30,7 @@ impl Flight {
     pub fn clear(&mut self) {
         self.own.clear();
         self.pieces.clear();
+        self.is_raw = false;
     }
 
     /// Adds octets of ours; they share a piece with those before unless content lies between.
@@ -34,6 +38,16 @@ impl Flight {
         let start = self.own_len();
         self.own.extend_from_slice(bytes);
         self.cover(start);
+    }
+
+    /// Makes this a raw flight of what `write` appends, if that is anything.
+    pub(crate) fn fill_raw(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.own_len();
+        write(&mut self.own);
+        if self.own_len() > start {
+            self.is_raw = true;
+            self.cover(start);
+        }
     }
 
     pub(crate) fn push_number(&mut self, before: &[u8], number: u64) {

@@ -33,7 +33,7 @@ struct Begun {
 
 pub(crate) enum Part<'a> {
     /// The text of a line that is not its reply's last.
-    Continued { is_first: bool, text: &'a [u8] },
+    Continued { code: u16, is_first: bool, text: &'a [u8] },
     /// The last line: the reply is whole.
     Answer(Answer<'a>),
     /// Not a reply, or one without an end.
@@ -101,7 +101,7 @@ impl Reader {
             return Some(Part::Answer(Answer { code, begun, text }));
         }
         Some(match begin_or_continue(begun, code, text) {
-            Ok(()) => Part::Continued { is_first, text },
+            Ok(()) => Part::Continued { code, is_first, text },
             Err(why) => Part::Garbage(why),
         })
     }

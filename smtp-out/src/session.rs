@@ -10,8 +10,13 @@
 //!
 //! ```text
 //! Greeting ──220──▶ HelloDue ──flight──▶ Hello ──250──▶ Ready ──quit, nothing in flight──▶ Quit ──▶ Closed
+//!                      ▲  STARTTLS ──220──▶ handshake ◀──┤ ▲
+//!                      └─────────────────────────┘       └─▶ AUTH ──235
 //!     any of them: 421, end of stream, time-out, protocol error ──────────────────────────────────▶ Closed
 //! ```
+//!
+//! `session/securing.rs` and `session/login.rs` have the two detours. An encrypted session ends by way of `Farewell`,
+//! so that its last record gets out.
 //!
 //! Replies answer commands in order: `expected` holds what was sent and not answered, `transactions` whom it was
 //! for, and the first of those is always the one that the next reply is about. A wrong match would report one
@@ -21,12 +26,20 @@
 //! [`RECIPIENTS_MAX`](crate::RECIPIENTS_MAX) recipients; replies as in `reply.rs`; one output or two per reply.
 
 mod ending;
+mod lmtp;
+mod login;
 mod replies;
+mod securing;
 mod sending;
+mod trace;
 
 use crate::config::{Config, Habits};
 use crate::extensions::Extensions;
+use crate::link::{Link, Protocol};
+use crate::protection::Protection;
 use crate::reply::{Part, Reader};
+use crate::sasl::Exchange;
+use crate::tls::Channel;
 use crate::transaction::{InFlight, Offered, Progress, Transaction};
 use message::{Scope, Verdict};
 use std::collections::VecDeque;
@@ -46,6 +59,8 @@ const KEPT_OUTPUTS: usize = 32;
 /// What the caller learns.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Output {
+    /// How the connection is protected: once, before `Ready`, or before `Closed` where that is why.
+    Protection(Protection),
     /// EHLO or HELO is done; said once. `capacity()` may be above 0 from here on.
     Ready,
     /// Exactly one per recipient of a transaction that is not returned.
@@ -57,6 +72,17 @@ pub enum Output {
     Returned { key: u32 },
     /// Close the socket. `verdict` is about the host, where no recipient's verdict says it.
     Closed { verdict: Option<(Verdict, Scope)> },
+    /// A line of the dialog, without its end, where `Link::is_traced`. At most 1,000 octets; no secret, no content.
+    Trace { direction: Direction, text: String },
+}
+
+/// Whose line it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    Sent,
+    Received,
+    /// Nobody's: what the session remarks.
+    Note,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,8 +90,17 @@ enum Phase {
     Greeting,
     HelloDue,
     Hello,
+    StartTlsDue,
+    StartTls,
+    /// The host lets the handshake begin.
+    HandshakeDue,
+    Handshake,
+    LoginDue,
+    Login,
     Ready,
     Quit,
+    /// The last record is on its way; what `Closed` will say is known.
+    Farewell,
     Closed,
 }
 
@@ -81,8 +116,11 @@ enum Form {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Expected {
     Greeting,
+    /// Or LHLO.
     Ehlo,
     Helo,
+    StartTls,
+    Auth,
     Rset,
     Mail,
     Rcpt,
@@ -105,6 +143,18 @@ struct UnderWay {
 pub struct Session {
     config: Arc<Config>,
     habits: Habits,
+    link: Link,
+    /// TLS, from the handshake's beginning on.
+    channel: Option<Box<Channel>>,
+    /// The handshake is done: everything that goes out is sealed.
+    is_sealed: bool,
+    /// The host has proven to be who it should be.
+    is_verified: bool,
+    has_told_protection: bool,
+    handshake_until: Option<Instant>,
+    exchange: Option<Box<Exchange>>,
+    /// What `Closed` will say, in `Farewell`.
+    leave_taken: Option<(Verdict, Scope)>,
     phase: Phase,
     form: Form,
     /// EHLO was refused, now or on an earlier connection.
@@ -138,14 +188,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// The connection is up; the host speaks first.
-    pub fn new(now: Instant, config: Arc<Config>, habits: Habits) -> Session {
+    /// The connection is up; the host speaks first, but for implicit TLS.
+    pub fn new(now: Instant, config: Arc<Config>, habits: Habits, link: Link) -> Session {
         let mut session = Session {
             config,
             habits,
+            channel: None,
+            is_sealed: false,
+            is_verified: false,
+            has_told_protection: false,
+            handshake_until: None,
+            exchange: None,
+            leave_taken: None,
             phase: Phase::Greeting,
             form: Form::LockStep,
-            says_helo: habits.helo_only,
+            says_helo: habits.helo_only && !needs_ehlo(&link),
+            link,
             extensions: Extensions::default(),
             reader: Reader::default(),
             expected: VecDeque::from([Expected::Greeting]),
@@ -164,31 +222,52 @@ impl Session {
             deadline: None,
             outputs: VecDeque::new(),
         };
+        if session.link.is_tls_implicit {
+            session.begin_handshake();
+        }
         session.restart_deadline(now);
         session
     }
 
     /// The host sent something.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        match self.channel.is_some() {
+            false => self.hear(now, bytes),
+            true => self.hear_sealed(now, bytes),
+        }
+    }
+
+    /// Octets of the dialog itself.
+    fn hear(&mut self, now: Instant, bytes: &[u8]) {
         // The lines borrow from the reader, so it stands outside while they are acted on.
         let mut reader = std::mem::take(&mut self.reader);
         let mut rest = bytes;
         let mut has_answer = false;
-        while self.phase != Phase::Closed {
+        while self.listens() {
             let Some(part) = reader.next_part(&mut rest) else { break };
             has_answer |= matches!(part, Part::Answer(_));
             self.on_part(part);
         }
         self.reader = reader;
+        if self.phase == Phase::HandshakeDue {
+            self.on_starttls_accepted(rest);
+        }
         // Not for a part of a reply: a host that sends an octet a minute is not alive.
         if has_answer {
             self.restart_deadline(now);
         }
     }
 
+    fn listens(&self) -> bool {
+        !matches!(self.phase, Phase::Closed | Phase::Farewell | Phase::HandshakeDue)
+    }
+
     fn on_part(&mut self, part: Part<'_>) {
+        if self.link.is_traced {
+            self.trace_part(&part);
+        }
         match part {
-            Part::Continued { is_first, text } => {
+            Part::Continued { is_first, text, .. } => {
                 if !is_first && self.expected.front() == Some(&Expected::Ehlo) {
                     self.extensions.learn(text);
                 }
@@ -202,6 +281,7 @@ impl Session {
     pub fn handle_sent(&mut self, now: Instant) {
         self.under_way = None;
         self.restart_deadline(now);
+        self.settle_farewell();
     }
 
     /// End of stream, a reset, an error in sending.
@@ -260,7 +340,7 @@ impl Session {
             self.outputs.push_back(Output::Returned { key: transaction.key });
             return Offered::Taken;
         }
-        if let Some(reply) = transaction.obstacle(&self.extensions, self.can_chunk()) {
+        if let Some(reply) = transaction.obstacle(&self.extensions, self.can_chunk(), self.is_verified) {
             return Offered::Refused(Verdict::Failed(reply), Scope::Message);
         }
         let start = self.envelopes.len();
@@ -311,21 +391,29 @@ impl Session {
 
     /// A session that waits for nothing has no deadline: how long it may idle is the caller's to say.
     fn restart_deadline(&mut self, now: Instant) {
+        if self.phase == Phase::Handshake {
+            let until = now.checked_add(self.config.timeouts.tls);
+            self.handshake_until = self.handshake_until.or(until);
+            self.deadline = self.handshake_until;
+            return;
+        }
         self.deadline = self.patience().and_then(|patience| now.checked_add(patience));
     }
 
     fn patience(&self) -> Option<Duration> {
-        if self.phase == Phase::Closed {
-            return None;
-        }
         let timeouts = &self.config.timeouts;
+        match self.phase {
+            Phase::Closed => return None,
+            Phase::Farewell => return Some(timeouts.quit),
+            _ => {}
+        }
         let next = self.expected.front();
         if let Some(UnderWay { blocks, .. }) = self.under_way.filter(|_| next != Some(&Expected::Quit)) {
             return Some(timeouts.data_block.saturating_mul(blocks));
         }
         Some(match next? {
             Expected::Greeting => timeouts.greeting,
-            Expected::Ehlo | Expected::Helo => timeouts.ehlo,
+            Expected::Ehlo | Expected::Helo | Expected::StartTls | Expected::Auth => timeouts.ehlo,
             Expected::Rset | Expected::Mail => timeouts.mail,
             Expected::Rcpt => timeouts.rcpt,
             Expected::Data => timeouts.data_begin,
@@ -386,4 +474,10 @@ impl Session {
         }
         self.outputs.push_back(Output::Verdict { key, recipient, verdict, scope });
     }
+}
+
+/// What the connection needs is offered in the reply to EHLO alone.
+fn needs_ehlo(link: &Link) -> bool {
+    let needs_tls = link.tls.as_ref().is_some_and(|client| !client.allows_plain());
+    needs_tls || link.login.is_some() || link.protocol == Protocol::Lmtp
 }

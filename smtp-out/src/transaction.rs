@@ -22,6 +22,8 @@ pub struct Transaction<'a> {
     pub facts: ContentFacts,
     /// Its sender asked for SMTPUTF8.
     pub smtputf8: bool,
+    /// Its sender asked for REQUIRETLS (RFC 8689): verified TLS here, and a host that promises the same.
+    pub requires_tls: bool,
 }
 
 /// The answer to an offer.
@@ -35,7 +37,16 @@ pub enum Offered {
 
 impl Transaction<'_> {
     /// Why a host that offers `extensions` cannot be given this. Never downgrades: what cannot go as it is fails.
-    pub(crate) fn obstacle(&self, extensions: &Extensions, can_chunk: bool) -> Option<Reply> {
+    /// `is_verified`: the connection is encrypted and the host is who it should be.
+    pub(crate) fn obstacle(
+        &self,
+        extensions: &Extensions,
+        can_chunk: bool,
+        is_verified: bool,
+    ) -> Option<Reply> {
+        if self.requires_tls && !(is_verified && extensions.requiretls) {
+            return Some(requiretls_missing(is_verified));
+        }
         if self.needs_smtputf8() && !extensions.smtputf8 {
             return Some(Reply::ours(
                 550,
@@ -78,9 +89,26 @@ impl Transaction<'_> {
         if self.needs_smtputf8() {
             into.extend_from_slice(b" SMTPUTF8");
         }
+        if self.requires_tls {
+            into.extend_from_slice(b" REQUIRETLS");
+        }
         into.extend_from_slice(b"\r\n");
         self.recipients.iter().for_each(|recipient| write_rcpt(recipient, into));
     }
+}
+
+/// RFC 8689 §4.2.1, §5.
+fn requiretls_missing(is_verified: bool) -> Reply {
+    Reply::ours(
+        550,
+        (5, 7, 30),
+        match is_verified {
+            true => "REQUIRETLS support required: the host does not offer it",
+            false => {
+                "REQUIRETLS support required: the connection is not encrypted to a host that is verified"
+            }
+        },
+    )
 }
 
 fn write_rcpt(recipient: &MailboxRef<'_>, into: &mut Vec<u8>) {
@@ -213,6 +241,7 @@ mod tests {
             content_len: 1,
             facts,
             smtputf8: false,
+            requires_tls: false,
         };
         let mut in_flight = InFlight::new(&transaction, 0..0);
         assert!((0..100).all(|recipient| in_flight.take_open() == Some(recipient)));

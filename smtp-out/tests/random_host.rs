@@ -3,17 +3,24 @@
 //!
 //! Known after each run: every recipient has exactly one verdict or its transaction was returned exactly once;
 //! what was reported delivered was delivered and nothing else of it; and no content ever went out under the
-//! reverse-path of another transaction. A failure prints its seed; `seed_repeats` runs one alone, PROPTEST_CASES=100000 runs many.
+//! reverse-path of another transaction. One run in four goes through TLS. A failure prints its seed; `seed_repeats` runs one alone, PROPTEST_CASES=100000 runs many.
 
 // A test may panic, and its numbers are small.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod tls_host;
+
 use message::{ContentFacts, MailboxRef, Verdict};
 use proptest::prelude::*;
-use smtp_out::{Config, Flight, FlightPiece, Habits, Offered, Output, Session, Timeouts, Transaction};
+use rustls::ServerConfig;
+use smtp_out::{
+    Config, Flight, FlightPiece, Habits, Link, Offered, Output, Session, Timeouts, TlsClient, TlsPolicy,
+    Transaction,
+};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tls_host::TlsHost;
 
 /// xorshift64*: the same run for the same seed on every machine.
 struct Dice(u64);
@@ -280,6 +287,7 @@ impl Engine {
             content_len: content.len() as u64,
             facts: ContentFacts::of(&content),
             smtputf8: false,
+            requires_tls: false,
         };
         assert_eq!(session.offer(&transaction), Offered::Taken);
         self.offered.insert(key, count);
@@ -290,6 +298,7 @@ impl Engine {
         while let Some(output) = session.poll_output() {
             assert!(!self.is_closed, "{output:?} after Closed");
             match output {
+                Output::Protection(_) | Output::Trace { .. } => {}
                 Output::Ready => assert!(!std::mem::replace(&mut self.is_ready, true)),
                 Output::Verdict { key, recipient, verdict, .. } => {
                     assert!(!self.finished.contains(&key) && !self.returned.contains(&key));
@@ -332,6 +341,9 @@ struct World {
     flight: Flight,
     is_under_way: bool,
     idle_rounds: u32,
+    tls: Option<TlsHost>,
+    /// What the host has sent and we have not received.
+    wire: Vec<u8>,
 }
 
 impl World {
@@ -345,10 +357,13 @@ impl World {
         let habits =
             Habits { window: dice.roll(20) as u16, no_chunking: dice.one_in(8), ..Habits::default() };
         let now = Instant::now();
+        let tls = dice.one_in(4).then(|| TlsHost::new(Arc::clone(&encrypted().1)));
         World {
+            wire: Vec::new(),
             host: Host::new(Temper::of(&mut dice)),
             engine: Engine::default(),
-            session: Session::new(now, Arc::new(config), habits),
+            session: Session::new(now, Arc::new(config), habits, link(tls.is_some())),
+            tls,
             now,
             flight: Flight::default(),
             is_under_way: false,
@@ -375,7 +390,8 @@ impl World {
 
     /// What the host said, cut anywhere; its end of stream once all of that is read.
     fn listen(&mut self) -> bool {
-        let said = self.host.replies.len();
+        self.say();
+        let said = self.wire.len();
         if said == 0 {
             if self.host.has_hung_up {
                 self.session.handle_closed(self.now, "end of stream");
@@ -383,9 +399,20 @@ impl World {
             return false;
         }
         let len = if self.dice.one_in(2) { said } else { 1 + self.dice.roll(said as u64) as usize };
-        let segment: Vec<u8> = self.host.replies.drain(..len).collect();
+        let segment: Vec<u8> = self.wire.drain(..len).collect();
         self.session.handle_bytes(self.now, &segment);
         true
+    }
+
+    /// What the host says gets onto the wire.
+    fn say(&mut self) {
+        match &mut self.tls {
+            None => self.wire.append(&mut self.host.replies),
+            Some(tls) => {
+                let replies = if tls.is_up() { std::mem::take(&mut self.host.replies) } else { Vec::new() };
+                self.wire.extend(tls.say(&replies));
+            }
+        }
     }
 
     fn fly(&mut self) -> bool {
@@ -394,7 +421,19 @@ impl World {
         }
         assert!(!self.is_under_way, "two flights at once");
         self.is_under_way = true;
-        self.host.hear(&mut self.dice, &self.engine.render(&self.flight));
+        let plain = self.engine.render(&self.flight);
+        let Some(tls) = &mut self.tls else {
+            self.host.hear(&mut self.dice, &plain);
+            return true;
+        };
+        let mut sealed = Vec::new();
+        match self.flight.is_raw {
+            true => sealed.extend_from_slice(&self.flight.own),
+            false => plain.chunks(50).for_each(|slice| self.session.seal(slice, &mut sealed)),
+        }
+        tls.hear(&sealed);
+        let opened = std::mem::take(&mut tls.opened);
+        self.host.hear(&mut self.dice, &opened);
         true
     }
 
@@ -409,6 +448,21 @@ impl World {
             self.engine.drain(&mut self.session);
         }
     }
+}
+
+/// Certificates take longer than a run.
+fn encrypted() -> &'static (Arc<TlsClient>, Arc<ServerConfig>) {
+    static ENCRYPTED: OnceLock<(Arc<TlsClient>, Arc<ServerConfig>)> = OnceLock::new();
+    ENCRYPTED.get_or_init(|| {
+        let world = tls_host::World::new();
+        let policy = TlsPolicy::Verify { names: Vec::new(), enforced: true };
+        (world.base().client(&policy).unwrap(), tls_host::server(world.by_name("good"), false))
+    })
+}
+
+fn link(is_tls: bool) -> Link {
+    let tls = is_tls.then(|| Arc::clone(&encrypted().0));
+    Link { host: "mx.example".into(), tls, is_tls_implicit: is_tls, ..Link::default() }
 }
 
 fn run(seed: u64) {

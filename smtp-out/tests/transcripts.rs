@@ -3,26 +3,38 @@
 //!
 //! ```text
 //! = window=8 max=0 habit_window=4 no_chunking no_pipelining helo_only      how the session is made (first line)
+//! = tls=may|encrypt|verify|testing tls_broken implicit lmtp traced login=password|token plain_login
+//! = cert=good|wrong_name|expired|self_signed tls12 choosy                  what the host is; wants our certificate
 //! S: 250 ok                      the host says it; lines with nothing between come in one segment
 //! > offer 1 from=a@b to=c@d,e@f len=12 8bit dots open smuggle utf8          if there is capacity
 //! > quit | eof why | capacity | habits | habits+idle
 //! > hold | sent                  from here on a flight stays under way until `> sent`
 //! > go                           lets a flight go before the next offer
 //! @ +300s                        time passes
-//! C: …   C.                      what we say; the end of a flight
+//! > tls                          the host's side of a handshake, and whatever else its TLS has to say
+//! > tls_eof | tls_alert | tls_garbage      its TLS ends; an alert that refuses; octets that are no TLS
+//! C: …   C.                      what we say; the end of a flight; {TLS} is ciphertext by itself
 //! ! …                            what the session tells the engine
 //! ```
+//!
+//! Once a handshake is done `S:` and `C:` lines are what lies inside TLS: the host seals the ones and opens the others.
 
 // A test may panic, and its numbers are small.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod tls_host;
+
 use message::{ContentFacts, MailboxRef};
-use smtp_out::{Config, Flight, FlightPiece, Habits, Offered, Output, Session, Timeouts, Transaction};
+use smtp_out::{
+    Config, Flight, FlightPiece, Habits, Link, Login, Offered, Output, Protection, Protocol, Secret, Session,
+    Timeouts, TlsPolicy, Transaction, WhyPlain,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tls_host::{TlsHost, World, choosy_server, server};
 
 #[test]
 fn every_dialog_goes_as_written() {
@@ -47,6 +59,10 @@ struct Dialog {
     now: Instant,
     flight: Flight,
     is_holding: bool,
+    /// What the host has for TLS.
+    host: TlsHost,
+    has_protection: bool,
+    lens: BTreeMap<u32, u64>,
     log: String,
 }
 
@@ -63,10 +79,15 @@ impl Dialog {
                 continue;
             }
             at += dialog.play(&lines[at..]);
+            if lines[at - 1].starts_with('#') {
+                continue;
+            }
             dialog.drain();
             let next = lines[at..].iter().find(|line| **line != "!");
             if !next.is_some_and(|line| line.starts_with("> offer")) {
                 dialog.fly();
+                // The end of a session whose last record had to go out.
+                dialog.drain();
             }
         }
         dialog.log
@@ -85,10 +106,25 @@ impl Dialog {
             no_chunking: settings.has("no_chunking"),
             window: settings.number("habit_window", 0) as u16,
             helo_only: settings.has("helo_only"),
+            tls_broken: settings.has("tls_broken"),
         };
+        let world = World::new();
         let now = Instant::now();
-        let session = Session::new(now, Arc::new(config), habits);
-        Dialog { session, now, flight: Flight::default(), is_holding: false, log: String::new() }
+        let session = Session::new(now, Arc::new(config), habits, link(&settings, &world));
+        let identity = world.by_name(settings.text("cert"));
+        Dialog {
+            session,
+            now,
+            flight: Flight::default(),
+            is_holding: false,
+            host: TlsHost::new(match settings.has("choosy") {
+                true => choosy_server(identity, world.root.der()),
+                false => server(identity, settings.has("tls12")),
+            }),
+            has_protection: false,
+            lens: BTreeMap::new(),
+            log: String::new(),
+        }
     }
 
     /// Does what the first line says, or the first lines of the host together; returns how many it took.
@@ -114,8 +150,21 @@ impl Dialog {
             writeln!(self.log, "{line}").unwrap();
             write!(segment, "{}\r\n", line[2..].trim_start()).unwrap();
         }
-        self.session.handle_bytes(self.now, segment.as_bytes());
+        match self.session.is_sealing() {
+            false => self.session.handle_bytes(self.now, segment.as_bytes()),
+            true => self.say_sealed(segment.as_bytes()),
+        }
         said.len()
+    }
+
+    fn say_sealed(&mut self, plain: &[u8]) {
+        let sealed = self.host.say(plain);
+        self.session.handle_bytes(self.now, &sealed);
+    }
+
+    fn end_tls(&mut self) {
+        let sealed = self.host.close();
+        self.session.handle_bytes(self.now, &sealed);
     }
 
     fn command(&mut self, command: &str) {
@@ -129,6 +178,11 @@ impl Dialog {
             ("hold", _) => self.is_holding = true,
             ("sent", _) => self.session.handle_sent(self.now),
             ("go", _) => {}
+            ("tls", _) => self.say_sealed(b""),
+            ("tls_eof", _) => self.end_tls(),
+            // handshake_failure(40), fatal
+            ("tls_alert", _) => self.session.handle_bytes(self.now, &[21, 3, 3, 0, 2, 2, 40]),
+            ("tls_garbage", _) => self.session.handle_bytes(self.now, &[0x55; 40]),
             _ => panic!("unknown command: {command}"),
         }
     }
@@ -148,7 +202,9 @@ impl Dialog {
             content_len: words.number("len", 12),
             facts: facts(&words),
             smtputf8: words.has("utf8"),
+            requires_tls: words.has("requiretls"),
         });
+        self.lens.insert(key, words.number("len", 12));
         if let Offered::Refused(verdict, scope) = offered {
             self.tell(&format!("refused {key} {} {scope:?} {}", verdict.name(), verdict.reply()));
         }
@@ -160,7 +216,15 @@ impl Dialog {
 
     fn drain(&mut self) {
         while let Some(output) = self.session.poll_output() {
+            if let Output::Protection(_) = output {
+                assert!(!std::mem::replace(&mut self.has_protection, true), "protection is told twice");
+            }
+            assert!(output != Output::Ready || self.has_protection, "protection is told before Ready");
             let told = match output {
+                // Said in nearly every dialog, where nothing else is to be expected.
+                Output::Protection(Protection::Plain(WhyPlain::Policy)) => continue,
+                Output::Protection(protection) => format!("{protection}"),
+                Output::Trace { direction, text } => format!("trace {direction:?} {text}"),
                 Output::Ready => "ready".to_owned(),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     format!("verdict {key}/{recipient} {} {scope:?} {}", verdict.name(), verdict.reply())
@@ -181,6 +245,7 @@ impl Dialog {
         let mut flight = std::mem::take(&mut self.flight);
         while self.session.take_flight(self.now, &mut flight) {
             self.log.push_str(&print(&flight));
+            self.carry(&flight);
             if !self.is_holding {
                 self.session.handle_sent(self.now);
             }
@@ -190,12 +255,68 @@ impl Dialog {
     }
 }
 
+impl Dialog {
+    /// Ciphertext goes to the host, which must find in it what the flight says.
+    fn carry(&mut self, flight: &Flight) {
+        if flight.is_raw {
+            return self.host.hear(&flight.own);
+        }
+        if !self.session.is_sealing() {
+            return;
+        }
+        let (mut plain, mut sealed) = (Vec::new(), Vec::new());
+        for piece in &flight.pieces {
+            match piece {
+                FlightPiece::Own(range) => {
+                    plain.extend_from_slice(&flight.own[range.start as usize..range.end as usize]);
+                }
+                FlightPiece::Content { key, .. } => {
+                    plain.resize(plain.len() + self.lens[key] as usize, b'x');
+                }
+            }
+        }
+        // In slices, as for a content that is larger than a buffer.
+        plain.chunks(1000).for_each(|slice| self.session.seal(slice, &mut sealed));
+        self.host.hear(&sealed);
+        let opened = std::mem::take(&mut self.host.opened);
+        assert!(opened == plain || self.host.error.is_some(), "the host opens something else");
+    }
+}
+
+fn link(settings: &Words<'_>, world: &World) -> Link {
+    let policy = match settings.text("tls") {
+        "may" => TlsPolicy::May,
+        "encrypt" => TlsPolicy::Encrypt,
+        "verify" => TlsPolicy::Verify { names: Vec::new(), enforced: true },
+        "testing" => TlsPolicy::Verify { names: Vec::new(), enforced: false },
+        _ => TlsPolicy::Never,
+    };
+    let secret = match settings.text("login") {
+        "token" => Some(Secret::Token("ya29".to_owned())),
+        "password" => Some(Secret::Password("tanstaaf".to_owned())),
+        _ => None,
+    };
+    let login =
+        |secret| Login { user: "tim".to_owned(), secret, allow_plain_text: settings.has("plain_login") };
+    Link {
+        host: "mx.example".into(),
+        tls: world.base().client(&policy),
+        is_tls_implicit: settings.has("implicit"),
+        protocol: if settings.has("lmtp") { Protocol::Lmtp } else { Protocol::Smtp },
+        login: secret.map(login).map(Arc::new),
+        is_traced: settings.has("traced"),
+    }
+}
+
 fn is_ours(line: &str) -> bool {
     line.starts_with("C:") || line == "C." || line.starts_with('!')
 }
 
 fn print(flight: &Flight) -> String {
     let mut text = String::new();
+    if flight.is_raw {
+        return "C: {TLS}\nC.\n".to_owned();
+    }
     for piece in &flight.pieces {
         match piece {
             FlightPiece::Own(range) => {

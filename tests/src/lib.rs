@@ -1,5 +1,6 @@
 //! What is true of the whole: simulator, transcripts, real clients and servers, tidiness.
 #![forbid(unsafe_code)]
 
+pub mod names;
 pub mod process;
 pub mod sim;

@@ -3,6 +3,7 @@
 //! By counts, not by time: at its 250 the daemon says how many were delivered, and at the sink its place in the order
 //! of arrival tells how many more went before it.
 
+use loadgen::source::SourceConfig;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::process::sink::Ended;
@@ -82,4 +83,55 @@ fn urgent_message_overtakes_a_fan_out_that_cores_share() {
 #[test]
 fn urgent_message_goes_out_although_another_core_has_the_only_connection() {
     overtakes(Setup::new().on_cpus(&[0, 1]).with("delivery.connections_max", 1), SLOW_LIST);
+}
+
+// ---- campaigns ----
+
+/// Messages of the flood and of the small campaign, to one recipient each at one site.
+const FLOOD: u64 = 20_000;
+const SMALL: u64 = 1_000;
+
+/// What may go out of turn: all that is in flight or read ahead.
+const ASTRAY_MAX: usize = 300;
+
+const SMALL_SENDER: &str = "list@small.test";
+
+/// The flood is queued first, nothing goes out until both are queued, and what was queued must be read back.
+#[test]
+fn small_campaign_shares_the_site_with_a_flood_that_came_first() {
+    let sink = Sink::start(&[]);
+    let setup = Setup::new().on_cpus(&[0]).relay(sink.address).with("delivery.connections_max", 0);
+    let daemon = setup.start();
+    let sent = |name: &str| daemon.setup.folder().join(name);
+    source::send(source::singles(daemon.address, FLOOD, 50), sent("flood.tsv"));
+    let small = SourceConfig {
+        reverse_path: SMALL_SENDER.into(),
+        seed: 2,
+        ..source::singles(daemon.address, SMALL, 10)
+    };
+    source::send(small, sent("small.tsv"));
+    let mut stopped = daemon.kill();
+    stopped.setup.set("delivery.connections_max", 4);
+    let daemon = stopped.restart();
+    daemon.wait_until_empty(RUN_MAX);
+    check_turns(&sink.end());
+}
+
+fn check_turns(sink: &Ended) {
+    let mut arrivals = sink.deliveries();
+    arrivals.sort_by_key(|arrival| arrival.at_ns);
+    assert_eq!(arrivals.len() as u64, FLOOD + SMALL);
+    let mut small = 0usize;
+    for (place, arrival) in arrivals.iter().enumerate() {
+        small += usize::from(arrival.reverse_path == SMALL_SENDER);
+        if small as u64 == SMALL {
+            assert!(place <= 2 * small + ASTRAY_MAX, "the last of the small campaign is number {place}");
+            return;
+        }
+        assert!(
+            small.abs_diff(place / 2) <= ASTRAY_MAX,
+            "{small} of the first {place} are the small campaign's"
+        );
+    }
+    panic!("only {small} of the small campaign arrived");
 }

@@ -259,6 +259,17 @@ fn trace_shows_a_domains_connections_and_verdicts_and_ends_with_its_reader() {
     for words in ["connecting", "connected", "bob@a.test delivered: 250"] {
         assert!(seen.iter().any(|line| line.contains(&format!("{host}{words}"))), "{words} in {seen:#?}");
     }
+    let dialogue = [
+        "  <- 220 ",
+        "  -> EHLO ",
+        "  -> MAIL FROM:<ann@one.test>",
+        "  -> RCPT TO:<bob@a.test>",
+        "  -> QUIT",
+    ];
+    for words in dialogue {
+        assert!(seen.iter().any(|line| line.contains(words)), "{words} in {seen:#?}");
+    }
+    assert!(!seen.iter().any(|line| line.contains("Hello")), "a content is nobody's business: {seen:#?}");
     let first: Value = serde_json::from_str(&parsed.until("connecting")[0]).expect("an object a line");
     assert_eq!((&first["core"], &first["direction"]), (&0.into(), &"note".into()), "{first}");
     trace.interrupt();

@@ -3,8 +3,8 @@
 use crate::record::envelope;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use message::{ContentFacts, Lane, MessageId, ReversePath, UnixMillis};
-use queue::fanout::{Letter, OpenRange};
+use message::{ContentFacts, MessageId, ReversePath, UnixMillis};
+use queue::fanout::{Handling, Letter, OpenRange};
 use queue::log::record::{Meta, meta_of};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
@@ -47,7 +47,7 @@ fn open() -> OpenRange {
         (MessageId(1 << 24), UnixMillis(0)),
         (ReversePath::Null, None),
         content,
-        (false, Lane::Normal),
+        Handling::default(),
     );
     OpenRange::new(range, Arc::new(letter), meta, 0)
 }

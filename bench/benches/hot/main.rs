@@ -7,6 +7,7 @@
 
 use criterion::{criterion_group, criterion_main};
 
+mod class;
 mod content;
 mod delivery_log;
 mod fan_out;
@@ -21,6 +22,7 @@ criterion_group!(
     hot,
     intake::commands,
     intake::data,
+    class::flows,
     content::facts,
     content::stuffing,
     record::encoding,

@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use message::{ContentFacts, MailboxRef, Verdict};
-use smtp_out::{Config, Flight, Habits, Offered, Output, Session, Timeouts, Transaction};
+use smtp_out::{Config, Flight, Habits, Link, Offered, Output, Session, Timeouts, Transaction};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ impl Wire {
         };
         let now = Instant::now();
         let habits = Habits { window: 2 * WINDOW, ..Habits::default() };
-        let session = Session::new(now, Arc::new(config), habits);
+        let session = Session::new(now, Arc::new(config), habits, Link::default());
         let mut wire = Wire { session, now, flight: Flight::default(), replies: Vec::new() };
         wire.hear(b"220 them.example\r\n");
         assert!(wire.session.take_flight(now, &mut wire.flight));
@@ -48,6 +48,7 @@ impl Wire {
                 content_len: 4096,
                 facts: ContentFacts::default(),
                 smtputf8: false,
+                requires_tls: false,
             };
             let Offered::Taken = self.session.offer(black_box(&transaction)) else { unreachable!("it fits") };
         }

@@ -3,7 +3,7 @@
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{
-    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
+    BodyKind, Class, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
     UnixMillis, Verp,
 };
 use queue::log::record::{Bound, Location, NewMessage, encode, meta_of};
@@ -20,6 +20,7 @@ pub(crate) fn envelope(recipients: usize, domains: usize) -> Envelope {
         verp: Some(Verp::DEFAULT),
         body: BodyKind::SevenBit,
         smtputf8: false,
+        requires_tls: false,
         lane: Lane::Bulk,
         recipients: list,
     }
@@ -34,7 +35,9 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
         verp: true,
         body: BodyKind::SevenBit,
         smtputf8: false,
+        requires_tls: false,
         lane: Lane::Bulk,
+        class: Class::default(),
         content: &content,
         facts: ContentFacts::of(&content),
         arrived: UnixMillis(1_700_000_000_000),

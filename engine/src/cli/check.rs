@@ -8,6 +8,12 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(78, &error),
     };
+    if let Err(error) = config.shaping.load_providers() {
+        return complain(78, &error);
+    }
+    if let Err(error) = crate::tls::load(&config.tls) {
+        return complain(78, &error);
+    }
     match toml::to_string(&config) {
         Ok(text) => {
             print!("{text}");

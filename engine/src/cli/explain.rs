@@ -174,7 +174,7 @@ fn write_basis(out: &mut String, basis: &BasisView) -> fmt::Result {
 // ---- what holds it back ----
 
 fn write_limits(out: &mut String, limits: &Limits) -> fmt::Result {
-    let provider = limits.provider.as_ref().map(|name| format!(", as {name}'s")).unwrap_or_default();
+    let provider = limits.provider.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     writeln!(
         out,
         "Limits{provider}: {} ({} at first), {} on each, {} in a transaction.",

@@ -43,7 +43,7 @@ enum Command {
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
     #[command(hide = true)]
-    DemoSink(loadgen::cli::SinkArgs),
+    DemoSink(Box<loadgen::cli::SinkArgs>),
 }
 
 #[derive(Args, Debug)]

@@ -14,7 +14,9 @@ pub struct Tls {
     pub dane: bool,
     /// Ask for MTA-STS policies (RFC 8461).
     pub mta_sts: bool,
-    /// DNSSEC trust anchors, as DS or DNSKEY records. Default: the root's.
+    /// Where hosts of policies are asked for them. Another port than 443 is for tests: RFC 8461 §3.3 knows no other.
+    pub mta_sts_port: u16,
+    /// DNSSEC trust anchors, as DNSKEY records. Default: the root's.
     pub trust_anchors: Option<PathBuf>,
     /// PEM file of the authorities to trust. Default: the system's.
     pub ca_file: Option<PathBuf>,
@@ -34,6 +36,7 @@ impl Default for Tls {
             mode: TlsMode::May,
             dane: false,
             mta_sts: true,
+            mta_sts_port: 443,
             trust_anchors: None,
             ca_file: None,
             certificate: None,
@@ -88,6 +91,11 @@ impl Tls {
         if self.certificate.is_some() != self.key.is_some() {
             return Err("tls.certificate and tls.key go together".into());
         }
+        if let Some(reports) = &self.reports
+            && message::Mailbox::parse(&reports.contact).is_err()
+        {
+            return Err(format!("tls.reports.contact: {:?} is no mail address", reports.contact));
+        }
         for (domain, tls) in &self.domains {
             let at = format!("tls.domains.{domain:?}");
             if message::Domain::parse(domain.strip_prefix('.').unwrap_or(domain)).is_err() {
@@ -141,6 +149,8 @@ mod tests {
     #[test]
     fn wrong_settings_say_what_to_do() {
         assert!(wrong("mode = \"fingerprint\"").contains("tls.domains"));
+        let reports = "reports = { organization = \"o\", contact = \"mailto:a@b.test\" }";
+        assert!(wrong(reports).contains("no mail address"));
         assert!(wrong("certificate = \"c.pem\"").contains("tls.key"));
         assert!(wrong("domains.\"a b\" = { mode = \"may\" }").contains("no domain"));
         assert!(wrong("domains.\"a.test\" = { mode = \"may\", names = [\"b\"] }").contains("verify"));

@@ -1,227 +1,200 @@
-//! Where a domain's mail goes: MX hosts and their addresses (RFC 5321 §5.1, RFC 7505).
+//! Where a domain's mail goes: MX hosts and their addresses (RFC 5321 §5.1, RFC 7505), and how connections to them are
+//! protected (RFC 7672, RFC 8461).
 //!
-//! hickory caches, asks equal questions once, and keeps to its time limits. Trusts no answer further than its form.
-//! Bounds: [`HOSTS_MAX`] hosts of a domain, [`ADDRESSES_MAX`] addresses of a host.
+//! `find` asks the name servers, `sts` the domain's own policy, `demands` decides. A hard failure is one that the name
+//! servers answer for; silence and disorder are soft. Bounds: those of `find` and `exchanges`, and
+//! `delivery.questions_max` questions on the wire.
 
+mod dane;
+mod exchanges;
+mod find;
+mod gate;
+mod own;
+mod questions;
+
+pub use questions::StartError;
+pub(crate) use questions::{Lack, Questions};
+
+use super::sts::{Policies, Policy};
 use crate::crossing::Target;
-use crate::domains::{Host, Resolution};
+use crate::demands::{self, Candidate, StsDemand};
+use crate::domains::{Basis, BasisKind, Resolution};
 use crate::settings::Settings;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, Record};
+use crate::tlsrpt::{Failure, TlsNote};
+use find::{Found, FoundHost};
 use message::Reply;
+use own::Own;
+use smtp_out::TlsPolicy;
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Hosts of a domain that are looked at, best first.
-const HOSTS_MAX: usize = 12;
-
-/// Addresses of a host that are tried.
-const ADDRESSES_MAX: usize = 8;
 
 /// An answer is kept at least and at most this long.
 const TTL_MIN_SECS: u64 = 60;
 const TTL_MAX_SECS: u64 = 24 * 3600;
 
+/// What takes the news of a policy that could not be applied.
+type Notes = Box<dyn Fn(TlsNote)>;
+
 /// See the module.
-pub(crate) struct Resolver {
-    resolver: Option<TokioResolver>,
-    /// Our own name: in an MX set it cuts the list, so that mail does not loop.
-    own_name: String,
-    port: u16,
+pub struct Resolver {
+    settings: RefCell<Arc<Settings>>,
+    /// `None`: every question gets a soft failure.
+    questions: Option<Rc<Questions>>,
+    policies: Option<Rc<Policies>>,
+    own: Own,
+    notes: Notes,
 }
 
 impl Resolver {
-    /// Uses the configured name servers, or the system's.
-    pub(crate) fn new(settings: &Settings) -> Result<Resolver, NetError> {
-        let servers = &settings.config.delivery.name_servers;
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder(provider)?
-        } else {
-            let servers = servers.iter().map(|server| name_server(*server)).collect();
-            TokioResolver::builder_with_config(
-                ResolverConfig::from_parts(None, Vec::new(), servers),
-                provider,
-            )
-        };
-        let options = builder.options_mut();
-        (options.ndots, options.cache_size, options.timeout, options.attempts) =
-            (0, 1 << 16, Duration::from_secs(5), 2);
-        options.use_hosts_file = ResolveHosts::Auto;
-        options.negative_min_ttl = Some(Duration::from_secs(TTL_MIN_SECS));
-        let own_name = settings.config.host_name.to_lowercase();
-        Ok(Resolver { resolver: Some(builder.build()?), own_name, port: settings.config.delivery.port })
+    /// Uses the configured name servers, or the system's. `notes` hears of policies that could not be applied.
+    pub fn new(settings: &Arc<Settings>, notes: impl Fn(TlsNote) + 'static) -> Result<Resolver, StartError> {
+        let questions = Rc::new(Questions::new(settings)?);
+        let config = &settings.config;
+        let policies = Rc::new(Policies::new(config, Rc::clone(&questions)));
+        Ok(Resolver {
+            policies: Some(policies),
+            questions: Some(questions),
+            own: Own::new(&config.host_name, &config.listen),
+            notes: Box::new(notes),
+            settings: RefCell::new(Arc::clone(settings)),
+        })
     }
 
     /// Answers every question with a soft failure.
-    pub(crate) fn none() -> Resolver {
-        Resolver { resolver: None, own_name: String::new(), port: 0 }
+    pub fn none(settings: &Arc<Settings>) -> Resolver {
+        let settings = RefCell::new(Arc::clone(settings));
+        Resolver { settings, questions: None, policies: None, own: Own::default(), notes: Box::new(drop) }
     }
 
-    pub(crate) async fn resolve(&self, domain: &str, target: &Target) -> Resolution {
-        let Some(resolver) = &self.resolver else {
-            return Resolution::Deferred(Reply::ours(451, (4, 4, 3), "no name servers are configured"));
+    /// After a reload. Name servers, trust anchors, authorities and whether answers are validated stay as they were.
+    pub(crate) fn configure(&self, settings: &Arc<Settings>) {
+        self.settings.replace(Arc::clone(settings));
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    pub(crate) fn questions(&self) -> Option<&Rc<Questions>> {
+        self.questions.as_ref()
+    }
+
+    /// `domain` in lower case. `place` is given back when the name servers have answered: a policy's host may be slow,
+    /// and other domains need not wait for it.
+    pub async fn resolve<P>(&self, domain: &str, target: &Target, place: P) -> Resolution {
+        let Some(questions) = &self.questions else { return soft("no name servers are configured") };
+        let by_name = self.configured(domain, target);
+        let Some(domain) = &questions::ascii(domain) else { return find::refusal(domain, &Lack::Name) };
+        // The operator's word needs no policy of the domain's, and a relay is the operator's word as well.
+        let is_open = by_name.is_none() && *target == Target::Mx && self.settings().config.tls.mta_sts;
+        let policies = self.policies.as_ref().filter(|_| is_open);
+        let found = async {
+            match target {
+                Target::Host { name, port } => self.find_relay(questions, name, *port).await,
+                Target::Mx => self.find(questions, domain).await,
+            }
         };
-        match target {
-            Target::Host { name, port } => one_host(resolver, name, *port).await,
-            Target::Mx => self.by_mx(resolver, domain).await,
-        }
+        let hint = async {
+            match policies {
+                Some(policies) => Some((policies, policies.hint(domain).await)),
+                None => None,
+            }
+        };
+        let (found, hint) = futures_util::future::join(found, hint).await;
+        drop(place);
+        let mut found = match found {
+            Ok(found) => found,
+            Err(resolution) => return resolution,
+        };
+        let kept = match hint {
+            Some((policies, hint)) => policies.of(domain, hint, &mut found.secs, &*self.notes).await,
+            None => None,
+        };
+        self.protect(domain, found, by_name, kept.as_deref().map(|kept| &kept.policy))
     }
 
     /// The domain's MX records as they are, best first, for somebody to read.
     pub(crate) async fn exchanges(&self, domain: &str) -> Vec<(u16, String)> {
-        let Some(resolver) = &self.resolver else { return Vec::new() };
-        let answer = resolver.mx_lookup(format!("{domain}.")).await;
-        let mut exchanges = answer.map(|answer| exchanges_of(&answer)).unwrap_or_default();
+        let (Some(questions), Some(domain)) = (&self.questions, questions::ascii(domain)) else {
+            return Vec::new();
+        };
+        let mut exchanges =
+            questions.exchanges(&domain).await.map(|answer| answer.records).unwrap_or_default();
         exchanges.sort();
         exchanges
     }
 
-    async fn by_mx(&self, resolver: &TokioResolver, domain: &str) -> Resolution {
-        let answer = match resolver.mx_lookup(format!("{domain}.")).await {
-            Ok(answer) => answer,
-            // No MX: the domain is its own host (RFC 5321 §5.1).
-            Err(NetError::Dns(DnsError::NoRecordsFound(none)))
-                if none.response_code == ResponseCode::NoError =>
-            {
-                return one_host(resolver, domain, self.port).await;
-            }
-            Err(error) => return refusal(domain, &error),
-        };
-        let mut exchanges = exchanges_of(&answer);
-        if exchanges.iter().all(|(_, name)| name.is_empty()) {
-            return Resolution::Failed(Reply::ours(
-                556,
-                (5, 1, 10),
-                "the domain takes no mail (null MX, RFC 7505)",
-            ));
-        }
-        exchanges.retain(|(_, name)| !name.is_empty());
-        sort_exchanges(&mut exchanges);
-        if let Some((own, _)) = exchanges.iter().find(|(_, name)| *name == self.own_name).cloned() {
-            exchanges.retain(|(preference, _)| *preference < own);
-        }
-        if exchanges.is_empty() {
-            return Resolution::Failed(Reply::ours(
-                554,
-                (5, 4, 6),
-                "the best MX of the domain is this host, which does not take its mail",
-            ));
-        }
-        let ttl = answer.valid_until().saturating_duration_since(crate::clock::now());
-        self.hosts_of(resolver, domain, exchanges, ttl.as_secs()).await
+    /// What the operator demands: of the domain, or of the relay that its mail goes to.
+    fn configured(&self, domain: &str, target: &Target) -> Option<TlsPolicy> {
+        let tls = &self.settings().config.tls;
+        demands::configured(tls, domain).or_else(|| match target {
+            Target::Host { name, .. } => demands::configured(tls, name),
+            Target::Mx => None,
+        })
     }
 
-    async fn hosts_of(
+    fn protect(
         &self,
-        resolver: &TokioResolver,
         domain: &str,
-        exchanges: Vec<(u16, String)>,
-        ttl_secs: u64,
+        found: Found,
+        by_name: Option<TlsPolicy>,
+        policy: Option<&Policy>,
     ) -> Resolution {
-        let mut hosts = Vec::new();
-        let mut trouble = None;
-        for (_, name) in exchanges.iter().take(HOSTS_MAX) {
-            match addresses_of(resolver, name).await {
-                Ok(addresses) => hosts.extend(hosts_at(name, &addresses, self.port)),
-                Err(error) => trouble = Some(error),
+        let Found { site, mut hosts, secs } = found;
+        let candidates: Vec<Candidate> = hosts.iter_mut().map(FoundHost::candidate).collect();
+        let sts = policy.and_then(Policy::demand);
+        let demands = demands::decide(&self.settings().config.tls, by_name, &candidates, sts);
+        let mut left = Vec::new();
+        for (host, policy) in hosts.into_iter().zip(demands.policies) {
+            match policy {
+                Some(tls) => left.extend(host.at_each_address(&tls)),
+                None => self.note_unnamed(domain, &host, sts),
             }
         }
-        if hosts.is_empty() {
-            return trouble.map_or_else(
-                || {
-                    Resolution::Failed(Reply::ours(
-                        550,
-                        (5, 4, 4),
-                        &format!("no MX of {domain} has an address"),
-                    ))
-                },
-                |error| refusal(domain, &error),
-            );
+        if left.is_empty() {
+            let text = format!("none of the MX hosts of {domain} is named by its MTA-STS policy");
+            return Resolution::Deferred(Reply::ours(451, (4, 7, 5), &text));
         }
-        let mut names: Vec<&str> = exchanges.iter().map(|(_, name)| name.as_str()).collect();
-        names.sort_unstable();
-        let site = names.join(",").into();
-        Resolution::Site {
-            site,
-            hosts,
-            basis: Arc::default(),
-            ttl_secs: ttl_secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS),
-        }
+        let ttl_secs = secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS);
+        Resolution::Site { site, hosts: left, basis: demands.basis, ttl_secs }
+    }
+
+    /// A host whose TLSA records cannot be had.
+    fn note_untold(&self, domain: &str, host: &str, what: &str) {
+        let basis = Basis { kind: BasisKind::Dane, ..Basis::default() };
+        self.note(domain, basis, (host, None), (Failure::Dnssec, what));
+    }
+
+    /// A host that the domain's policy forbids.
+    fn note_unnamed(&self, domain: &str, host: &FoundHost, sts: Option<StsDemand<'_>>) {
+        let Some(sts) = sts else { return };
+        let (policy, mx) = (sts.lines.to_vec(), sts.patterns.to_vec());
+        let basis = Basis { tag: Arc::default(), kind: BasisKind::Sts, policy, mx };
+        let receiving = host.addresses.first().map(SocketAddr::ip);
+        let text = "the host is not among those that the policy names";
+        self.note(domain, basis, (&host.name, receiving), (Failure::Validation, text));
+    }
+
+    fn note(
+        &self,
+        domain: &str,
+        basis: Basis,
+        (host, receiving): (&str, Option<IpAddr>),
+        (failure, text): (Failure, &str),
+    ) {
+        (self.notes)(TlsNote {
+            domain: domain.into(),
+            basis: Arc::new(basis),
+            host: host.into(),
+            receiving,
+            sending: None,
+            result: Err((failure, text.into())),
+        });
     }
 }
 
-/// (preference, host), hosts in lower case without the last dot; the root is empty.
-fn exchanges_of(answer: &Lookup) -> Vec<(u16, String)> {
-    let exchange = |record: &Record| match &record.data {
-        RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii().trim_end_matches('.').to_lowercase())),
-        _ => None,
-    };
-    answer.answers().iter().filter_map(exchange).collect()
-}
-
-fn name_server(address: SocketAddr) -> NameServerConfig {
-    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-    for connection in &mut server.connections {
-        connection.port = address.port();
-    }
-    server
-}
-
-/// By preference; equals in an order of chance, which spreads the load (RFC 5321 §5.1).
-fn sort_exchanges(exchanges: &mut [(u16, String)]) {
-    use std::hash::{BuildHasher as _, RandomState};
-    let chance = RandomState::new();
-    exchanges.sort_by_cached_key(|(preference, name)| (*preference, chance.hash_one(name)));
-}
-
-async fn one_host(resolver: &TokioResolver, name: &str, port: u16) -> Resolution {
-    match addresses_of(resolver, name).await {
-        Ok(addresses) if !addresses.is_empty() => {
-            let site: Arc<str> = format!("{name}:{port}").into();
-            Resolution::Site {
-                site,
-                hosts: hosts_at(name, &addresses, port),
-                basis: Arc::default(),
-                ttl_secs: 300,
-            }
-        }
-        Ok(_) => Resolution::Failed(Reply::ours(550, (5, 4, 4), &format!("{name} has no address"))),
-        Err(error) => refusal(name, &error),
-    }
-}
-
-async fn addresses_of(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr>, NetError> {
-    let mut addresses: Vec<IpAddr> = resolver.lookup_ip(format!("{name}.")).await?.iter().collect();
-    addresses.truncate(ADDRESSES_MAX);
-    Ok(addresses)
-}
-
-fn hosts_at(name: &str, addresses: &[IpAddr], port: u16) -> Vec<Host> {
-    let name: Arc<str> = name.into();
-    let host = |ip: &IpAddr| Host {
-        name: Arc::clone(&name),
-        address: SocketAddr::new(*ip, port),
-        tls: Arc::default(),
-    };
-    addresses.iter().map(host).collect()
-}
-
-/// A name that does not exist is a hard failure; silence and disorder are soft ones.
-fn refusal(name: &str, error: &NetError) -> Resolution {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
-            Resolution::Failed(Reply::ours(550, (5, 1, 2), &format!("{name} does not exist")))
-        }
-        NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError => {
-            Resolution::Failed(Reply::ours(550, (5, 4, 4), &format!("{name} has no address")))
-        }
-        error => Resolution::Deferred(Reply::ours(451, (4, 4, 3), &format!("looking up {name}: {error}"))),
-    }
+fn soft(what: &str) -> Resolution {
+    Resolution::Deferred(Reply::ours(451, (4, 4, 3), what))
 }

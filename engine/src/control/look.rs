@@ -156,9 +156,9 @@ impl Sight {
                 Some(resolution) => (Vec::new(), resolution),
                 None if *target == Target::Mx => {
                     let exchanges = self.resolver.exchanges(domain).await;
-                    (exchanges, self.resolver.resolve(domain, target).await)
+                    (exchanges, self.resolver.resolve(domain, target, ()).await)
                 }
-                None => (Vec::new(), self.resolver.resolve(domain, target).await),
+                None => (Vec::new(), self.resolver.resolve(domain, target, ()).await),
             }
         };
         let late = || Resolution::Deferred(Reply::ours(451, (4, 4, 3), "the name servers take their time"));

@@ -1,12 +1,15 @@
 //! The control thread: everything that would make a core wait. Name servers, HTTP, operators' orders, signals, reload.
 //!
-//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`QUESTIONS_MAX`] look-ups at a
-//! time; further questions wait in the crossing's queue.
+//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`LOOK_UPS_MAX`] domains are looked up
+//! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
-mod dns;
+pub mod dns;
 mod http;
+mod https;
 mod look;
 mod socket;
+pub mod sts;
+mod tlsrpt;
 
 use crate::config::ConfigError;
 use crate::crossing::{Crossing, Mail, Question};
@@ -16,8 +19,9 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-/// Look-ups at a time.
-const QUESTIONS_MAX: usize = 256;
+/// Domains that are looked up at a time. More than questions on the wire, so that domains whose name servers are silent
+/// leave places to the others.
+const LOOK_UPS_MAX: usize = 2048;
 
 type Reread = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
@@ -42,13 +46,15 @@ pub(crate) fn run(control: Control) -> Option<usize> {
 
 impl Control {
     async fn run(mut self) -> Option<usize> {
-        let resolver = self.answer_questions();
+        let resolver = Rc::new(self.resolver());
+        self.answer_questions(&resolver);
+        let reports = self.report(&resolver);
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
         match self.orders.try_clone() {
             Ok(orders) => {
-                let sight = look::Sight::new(Arc::clone(&self.crossing), resolver);
+                let sight = look::Sight::new(Arc::clone(&self.crossing), Rc::clone(&resolver));
                 let uids = &self.settings.config.control_uids;
                 let gate = socket::Gate::new(uids, Arc::clone(&self.crossing), sight);
                 tokio::task::spawn_local(socket::serve(orders, gate));
@@ -69,49 +75,66 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(),
+                _ = signals.reload.recv() => self.reload(&resolver, reports.as_deref()),
             }
         }
         self.shut_down().await;
+        if let Some(reports) = reports {
+            reports.save();
+        }
         None
     }
 
-    /// Returns who asks the name servers.
-    fn answer_questions(&self) -> Rc<dns::Resolver> {
+    fn answer_questions(&self, resolver: &Rc<dns::Resolver>) {
         let notify = Arc::new(Notify::new());
         let waker = Arc::clone(&notify);
         self.crossing.set_question_waker(Box::new(move || waker.notify_one()));
-        let resolver = match dns::Resolver::new(&self.settings) {
-            Ok(resolver) => Rc::new(resolver),
-            Err(error) => {
-                tracing::error!(%error, "no name servers: only static routes by address work");
-                Rc::new(dns::Resolver::none())
-            }
-        };
-        let (crossing, asks) = (Arc::clone(&self.crossing), Rc::clone(&resolver));
+        let resolver = Rc::clone(resolver);
+        let crossing = Arc::clone(&self.crossing);
         tokio::task::spawn_local(async move {
-            let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+            let places = Arc::new(Semaphore::new(LOOK_UPS_MAX));
             loop {
                 while let Some(question) = crossing.next_question() {
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                     let (resolver, crossing) = (Rc::clone(&resolver), Arc::clone(&crossing));
                     tokio::task::spawn_local(async move {
-                        answer(&resolver, &crossing, question).await;
-                        drop(place);
+                        answer(&resolver, &crossing, question, place).await;
                     });
                 }
                 notify.notified().await;
             }
         });
-        asks
     }
 
-    fn reload(&mut self) {
+    /// Starts to report about TLS, if there are name servers to find out to whom.
+    fn report(&self, resolver: &dns::Resolver) -> Option<Rc<tlsrpt::Reports>> {
+        let questions = Rc::clone(resolver.questions()?);
+        let reports = Rc::new(tlsrpt::Reports::new(&self.settings.config, &self.crossing, questions));
+        let running = Rc::clone(&reports);
+        tokio::task::spawn_local(async move { running.run().await });
+        Some(reports)
+    }
+
+    /// Name servers and trust anchors are those of the start; a reload does not change them.
+    fn resolver(&self) -> dns::Resolver {
+        let crossing = Arc::clone(&self.crossing);
+        dns::Resolver::new(&self.settings, move |note| crossing.note_tls(note)).unwrap_or_else(|error| {
+            tracing::error!(%error, "nothing can be looked up: only static routes by address work");
+            dns::Resolver::none(&self.settings)
+        })
+    }
+
+    fn reload(&mut self, resolver: &dns::Resolver, reports: Option<&tlsrpt::Reports>) {
         match (self.reread)() {
-            Ok(settings) => {
+            Ok(mut settings) => {
+                settings.sources = self.settings.sources.renew(&settings.config);
                 self.settings = Arc::new(settings);
                 for core in 0..self.crossing.cores() {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
+                }
+                resolver.configure(&self.settings);
+                if let Some(reports) = reports {
+                    reports.configure(&self.settings.config);
                 }
                 tracing::info!("configuration reloaded");
             }
@@ -130,9 +153,10 @@ impl Control {
     }
 }
 
-async fn answer(resolver: &dns::Resolver, crossing: &Crossing, question: Question) {
+/// `place` is one of the look-ups at a time.
+async fn answer<P>(resolver: &dns::Resolver, crossing: &Crossing, question: Question, place: P) {
     let Question { core, domain, name, target } = question;
-    let resolution = resolver.resolve(&name, &target).await;
+    let resolution = resolver.resolve(&name, &target, place).await;
     // A full mailbox empties within a turn; the domain's mail waits until then.
     let mut mail = Mail::Answer { domain, name, resolution };
     while let Err(back) = crossing.send(core, mail) {

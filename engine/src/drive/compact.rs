@@ -200,10 +200,12 @@ fn copy_of(id: MessageId, bytes: Vec<u8>) -> Option<Incoming> {
             verp: parsed.verp,
             body: head.body,
             smtputf8: head.smtputf8,
+            requires_tls: head.requires_tls,
             lane: head.lane,
             // The meta part has them.
             recipients: Recipients::new(),
         },
+        class: head.class,
         recipients: head.recipients,
         facts: head.facts,
         content: bytes.slice(content_at..content_at + head.content_len as usize),

@@ -68,7 +68,7 @@ impl Expiry {
 
 /// When the range's message came, whoever owns it.
 fn born(store: &Store, shares: &Shares, range: &Range) -> Option<UnixMillis> {
-    let own = store.get(range.message).map(|queued| queued.arrived);
+    let own = store.get(range.message).map(|queued| queued.arrived());
     own.or_else(|| shares.letter(range.message).map(|letter| letter.arrived))
 }
 

@@ -5,9 +5,10 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
+use crate::settings::Settings;
 use bytes::Bytes;
-use message::MessageId;
 use message::received::Received as Trace;
+use message::{Class, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
 use ring::{Outgoing, Piece, Received, Ring, Socket, Token};
 use slab::Slab;
@@ -88,6 +89,17 @@ impl Intake {
 
 fn place_of(index: usize, generation: u32) -> Place {
     Place { index: u32::try_from(index).expect("sessions_max is far below 2^31"), generation }
+}
+
+/// Which pool a message goes out from, and whose turn it takes: decided here, once. One pass over the header.
+fn class_of(settings: &Settings, envelope: &Envelope, content: &[u8]) -> Class {
+    let marks = Marks::of(content, &settings.config.lanes.tenant_field);
+    let traits = Traits {
+        sender: envelope.reverse_path.as_str(),
+        campaign: marks.campaign.as_deref(),
+        tenant: marks.tenant.as_deref(),
+    };
+    Class { pool: settings.sources.select(&traits), flow: traits.flow(settings.log_salt) }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -343,10 +355,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Trace { helo, client: peer.ip().to_canonical(), by, with, at }.render(&mut content);
         content.extend_from_slice(&submission.content);
         let Submission { transaction, envelope, facts, .. } = submission;
+        let class = class_of(&self.settings, &envelope, &submission.content);
         let meta = record::meta_of(&envelope);
         let recipients = envelope.recipients.count();
         let (content, meta) = (Bytes::from(content), Bytes::from(meta));
-        let new = super::log::Incoming { envelope, recipients, facts, content, meta, moved: None };
+        let new = super::log::Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         let submitter = Submitter { place, transaction };
         if let Err(outcome) = self.append(new, super::log::Origin::Session(submitter)) {
             self.answer(submitter, outcome);

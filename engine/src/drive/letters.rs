@@ -252,7 +252,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         match (queued.and_then(|queued| self.assemble(&queued, range, &parts)), purpose) {
             (Some(open), Purpose::Deliver(site, lane)) => {
-                self.sites.get_mut(site).lanes.get_mut(lane).open.push_back(open);
+                self.sites.get_mut(site).lanes.get_mut(lane).push_open(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
             }
             (Some(open), Purpose::Conclude(verdict)) => {
@@ -286,7 +286,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.load_is_over(&purpose);
         let Some(queued) = self.store.get(range.message).copied() else { return };
         let Some(error) = error else { return self.set_aside(&queued, range) };
-        let Queued { id, arrived, .. } = queued;
+        let (id, arrived) = (queued.id, queued.arrived());
         tracing::error!(msg = %id, %error, "the message cannot be read; it is tried again in an hour, or at the end of its lifetime");
         self.counters.damaged.add(1);
         let (again, expiry) = (self.wall.plus_secs(3600), self.settings.retry.expiry(arrived));
@@ -330,7 +330,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.
     fn envelope_of_expired(&self, queued: &Queued, range: Range, parts: &Parts) -> Option<OpenRange> {
-        if !self.settings.retry.is_over(queued.arrived, self.wall) {
+        if !self.settings.retry.is_over(queued.arrived(), self.wall) {
             return None;
         }
         open_of(queued, range, Arc::new(envelope_of(queued, parts, Bytes::new())?), parts)
@@ -378,12 +378,7 @@ fn letter_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
 fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
     parts.head_of(queued)?;
     let meta = parts.meta()?;
-    let parsed = Meta::parse(&meta, queued.verp)?;
+    let parsed = Meta::parse(&meta, queued.verp())?;
     let sender = (parsed.reverse_path()?, parsed.verp);
-    Some(Letter::new(
-        (queued.id, queued.arrived),
-        sender,
-        (content, queued.facts),
-        (queued.smtputf8, queued.lane),
-    ))
+    Some(Letter::new((queued.id, queued.arrived()), sender, (content, queued.facts), queued.handling()))
 }

@@ -14,7 +14,7 @@ use crate::recovery::{
     Journals, RecoverError, RingFile, Unknown, io_error, numbered, partition_folder, read_meta, visit_left,
 };
 use bytes::Bytes;
-use message::{ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
+use message::{Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::{Letter, WINDOW_LEN};
 use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Location, Meta, NewMessage};
@@ -84,6 +84,7 @@ struct Preparing {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) envelope: Envelope,
+    pub(crate) class: Class,
     pub(crate) recipients: u32,
     pub(crate) facts: ContentFacts,
     pub(crate) content: Bytes,
@@ -498,7 +499,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Takes a message into the next commit.
     pub(crate) fn append(&mut self, new: Incoming, origin: Origin) -> Result<(), Stored> {
-        let Incoming { envelope, recipients, facts, content, meta, moved } = new;
+        let Incoming { envelope, class, recipients, facts, content, meta, moved } = new;
         let (arrived, arrived_at) = (self.wall, self.now);
         let message = NewMessage {
             meta: &meta,
@@ -506,7 +507,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             verp: envelope.verp.is_some(),
             body: envelope.body,
             smtputf8: envelope.smtputf8,
+            requires_tls: envelope.requires_tls,
             lane: envelope.lane,
+            class,
             content: &content,
             facts,
             arrived: moved.map_or(arrived, |(_, arrived)| arrived),
@@ -602,7 +605,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (head.id, head.arrived),
             (reverse_path, verp),
             (content, head.facts),
-            (head.smtputf8, head.lane),
+            self.store.get(key).expect("it was just admitted").handling(),
         );
         let groups = Meta::parse(&meta, head.verp).into_iter().flat_map(|meta| meta.groups());
         for group in groups {

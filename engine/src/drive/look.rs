@@ -16,7 +16,7 @@ use crate::look::view::{CoreView, HostRow, Limits, RouteView, RoutedView, SiteRo
 use crate::routes::{Relay, RelayHost, Route};
 use message::Verdict;
 use queue::range::DomainKey;
-use queue::site_table::SiteSnapshot;
+use queue::site_table::{Rate, SiteLimits, SiteSnapshot, Why};
 use ring::Ring;
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -165,24 +165,28 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn row_of(&self, key: SiteKey, site: &LocalSite, connecting: &HashMap<SiteKey, u32>) -> SiteRow {
         let way = self.ways.get(site.way);
-        let snapshot = site.shared.snapshot();
+        let snapshot = site.pace.site().snapshot(self.now);
         let (ready, is_all) = site.lanes.count(RANGES_LOOKED_AT);
         let connecting = connecting.get(&key).copied().unwrap_or(0);
         let idle = u32::try_from(site.idle.len()).unwrap_or(u32::MAX);
-        let limit = self.settings.site_limits.connections_max;
-        let (state, until) = self.held_back(site, &snapshot, limit).unwrap_or_else(|| {
+        let (state, until) = self.held_back(site).unwrap_or_else(|| {
             let is_sending = site.connections > connecting + idle;
-            (if is_sending { SiteState::Sending } else { waiting_state(site, connecting) }, None)
+            let rate = self.rate_until(site).filter(|_| !is_sending && site.lanes.has_work());
+            match rate {
+                Some(until) => (SiteState::Rate, until),
+                None if is_sending => (SiteState::Sending, None),
+                None => (waiting_state(site, connecting), None),
+            }
         });
         SiteRow {
             site: way.site.to_string(),
-            source: self.settings.config.delivery.bind.map(|source| source.to_string()).unwrap_or_default(),
+            source: self.settings.source_name(site.source).to_owned(),
             basis: (&*way.basis).into(),
             connections: site.connections,
             connecting,
             idle,
             slots: snapshot.slots,
-            limit,
+            limit: snapshot.limits.connections_max,
             ready,
             ready_is_least: !is_all,
             failures: snapshot.failures,
@@ -193,22 +197,29 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// What keeps everything from the site, and until when.
-    fn held_back(
-        &self,
-        site: &LocalSite,
-        snapshot: &SiteSnapshot,
-        limit: u32,
-    ) -> Option<(SiteState, Option<Instant>)> {
-        let to_come = |until: Option<Instant>| until.filter(|until| *until > self.now);
-        if limit == 0 {
-            return Some((SiteState::Held, None));
+    /// What keeps everything from the site, and until when: its own entry's say, or its provider's.
+    fn held_back(&self, site: &LocalSite) -> Option<(SiteState, Option<Instant>)> {
+        let entries = [site.pace.site(), site.pace.provider()];
+        if let Some(hold) = entries.into_iter().find_map(|entry| entry.snapshot(self.now).hold) {
+            let state = match hold.why {
+                Why::Held => SiteState::Held,
+                Why::Suspended => SiteState::Suspended,
+                Why::Dead => SiteState::Waits,
+            };
+            return Some((state, hold.until));
         }
-        if let Some(until) = to_come(snapshot.not_before) {
-            return Some((SiteState::Waits, Some(until)));
-        }
-        let until = to_come(site.not_before).filter(|_| site.connections == 0)?;
+        let until = site.not_before.filter(|until| *until > self.now && site.connections == 0)?;
         Some((SiteState::Pauses, Some(until)))
+    }
+
+    /// A rate is used up, and until when; `None` inside: until its limits change.
+    fn rate_until(&self, site: &LocalSite) -> Option<Option<Instant>> {
+        let entries = [site.pace.site(), site.pace.provider()];
+        let used_up = entries.into_iter().flat_map(|entry| {
+            let SiteSnapshot { connection_rate, message_rates, .. } = entry.snapshot(self.now);
+            message_rates.into_iter().chain([connection_rate]).flatten().filter(|rate| rate.left == 0)
+        });
+        used_up.map(|rate| rate.next_at).max()
     }
 
     /// A time to come, as the wall clock will show it.
@@ -272,9 +283,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Some(Routed::Asked) => RoutedView::Asked,
             Some(Routed::Way(_)) => RoutedView::Known,
         };
-        let sites: &[SiteKey] = match known.map(|domain| domain.routed) {
-            Some(Routed::Way(way)) => &self.ways.get(way).sites,
-            _ => &[],
+        let sites: Vec<SiteKey> = match known.map(|domain| domain.routed) {
+            Some(Routed::Way(way)) => self.ways.get(way).sites.iter().map(|(_, site)| *site).collect(),
+            _ => Vec::new(),
         };
         let waiting = known.map_or(0, |domain| {
             let counted = domain.waiting.iter().take(RANGES_LOOKED_AT);
@@ -292,10 +303,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             route: self.route_of(name),
             target: self.target_of(name),
             at_hand: self.answer_at_hand(name),
-            limits: self.limits(),
+            limits: self.limits(&sites),
             view,
         };
-        (part, self.rows_of(sites))
+        (part, self.rows_of(&sites))
     }
 
     /// `None` for an answer that never expires.
@@ -317,20 +328,26 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// As they are in force after the last reload.
-    fn limits(&self) -> Limits {
-        let (limits, delivery) = (self.settings.site_limits, &self.settings.config.delivery);
-        Limits {
-            provider: None,
-            connections_max: limits.connections_max,
-            connections_initial: limits.slots_initial,
+    /// As they are in force after the last reload: of the first of these sites, else of one that nothing is known of.
+    fn limits(&self, sites: &[SiteKey]) -> Limits {
+        let delivery = &self.settings.config.delivery;
+        let mut limits = Limits {
             messages_per_connection: delivery.messages_per_connection,
             recipients_per_transaction: delivery.recipients_per_transaction,
-            failures_max: limits.failures_max,
-            backoff_secs: limits.backoff_secs,
-            backoff_max_secs: limits.backoff_max_secs,
-            rates: Vec::new(),
+            ..limits_in_words(self.settings.site_limits)
+        };
+        let Some(site) = sites.first().and_then(|key| self.sites.try_get(*key)) else { return limits };
+        let in_force = self.limits_of(site.way, site.source);
+        limits = Limits {
+            messages_per_connection: in_force.sessions.transactions_max,
+            recipients_per_transaction: in_force.recipients_max,
+            ..limits_in_words(in_force.site)
+        };
+        if let Some((name, of_provider)) = in_force.provider {
+            limits.rates.extend(rates_in_words(&of_provider));
+            limits.provider = Some(name);
         }
+        limits
     }
 
     // ---- dialogues ----
@@ -391,6 +408,25 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Some(reply) => self.trace_line(place, Direction::Note, format_args!("closed: {reply}")),
         }
     }
+}
+
+fn limits_in_words(limits: SiteLimits) -> Limits {
+    Limits {
+        connections_max: limits.connections_max,
+        connections_initial: limits.slots_initial,
+        failures_max: limits.failures_max,
+        backoff_secs: limits.backoff_secs,
+        backoff_max_secs: limits.backoff_max_secs,
+        rates: rates_in_words(&limits).collect(),
+        ..Limits::default()
+    }
+}
+
+fn rates_in_words(limits: &SiteLimits) -> impl Iterator<Item = String> {
+    let words = |what: &str, rate: Rate| format!("{} {what} in {} s", rate.count, rate.window.as_secs());
+    let messages = limits.message_rates.into_iter().flatten().map(move |rate| words("messages", rate));
+    let connections = limits.connection_rate.into_iter().map(move |rate| words("connections", rate));
+    messages.chain(connections)
 }
 
 /// Of a site that no connection sends to.

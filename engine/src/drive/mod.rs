@@ -3,15 +3,20 @@
 
 pub(crate) mod aside;
 pub(crate) mod compact;
+mod compose;
 pub(crate) mod expiry;
 pub(crate) mod intake;
 pub(crate) mod journal;
 pub(crate) mod lanes;
 pub(crate) mod letters;
+pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod look;
 pub(crate) mod outbound;
+pub(crate) mod pace;
 pub(crate) mod record;
+pub(crate) mod rules;
+pub(crate) mod secure;
 pub(crate) mod share;
 pub(crate) mod sites;
 pub(crate) mod steer;

@@ -5,17 +5,19 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::SiteKey;
+use crate::drive::secure::Sealing;
+use crate::drive::ways::PICKED_MAX;
 use crate::hosts::{ConnectFailure, Trial};
 use crate::look::trace::Direction;
 use bytes::Bytes;
-use message::{Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
-use queue::fanout::{Letter, Name};
+use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use queue::fanout::{Letter, Name, OpenRange};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use smtp_out::{Flight, FlightPiece, Habits, Link, Offered, Output, Session, TlsPolicy, Transaction};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ pub(crate) struct Delivery {
     pub(crate) domain: DomainKey,
     pub(crate) attempts: Attempts,
     reason: u16,
+    begun: Instant,
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
@@ -62,15 +65,19 @@ impl Delivery {
 #[derive(Debug)]
 pub(crate) struct Connection {
     generation: u32,
-    socket: Socket,
+    pub(crate) socket: Socket,
     pub(crate) site: SiteKey,
     pub(crate) host: Arc<str>,
+    /// The domain whose mail it was opened for, if somebody reports on it.
+    pub(crate) opened_for: Option<Arc<str>>,
     peer: SocketAddr,
     /// `None` while the connection is being made.
-    session: Option<Session>,
+    pub(crate) session: Option<Session>,
     deadline: Instant,
     deliveries: Slab<Delivery>,
-    outgoing: Option<Outgoing>,
+    pub(crate) outgoing: Option<Outgoing>,
+    /// What of the flight is not sealed yet; there once the connection is encrypted.
+    pub(crate) sealing: Option<Box<Sealing>>,
     idle_since: Option<Instant>,
     /// The session came as far as EHLO's answer.
     was_ready: bool,
@@ -109,11 +116,8 @@ impl Outbound {
     /// Its site, its host and that one's address.
     pub(crate) fn whereabouts(&self, place: Place) -> Option<(SiteKey, &Arc<str>, SocketAddr)> {
         let connection = self.connections.get(place.index as usize)?;
-        (connection.generation == place.generation).then_some((
-            connection.site,
-            &connection.host,
-            connection.peer,
-        ))
+        let is_it = connection.generation == place.generation;
+        is_it.then_some((connection.site, &connection.host, connection.peer))
     }
 
     /// Connections that are not up yet, by site. One pass over all.
@@ -163,14 +167,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
         let generation = self.outbound.generation;
         let deadline = self.now + self.settings.connect_timeout();
+        let first = || self.sites.get(key).lanes.ranges().next();
+        let opened_for = if self.crossing.wants_tls_notes() { first() } else { None };
+        let opened_for = opened_for.map(|range| Arc::clone(&self.domains.get(range.domain).name));
         let entry = self.outbound.connections.vacant_entry();
         let place = place_of(entry.key(), generation);
-        let connected =
-            self.ring.connect(token(Kind::Outbound, place), host.address, self.settings.config.delivery.bind);
+        let bind = self.settings.bind_to(self.sites.get(key).source, host.address.ip());
+        let connected = self.ring.connect(token(Kind::Outbound, place), host.address, bind);
         let socket = match connected {
             Ok(socket) => socket,
             Err(error) => {
-                self.sites.get(key).shared.give_back(self.index);
+                self.sites.get(key).pace.give_back(self.index);
                 let text = format!("connecting to {}: {error}", host.address);
                 self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
                 return false;
@@ -184,11 +191,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             socket,
             site: key,
             host: host.name,
+            opened_for,
             peer: host.address,
             session: None,
             deadline,
             deliveries: Slab::new(),
             outgoing: Some(Outgoing::default()),
+            sealing: None,
             idle_since: None,
             was_ready: false,
             is_awaited,
@@ -245,16 +254,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.trace_line(place, Direction::Note, format_args!("connected"));
         self.crossing.hosts.works(peer);
         self.counters.connections_out.add(1);
-        let site = self.sites.get(key);
-        let habits = site
-            .hosts
-            .iter()
-            .find(|host| host.host.address == peer)
-            .map(|host| host.habits)
-            .unwrap_or_default();
-        connection_of(&mut self.outbound, place).session =
-            Some(Session::new(self.now, Arc::clone(&self.settings.outbound), habits));
+        let now = self.now;
+        let known = self.sites.get(key).hosts.iter().find(|host| host.host.address == peer);
+        let (habits, tls) = known
+            .map(|host| (host.habits(now), Arc::clone(&host.host.tls)))
+            // The host was taken away while it was connected to: what it may be sent is not known any more.
+            .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
+        let tls = self.tls_clients.get(&tls, &self.settings);
+        let is_traced = self.wants_trace(key);
+        let connection = connection_of(&mut self.outbound, place);
+        let link = Link { host: Arc::clone(&connection.host), tls, is_traced, ..Link::default() };
+        let sessions = Arc::clone(&self.sites.get(key).sessions);
+        connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
+        // With TLS from the first octet on we speak first.
+        self.drain_connection(place);
         self.watch_connection(place);
     }
 
@@ -302,11 +316,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Err(error) = result {
             return self.connection_lost(place, &error.to_string());
         }
+        if self.send_sealed(place) {
+            return;
+        }
         let now = self.now;
         if let Some(session) = connection_of(&mut self.outbound, place).session.as_mut() {
             session.handle_sent(now);
         }
-        self.feed(place);
+        self.drain_connection(place);
     }
 
     pub(crate) fn on_outbound_timer(&mut self, place: Place) {
@@ -356,6 +373,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .and_then(Session::poll_output)
         {
             match output {
+                Output::Protection(protection) => self.on_protection(place, &protection),
+                Output::Trace { direction, text } => {
+                    self.trace_line(place, direction.into(), format_args!("{text}"));
+                }
                 Output::Ready => self.on_ready(place),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     self.on_verdict(place, key as usize, recipient, verdict, scope);
@@ -380,11 +401,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn on_verdict(&mut self, place: Place, key: usize, recipient: u16, verdict: Verdict, scope: Scope) {
+        let (verdict, scope) = self.judge(place, verdict, scope);
+        let now = self.now;
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, host) = (connection.site, Arc::clone(&connection.host));
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
+        let begun = delivery.begun;
         let range = delivery.range(&name);
         let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
         match (&verdict, scope) {
@@ -396,7 +420,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             (Verdict::Delivered(_) | Verdict::Failed(_) | Verdict::Deferred(_), _) => {
                 connection.has_worked = true;
-                self.site_works(site);
+                let took = matches!(verdict, Verdict::Delivered(_)).then(|| now - begun);
+                self.site_works(site, took);
             }
         }
         self.trace_verdict(place, &local_part, range.domain, &verdict);
@@ -410,13 +435,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// No attempt was made: back to the front of its lane.
+    /// No attempt was made: back to the front of its flow.
     fn return_delivery(&mut self, place: Place, key: usize) {
         let Some(connection) = self.outbound.get(place) else { return };
         let site = connection.site;
         let Some(delivery) = connection.deliveries.try_remove(key) else { return };
         for range in delivery.open_ranges() {
-            self.sites.get_mut(site).lanes.get_mut(delivery.letter.lane).ranges.push_front(range);
+            self.sites.get_mut(site).lanes.push_front(turn_of(&delivery.letter), range);
         }
         self.sites.touch(site);
     }
@@ -428,9 +453,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let habits = connection.session.as_ref().map(Session::habits);
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
-        if let Some(host) = self.sites.get_mut(site).hosts.iter_mut().find(|host| host.host.address == peer) {
-            host.habits = habits.unwrap_or(host.habits);
+        let hosts = &mut self.sites.get_mut(site).hosts;
+        if let (Some(habits), Some(host)) = (habits, hosts.iter_mut().find(|host| host.host.address == peer))
+        {
+            host.learn(habits, self.now);
         }
+        let verdict = verdict.map(|(verdict, scope)| self.judge(place, verdict, scope));
         self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
@@ -454,11 +482,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = self.sites.get_mut(connection.site);
         site.connections = site.connections.saturating_sub(1);
         site.idle.retain(|other| *other != place);
-        site.shared.give_back(self.index);
+        site.pace.give_back(self.index);
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
-            let lane = self.sites.get_mut(connection.site).lanes.get_mut(delivery.letter.lane);
-            delivery.open_ranges().for_each(|range| lane.ranges.push_front(range));
+            let lanes = &mut self.sites.get_mut(connection.site).lanes;
+            let turn = turn_of(&delivery.letter);
+            delivery.open_ranges().for_each(|range| lanes.push_front(turn, range));
         }
         self.sites.room_was_made();
     }
@@ -564,6 +593,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             content_len: delivery.letter.content.len() as u64,
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
+            requires_tls: delivery.letter.requires_tls,
         };
         let Some(session) = &mut connection.session else { return Offered::Taken };
         let offered = session.offer(&transaction);
@@ -597,22 +627,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Names for one transaction from the first open range of the lane whose turn it is; opens the next range when one
-    /// is used up. No look-up by the message, no allocation in the steady state.
+    /// Names for one transaction from the open range whose turn it is in the lane whose turn it is; opens the next range
+    /// when one is used up. No look-up by the message, no allocation in the steady state.
     fn next_delivery(&mut self, key: SiteKey, peer_max: Option<u32>) -> Option<(Delivery, Arc<str>)> {
-        let most = self
-            .settings
-            .config
-            .delivery
-            .recipients_per_transaction
-            .min(peer_max.map_or(usize::MAX, |max| max as usize))
-            .max(1);
+        let most =
+            self.sites.get(key).recipients_max.min(peer_max.map_or(usize::MAX, |max| max as usize)).max(1);
+        if !self.may_begin(key) {
+            return None;
+        }
         loop {
             let lane = self.sites.get(key).lanes.next()?;
-            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open.front_mut() else {
-                self.open_next(key, lane);
-                continue;
-            };
+            self.open_unread(key, lane);
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
             let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
@@ -623,11 +649,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
-            if is_done || names.is_empty() {
-                self.finish_open(key, lane);
-            }
+            let is_over = is_done || names.is_empty();
+            self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
+                self.sites.get_mut(key).pace.use_token();
                 let open = u128::MAX >> (128 - names.len());
                 let delivery = Delivery {
                     letter,
@@ -635,6 +661,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     domain: range.domain,
                     attempts: range.attempts,
                     reason: range.reason,
+                    begun: self.now,
                     names,
                     open,
                     window,
@@ -644,27 +671,35 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// The first open range has no more names at hand: what is left of it queues up behind the others of its lane.
-    fn finish_open(&mut self, key: SiteKey, lane: Lane) {
-        let lane = self.sites.get_mut(key).lanes.get_mut(lane);
-        if let Some(open) = lane.open.pop_front()
-            && !open.is_done()
-        {
-            lane.ranges.push_back(open.range());
+    /// Where a pool has several sources, each has its part of a list: the rest goes to the one whose turn is next.
+    fn first_part(&mut self, key: SiteKey, mut open: OpenRange) -> OpenRange {
+        let range = open.range();
+        if range.count <= PICKED_MAX || !self.has_other_sources(range.message) {
+            return open;
+        }
+        match open.split(PICKED_MAX) {
+            Some(part) => {
+                let way = self.sites.get(key).way;
+                self.send_along(way, open.range());
+                part
+            }
+            None => open,
         }
     }
 
-    /// Opens the lane's next range, or begins to read it; until that has come the lane is passed over.
-    fn open_next(&mut self, key: SiteKey, lane: Lane) {
-        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        let Some(range) = waiting.ranges.pop_front() else { return };
-        if let Some(open) = self.open_now(range) {
-            return self.sites.get_mut(key).lanes.get_mut(lane).open.push_back(open);
+    /// Opens what is unread in the lane, or begins to read it; until that has come its flow is passed over.
+    fn open_unread(&mut self, key: SiteKey, lane: Lane) {
+        while let Some(range) = self.sites.get_mut(key).lanes.get_mut(lane).take_unread() {
+            if let Some(open) = self.open_now(range) {
+                let open = self.first_part(key, open);
+                self.sites.get_mut(key).lanes.get_mut(lane).push_open(open);
+                continue;
+            }
+            // Before it is asked for: a load may fail at once.
+            let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
+            self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
+            self.load_for(key, lane, range);
         }
-        // Before it is asked for: a load may fail at once.
-        let content_len = self.store.get(range.message).map_or(0, |queued| queued.content_len);
-        self.sites.get_mut(key).lanes.get_mut(lane).load_begins(content_len);
-        self.load_for(key, lane, range);
     }
 
     // ---- sending ----
@@ -698,6 +733,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 }
             });
         }
+        if session.is_sealing() && !flight.is_raw {
+            let sealing = connection.sealing.get_or_insert_default();
+            sealing.take(&mut outgoing);
+            sealing.seal_next(session, &mut outgoing);
+            return self.ring.send(token(Kind::Outbound, place), connection.socket, outgoing);
+        }
         let zero_copy_min = self.settings.config.delivery.zero_copy_min;
         if zero_copy_min > 0 && largest >= zero_copy_min {
             let hosts = &self.sites.get(connection.site).hosts;
@@ -709,6 +750,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 }
 
 impl Connection {
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     fn quit(&mut self, now: Instant) {
         self.idle_since = None;
         if let Some(session) = &mut self.session {
@@ -719,4 +764,8 @@ impl Connection {
 
 fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
+}
+
+fn turn_of(letter: &Letter) -> (Lane, Flow) {
+    (letter.lane, letter.class.flow)
 }

@@ -25,6 +25,9 @@ const BORROWED_MAX: usize = 8;
 /// Chunks that a core has out.
 const LENT_MAX: usize = 64;
 
+/// Busy sites that are looked at for something to lend, in one turn and lane.
+const LEND_LOOKS: usize = 64;
+
 /// Fewer recipients than this are not worth the letters that a crossing takes.
 const CHUNK_MIN: u32 = 32;
 
@@ -60,6 +63,8 @@ pub(crate) struct Shares {
     /// Letters that a full mailbox did not take.
     unsent: VecDeque<(usize, Mail)>,
     is_idle: bool,
+    /// Where to look next for something to lend.
+    lend_from: SiteKey,
 }
 
 impl Shares {
@@ -156,7 +161,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn lend_of(&mut self, lane: Lane, share_len: u32) {
-        for key in self.sites.keys() {
+        for key in self.sites.busy_from(self.shares.lend_from, LEND_LOOKS) {
+            self.shares.lend_from = SiteKey(key.0.wrapping_add(1));
             while self.shares.lent.len() < LENT_MAX
                 && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
             {
@@ -179,7 +185,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// what is urgent goes to one of them rather than wait for a connection of our own.
     pub(crate) fn hand_over_urgent(&mut self, key: SiteKey) {
         while self.shares.lent.len() < 2 * LENT_MAX
-            && let Some(holder) = self.sites.get(key).shared.holder(self.index)
+            && let Some(holder) = self.sites.get(key).pace.site().holder(self.index)
             && let Some(part) = self.urgent_part(key)
         {
             let chunk = self.chunk_of(part);
@@ -191,36 +197,25 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The first urgent range or its beginning, if it is ours and in memory.
     fn urgent_part(&mut self, key: SiteKey) -> Option<OpenRange> {
         let share_len = self.settings.config.delivery.share_len;
-        let first = self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges.front();
-        let range = *first.filter(|range| !is_borrowed(range.message))?;
+        let urgent = self.sites.get_mut(key).lanes.get_mut(Lane::Urgent);
+        let (flow, range) = urgent.first_waiting(|range| !is_borrowed(range.message))?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let ranges = &mut self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).ranges;
-        ranges.pop_front();
-        if open.range().count > 0 {
-            ranges.push_front(open.range());
-        }
+        self.sites.get_mut(key).lanes.get_mut(Lane::Urgent).replace_first(flow, open.range());
         Some(part)
     }
 
-    /// A stretch of the lane's open range, or a whole one that waits behind it, if it is worth the crossing.
+    /// A stretch of one of the lane's open ranges, or a whole one that waits behind them, if it is worth the crossing.
     fn part_to_lend(&mut self, (key, lane): (SiteKey, Lane), share_len: u32) -> Option<OpenRange> {
         let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        if let Some(open) = waiting.open.front_mut()
-            && !is_borrowed(open.range().message)
-            && open.range().count >= 2 * CHUNK_MIN
-        {
+        let is_fit = |min| move |range: &Range| !is_borrowed(range.message) && range.count >= min;
+        if let Some(open) = waiting.first_open(is_fit(2 * CHUNK_MIN)) {
             return open.split(share_len.min(open.range().count / 2));
         }
-        let range =
-            *waiting.ranges.back().filter(|range| !is_borrowed(range.message) && range.count >= CHUNK_MIN)?;
+        let (flow, range) = waiting.last_waiting(is_fit(CHUNK_MIN))?;
         let mut open = self.open_now(range)?;
         let part = open.split(share_len)?;
-        let waiting = self.sites.get_mut(key).lanes.get_mut(lane);
-        waiting.ranges.pop_back();
-        if open.range().count > 0 {
-            waiting.ranges.push_back(open.range());
-        }
+        self.sites.get_mut(key).lanes.get_mut(lane).replace_last(flow, open.range());
         Some(part)
     }
 

@@ -1,17 +1,18 @@
 //! Sites as one core sees them: what is ready for each, which of its hosts answer, whether to open a connection.
 //!
-//! A range of recipients becomes ready here, in its lane (`lanes`), has its names read, and is handed out by `outbound`.
-//! Bound: as many ranges as are owed (24 bytes each), one window of names at a time per site and lane.
+//! A range of recipients becomes ready here, in its lane and flow (`lanes`), has its names read, and is handed out by `outbound`.
+//! Bound: as many ranges as are owed (24 bytes each), one window of names at a time per site, lane and flow.
 
 use crate::clock::Clock;
 use crate::core::{Core, Place, Stop};
 use crate::domains::{Host, SiteKey, WayKey};
 use crate::drive::lanes::Lanes;
+use crate::drive::pace::{Begin, Pace};
 use crate::drive::share::is_borrowed;
-use crate::drive::ways::Way;
 use crate::hosts::Trial;
-use message::{Lane, Reply};
-use queue::site_table::{Health, Lease, Site};
+use crate::sources::SourceKey;
+use message::{Flow, Lane, Reply};
+use queue::site_table::{Health, Lease};
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -28,34 +29,83 @@ const HOST_REST: Duration = Duration::from_secs(60);
 /// connections are another core's.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What a host broke on is tried again after this long.
+const HABITS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// TLS sooner: mail goes in plain text meanwhile.
+const TLS_BROKEN_KEPT: Duration = Duration::from_secs(3600);
+
+/// From this on a wait for the next message is one in which another source should send it.
+const LONG_WAIT: Duration = Duration::from_secs(60);
+
+/// A source that may send nothing until its limits change is looked at again after this long.
+const NEW_LIMITS_MAX: Duration = Duration::from_secs(3600);
+
 /// Ranges that become ready in one turn: a million may be due at the same second.
 const DUE_PER_TURN: u32 = 4096;
+
+/// Flows of a lane, as a sweep counts them.
+const FLOWS: usize = 256;
 
 /// A host, and what is remembered of it.
 #[derive(Debug)]
 pub(crate) struct HostState {
     pub(crate) host: Host,
-    pub(crate) habits: Habits,
+    habits: Habits,
+    /// When they were last learnt.
+    learnt_at: Instant,
     /// The kernel said that it copies what is sent there: no more wishes for zero copy.
     pub(crate) copies: bool,
     /// What it said when it was connected makes it rest; addresses that cannot be connected to rest for all.
     pub(crate) rests_until: Option<Instant>,
 }
 
+impl HostState {
+    fn new(host: &Host, now: Instant) -> HostState {
+        let (host, habits) = (host.clone(), Habits::default());
+        HostState { host, habits, learnt_at: now, copies: false, rests_until: None }
+    }
+
+    /// What is remembered of it and not out of date.
+    pub(crate) fn habits(&self, now: Instant) -> Habits {
+        let age = now.saturating_duration_since(self.learnt_at);
+        let Habits { window, .. } = self.habits;
+        let kept = if age < HABITS_KEPT { self.habits } else { Habits { window, ..Habits::default() } };
+        Habits { tls_broken: kept.tls_broken && age < TLS_BROKEN_KEPT, ..kept }
+    }
+
+    /// A session has ended: `habits` is what it was told, and what it learnt.
+    pub(crate) fn learn(&mut self, habits: Habits, now: Instant) {
+        let before = Habits { window: habits.window, ..self.habits(now) };
+        if habits != before {
+            self.learnt_at = now;
+        }
+        self.habits = habits;
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct LocalSite {
     pub(crate) way: WayKey,
-    pub(crate) shared: Arc<Site>,
+    pub(crate) source: SourceKey,
+    pub(crate) pace: Pace,
+    /// What sessions from this source are told.
+    pub(crate) sessions: Arc<smtp_out::Config>,
+    /// Recipients of one transaction.
+    pub(crate) recipients_max: usize,
     pub(crate) hosts: Vec<HostState>,
     pub(crate) lanes: Lanes,
     /// Connections that are ready and have nothing to do, the most recent last.
     pub(crate) idle: Vec<Place>,
     pub(crate) connections: u32,
     pub(crate) connecting: u32,
-    /// Successes not yet reported: reported a round at a time.
+    /// Successes not yet reported, and how long those took that were timed: reported a round at a time.
     works: u32,
+    timed: (u32, Duration),
     pub(crate) not_before: Option<Instant>,
+    /// The source lets nothing go there.
+    closed_until: Option<Instant>,
     /// When it is looked at again though nothing happened.
     wake_at: Option<Instant>,
     /// Why the last connection failed, until one works.
@@ -68,17 +118,27 @@ pub(crate) struct LocalSite {
 impl LocalSite {
     /// The operator wants nothing to go there.
     pub(crate) fn is_held(&self) -> bool {
-        self.shared.snapshot().slots == 0
+        self.pace.site().is_held()
+    }
+
+    /// For what it said, or for its silence, the host is left alone until then.
+    pub(crate) fn host_rests(&mut self, address: SocketAddr, until: Instant) {
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.host.address == address) {
+            host.rests_until = host.rests_until.max(Some(until));
+        }
+    }
+
+    /// Until when the source may not send here, if it may not.
+    pub(crate) fn closed_at(&self, now: Instant) -> Option<Instant> {
+        self.closed_until.filter(|until| *until > now)
     }
 
     /// Hosts that stay keep what is remembered of them.
-    pub(crate) fn take_hosts(&mut self, hosts: &[Host]) {
+    pub(crate) fn take_hosts(&mut self, hosts: &[Host], now: Instant) {
         let mut before = std::mem::take(&mut self.hosts);
         let state = |host: &Host| match before.iter().position(|known| known.host == *host) {
             Some(at) => before.swap_remove(at),
-            None => {
-                HostState { host: host.clone(), habits: Habits::default(), copies: false, rests_until: None }
-            }
+            None => HostState::new(host, now),
         };
         self.hosts = hosts.iter().map(state).collect();
     }
@@ -97,6 +157,8 @@ pub(crate) struct Sites {
     wakes: BTreeSet<(Instant, SiteKey)>,
     /// Those that want a connection when there is room for one more.
     roomless: VecDeque<SiteKey>,
+    /// Those with work that do not wait for anything but a connection, as of their last turn.
+    busy: BTreeSet<SiteKey>,
 }
 
 impl Sites {
@@ -119,8 +181,8 @@ impl Sites {
     }
 
     /// A range becomes ready.
-    pub(crate) fn push_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
-        self.get_mut(key).lanes.get_mut(lane).ranges.push_back(range);
+    pub(crate) fn push_back(&mut self, key: SiteKey, turn: (Lane, Flow), range: Range) {
+        self.get_mut(key).lanes.push_back(turn, range);
         self.touch(key);
     }
 
@@ -129,7 +191,31 @@ impl Sites {
         if let Some(at) = site.wake_at {
             self.wakes.remove(&(at, key));
         }
+        self.busy.remove(&key);
         site
+    }
+
+    fn note_busy(&mut self, key: SiteKey, is_busy: bool) {
+        if is_busy {
+            self.busy.insert(key);
+        } else {
+            self.busy.remove(&key);
+        }
+    }
+
+    /// Up to `most` busy sites from that one on, and round the table.
+    pub(crate) fn busy_from(&self, from: SiteKey, most: usize) -> Vec<SiteKey> {
+        let (before, after) = (self.busy.range(..from), self.busy.range(from..));
+        after.chain(before).take(most).copied().collect()
+    }
+
+    /// Takes everything that is ready there, names at hand or not.
+    pub(crate) fn take_all(&mut self, key: SiteKey) -> Vec<Range> {
+        let mut all = Vec::new();
+        for lane in self.get_mut(key).lanes.each_mut() {
+            lane.take_out_all(|_| true, &mut all);
+        }
+        all
     }
 
     /// A connection has ended: the site that has waited longest may have its room.
@@ -165,28 +251,26 @@ impl Sites {
         self.sites.iter().flat_map(|(_, site)| site.lanes.ranges())
     }
 
-    /// Takes what is ready in one lane of a site, for a sweep over all of them; `place` counts lanes through the table.
-    /// `None` behind the last. Ranges whose names were read already stay, unless `even_open`: those that come back are
+    /// Takes what is ready of one flow in a lane of a site, for a sweep over all of them; `place` counts flows and lanes
+    /// through the table, and the next place to look at comes with them. `None` behind the last. Ranges whose names were read already stay, unless `even_open`: those that come back are
     /// read again.
     pub(crate) fn take_ready_at(
         &mut self,
         place: usize,
         even_open: bool,
-    ) -> Option<(SiteKey, Lane, VecDeque<Range>)> {
-        let (index, lane) = (place / Lane::ALL.len(), Lane::ALL[place % Lane::ALL.len()]);
+    ) -> Option<(SiteKey, Lane, VecDeque<Range>, usize)> {
+        let (row, flow) = (place / FLOWS, u8::try_from(place % FLOWS).expect("below 256"));
+        let (index, lane) = (row / Lane::ALL.len(), Lane::ALL[row % Lane::ALL.len()]);
         if index >= self.sites.capacity() {
             return None;
         }
         let key = SiteKey(u32::try_from(index).unwrap_or(u32::MAX));
-        let Some(site) = self.sites.get_mut(index) else { return Some((key, lane, VecDeque::new())) };
-        let work = site.lanes.get_mut(lane);
-        // Room for all to come back: address space only, and no copying as it fills.
-        let room = VecDeque::with_capacity(work.ranges.len());
-        let mut ready = std::mem::replace(&mut work.ranges, room);
-        if even_open {
-            work.open.drain(..).rev().for_each(|open| ready.push_front(open.range()));
-        }
-        Some((key, lane, ready))
+        let taken =
+            self.sites.get_mut(index).and_then(|site| site.lanes.get_mut(lane).take_flow(flow, even_open));
+        Some(match taken {
+            Some((found, ready)) => (key, lane, ready, row * FLOWS + usize::from(found.0) + 1),
+            None => (key, lane, VecDeque::new(), (row + 1) * FLOWS),
+        })
     }
 
     /// Ready ranges whose names were read already.
@@ -194,10 +278,10 @@ impl Sites {
         self.sites.iter().flat_map(|(_, site)| site.lanes.open_ranges())
     }
 
-    /// A range that a sweep took goes back to its lane.
-    pub(crate) fn put_back(&mut self, key: SiteKey, lane: Lane, range: Range) {
+    /// A range that a sweep took goes back to its lane and flow.
+    pub(crate) fn put_back(&mut self, key: SiteKey, turn: (Lane, Flow), range: Range) {
         let site = &mut self.sites[key.0 as usize];
-        site.lanes.get_mut(lane).ranges.push_back(range);
+        site.lanes.push_back(turn, range);
         // A site that waits has its wake.
         if site.not_before.is_none() {
             self.touch(key);
@@ -208,8 +292,8 @@ impl Sites {
     pub(crate) fn lift_back_offs(&mut self) {
         for key in self.keys() {
             let site = self.get_mut(key);
-            site.shared.lift_back_off();
-            site.not_before = None;
+            site.pace.lift_back_off();
+            (site.not_before, site.closed_until) = (None, None);
             site.hosts.iter_mut().for_each(|host| host.rests_until = None);
             self.touch(key);
         }
@@ -217,48 +301,68 @@ impl Sites {
 
     /// True if something is ready that a connection could take now.
     pub(crate) fn have_work(&self) -> bool {
-        self.sites.iter().any(|(_, site)| site.lanes.has_work() && site.not_before.is_none())
+        !self.busy.is_empty() || !self.dirty.is_empty()
     }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// Which lane the message goes in, our own or borrowed. Asked once a range, not once a delivery.
-    pub(crate) fn lane_of(&self, message: MessageKey) -> Lane {
-        let borrowed = self.shares.letter(message).map(|letter| letter.lane);
-        borrowed.or_else(|| self.store.get(message).map(|queued| queued.lane)).unwrap_or_default()
+    /// In which lane, and whose turn in it: of a message of our own or borrowed. Asked once a range, not once a delivery.
+    pub(crate) fn turn_of(&self, message: MessageKey) -> (Lane, Flow) {
+        let borrowed = self.shares.letter(message).map(|letter| (letter.lane, letter.class.flow));
+        let own = || self.store.get(message).map(|queued| (queued.lane(), queued.flow()));
+        borrowed.or_else(own).unwrap_or_default()
     }
 
     /// A site of the way, with nothing to do yet.
-    pub(crate) fn new_site(&mut self, way: WayKey) -> SiteKey {
-        let Way { site: name, hosts, .. } = self.ways.get(way);
-        let shared = self.crossing.sites.site(name, self.settings.site_limits);
+    pub(crate) fn new_site(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
+        let limits = self.limits_of(way, source);
+        let name = self.settings.source_name(source);
+        let table = &self.crossing.sites;
+        let way_of = self.ways.get(way);
+        let shared = table.site(&way_of.site, name, limits.site, self.now);
+        let provider =
+            limits.provider.map(|(provider, limits)| table.site(&provider, name, limits, self.now));
         let mut site = LocalSite {
             way,
-            shared,
+            source,
+            pace: Pace::new(shared, provider),
+            sessions: limits.sessions,
+            recipients_max: limits.recipients_max,
             hosts: Vec::new(),
             lanes: Lanes::default(),
             idle: Vec::new(),
             connections: 0,
             connecting: 0,
             works: 0,
+            timed: (0, Duration::ZERO),
             not_before: None,
+            closed_until: None,
             wake_at: None,
             trouble: None,
             is_dirty: false,
             wants_room: false,
         };
-        site.take_hosts(hosts);
-        SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains at most"))
+        site.take_hosts(&way_of.hosts, self.now);
+        SiteKey(u32::try_from(self.sites.sites.insert(site)).expect("as many as domains and sources at most"))
     }
 
     /// New limits for sites that exist, and routes looked up anew.
     pub(crate) fn reload_sites(&mut self) {
+        self.limit_sites_anew();
+        self.reroute_all();
+    }
+
+    pub(crate) fn limit_sites_anew(&mut self) {
         for key in self.sites.keys() {
-            self.sites.get(key).shared.set_limits(self.settings.site_limits);
-            self.sites.get_mut(key).not_before = None;
+            let LocalSite { way, source, .. } = *self.sites.get(key);
+            let limits = self.limits_of(way, source);
+            let now = self.now;
+            let site = self.sites.get_mut(key);
+            site.pace.set_limits(limits.site, limits.provider.map(|(_, limits)| limits), now);
+            (site.sessions, site.recipients_max) = (limits.sessions, limits.recipients_max);
+            (site.not_before, site.closed_until) = (None, None);
             self.sites.touch(key);
         }
-        self.reroute_all();
     }
 
     /// Ranges whose time has come.
@@ -292,7 +396,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         if self.site_waits(key) {
-            return self.return_borrowed(key);
+            self.return_borrowed(key);
+            return self.rest_site(key);
         }
         while self.sites.get(key).lanes.has_work() {
             let Some(place) = self.sites.get_mut(key).idle.pop() else { break };
@@ -302,6 +407,41 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
         }
         self.connect_more(key);
+        self.rest_site(key);
+    }
+
+    /// May one more transaction begin? If not, the site has its turn when one may.
+    pub(crate) fn may_begin(&mut self, key: SiteKey) -> bool {
+        let now = self.now;
+        match self.sites.get_mut(key).pace.may_begin(now) {
+            Begin::Now => true,
+            Begin::Later(until) => {
+                let until = until.unwrap_or(now + NEW_LIMITS_MAX);
+                match until.saturating_duration_since(now) < LONG_WAIT {
+                    true => self.wake_site(key, until),
+                    false => self.close_site(key, until),
+                }
+                false
+            }
+        }
+    }
+
+    /// Nothing goes from this source for long: what waits may go from another.
+    pub(crate) fn close_site(&mut self, key: SiteKey, until: Instant) {
+        self.sites.get_mut(key).closed_until = Some(until);
+        self.site_must_wait(key, until);
+        self.go_to_other_sources(key);
+    }
+
+    /// Every site that anything happened to ends its turn here.
+    fn rest_site(&mut self, key: SiteKey) {
+        let site = self.sites.get_mut(key);
+        let has_work = site.lanes.has_work();
+        if !has_work {
+            site.pace.give_back_tokens();
+        }
+        let is_busy = has_work && site.not_before.is_none();
+        self.sites.note_busy(key, is_busy);
         self.forget_if_unused(key);
     }
 
@@ -335,11 +475,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if !site.lanes.has_more_than(site.connecting) {
                 return;
             }
-            if !self.has_room(key) {
+            if !self.may_begin(key) || !self.has_room(key) {
                 return;
             }
             let site = self.sites.get(key);
-            match site.shared.lease(self.index, self.crossing.cores(), self.now) {
+            match site.pace.lease(self.index, self.crossing.cores(), self.now) {
                 Lease::Granted => {
                     if !self.connect(key) {
                         return;
@@ -350,9 +490,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     return self.wake_site(key, self.now + PAUSE);
                 }
                 Lease::Full => return,
+                Lease::Later { until } => return self.wake_site(key, until.unwrap_or(self.now + PAUSE)),
                 Lease::Wait { until } => {
-                    let until = until.unwrap_or(self.now + PAUSE);
-                    return self.site_must_wait(key, until);
+                    let (now, until) = (self.now, until.unwrap_or(self.now + PAUSE));
+                    return match self.sites.get(key).pace.is_closed(now) {
+                        true => self.close_site(key, until),
+                        false => self.site_must_wait(key, until),
+                    };
                 }
             }
         }
@@ -383,7 +527,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.sites.wakes.insert((at, key));
     }
 
-    fn site_must_wait(&mut self, key: SiteKey, until: Instant) {
+    pub(crate) fn site_must_wait(&mut self, key: SiteKey, until: Instant) {
         self.sites.get_mut(key).not_before = Some(until);
         self.wake_site(key, until);
     }
@@ -418,16 +562,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A delivery or a recipient's refusal: the host works. Reported a round at a time.
-    pub(crate) fn site_works(&mut self, key: SiteKey) {
+    pub(crate) fn site_works(&mut self, key: SiteKey, took: Option<Duration>) {
         let now = self.now;
         let site = self.sites.get_mut(key);
         site.trouble = None;
         site.works += 1;
+        if let Some(took) = took {
+            site.timed = (site.timed.0 + 1, site.timed.1 + took);
+        }
         if site.works < site.connections {
             return;
         }
-        let works = std::mem::take(&mut site.works);
-        site.shared.report(now, Health::Works(works));
+        let count = std::mem::take(&mut site.works);
+        let (timed, took) = std::mem::take(&mut site.timed);
+        let latency = (timed > 0).then(|| took / timed);
+        site.pace.report(now, Health::Works { count, latency });
         if site.lanes.has_work() {
             self.sites.touch(key);
         }
@@ -435,11 +584,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// A host refused us or fell silent once it was connected.
     pub(crate) fn host_failed(&mut self, key: SiteKey, address: SocketAddr, reply: Reply) {
-        let now = self.now;
-        let site = self.sites.get_mut(key);
-        if let Some(host) = site.hosts.iter_mut().find(|host| host.host.address == address) {
-            host.rests_until = Some(now + HOST_REST);
-        }
+        self.sites.get_mut(key).host_rests(address, self.now + HOST_REST);
         self.go_to_next_host(key, reply);
     }
 
@@ -452,8 +597,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let site = self.sites.get_mut(key);
-        let until = site.shared.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
-        let (name, wait) = (site.shared.name(), until.saturating_duration_since(now).as_secs());
+        let until = site.pace.report(now, Health::HostFailed).unwrap_or(now + PAUSE);
+        let (name, wait) = (site.pace.site().name(), until.saturating_duration_since(now).as_secs());
         let reason = site.trouble.as_ref().map(ToString::to_string).unwrap_or_default();
         tracing::warn!(
             site = name,
@@ -465,7 +610,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     pub(crate) fn site_throttles(&mut self, key: SiteKey) {
-        self.sites.get(key).shared.report(self.now, Health::Throttled);
+        self.sites.get(key).pace.report(self.now, Health::Throttled);
     }
 
     /// What another core lent us for a site that waits goes back to wait there.
@@ -479,8 +624,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         });
         let mut back = Vec::new();
         for lane in self.sites.get_mut(key).lanes.each_mut() {
-            lane.take_out(0, usize::MAX, |range| is_borrowed(range.message), &mut back);
-            lane.take_out_open(|range| is_borrowed(range.message), &mut back);
+            lane.take_out_all(|range| is_borrowed(range.message), &mut back);
         }
         for range in back {
             self.defer(range, due);

@@ -224,10 +224,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Stage::Sites(place) if looks_at_ready && !is_cancelled => {
                 sweep.stage = match self.sites.take_ready_at(place, sweep.order.acts()) {
-                    Some((site, lane, ready)) => {
+                    Some((site, lane, ready, next)) => {
                         (sweep.parked, sweep.parked_at) = (ready, Found::Site(site, lane));
                         sweep.parked_reason = self.trouble_of(site, &sweep.parked);
-                        Stage::Sites(place + 1)
+                        Stage::Sites(next)
                     }
                     None => Stage::Held,
                 };
@@ -292,7 +292,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let facts = Facts {
             id: queued.id,
             domain: &self.domains.get(range.domain).name,
-            age_secs: self.wall.since(queued.arrived) / 1000,
+            age_secs: self.wall.since(queued.arrived()) / 1000,
             attempts: range.attempts.count(),
             state,
             reason: self.steering.reasons.text(range.reason),
@@ -364,7 +364,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Found::Deferred(due) => self.schedule.push(range, due),
             Found::Held => self.steering.hold(range),
             Found::Site(site, lane) if self.leads_to(range.domain, site) => {
-                self.sites.put_back(site, lane, range);
+                let (_, flow) = self.turn_of(range.message);
+                self.sites.put_back(site, (lane, flow), range);
             }
             Found::Domain | Found::Site(..) => self.offer_range(range),
         }

@@ -9,8 +9,8 @@ use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, RecipientIndex, Recipients,
-    Reply, ReversePath, UnixMillis, Verdict,
+    BodyKind, Class, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, RecipientIndex,
+    Recipients, Reply, ReversePath, UnixMillis, Verdict,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -155,7 +155,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The range's message, and when it came, whoever owns it.
     fn origin_of(&self, range: &Range) -> (MessageId, UnixMillis) {
-        let queued = || self.store.get(range.message).map(|queued| (queued.id, queued.arrived));
+        let queued = || self.store.get(range.message).map(|queued| (queued.id, queued.arrived()));
         let borrowed = self.shares.letter(range.message).map(|letter| (letter.id, letter.arrived));
         borrowed.or_else(queued).unwrap_or((MessageId(0), self.wall))
     }
@@ -277,11 +277,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
         let lane = Lane::Normal;
-        let envelope =
-            Envelope { reverse_path: ReversePath::Null, verp: None, body, smtputf8, lane, recipients };
+        let envelope = Envelope {
+            reverse_path: ReversePath::Null,
+            verp: None,
+            body,
+            smtputf8,
+            requires_tls: false,
+            lane,
+            recipients,
+        };
         let meta = Bytes::from(record::meta_of(&envelope));
         let (recipients, content) = (envelope.recipients.count(), Bytes::from(content));
-        let incoming = Incoming { envelope, recipients, facts, content, meta, moved: None };
+        let incoming =
+            Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
         match self.append(incoming, Origin::Bounce(marks.clone())) {
             Ok(()) if action == Action::Failed => self.counters.bounces.add(1),
             Ok(()) => self.counters.warnings.add(1),

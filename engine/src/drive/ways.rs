@@ -8,10 +8,13 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::{Question, Target};
 use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
+use crate::providers::ProviderKey;
 use crate::routes::{Relay, RelayHost, Route};
+use crate::sources::{Credits, PoolTag, SourceKey};
 use message::{Reply, Verdict};
-use queue::Range;
 use queue::range::DomainKey;
+use queue::store::Queued;
+use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -26,6 +29,9 @@ const ASK_AGAIN_SECS: u64 = 300;
 /// Questions of one core that have no answer yet. The control thread takes up fewer at a time.
 const ASKED_MAX: usize = 1024;
 
+/// Recipients that a source is given at a time where it has others beside it: about what a window of names holds.
+pub(crate) const PICKED_MAX: u32 = 256;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Way {
@@ -33,9 +39,22 @@ pub(crate) struct Way {
     pub(crate) site: Arc<str>,
     pub(crate) basis: Arc<Basis>,
     pub(crate) hosts: Vec<Host>,
+    pub(crate) provider: ProviderKey,
     /// Domains that lead here.
     domains: u32,
-    pub(crate) sites: SmallVec<[SiteKey; 1]>,
+    /// One for each source that something went out from.
+    pub(crate) sites: SmallVec<[(SourceKey, SiteKey); 1]>,
+    credits: Credits,
+}
+
+impl Way {
+    fn site_from(&self, source: SourceKey) -> Option<SiteKey> {
+        self.sites.iter().find(|(known, _)| *known == source).map(|(_, site)| *site)
+    }
+
+    pub(crate) fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| &*host.name)
+    }
 }
 
 /// All ways of a core.
@@ -62,7 +81,7 @@ impl Ways {
     }
 
     /// A domain no longer leads there. Its sites, which may have to go now.
-    fn leave(&mut self, key: WayKey) -> &[SiteKey] {
+    fn leave(&mut self, key: WayKey) -> &[(SourceKey, SiteKey)] {
         let way = self.get_mut(key);
         way.domains -= 1;
         if way.domains == 0 { &way.sites } else { &[] }
@@ -71,7 +90,7 @@ impl Ways {
     /// One of its sites is gone. With the last one of an unused way that goes too.
     pub(crate) fn forget_site(&mut self, key: WayKey, site: SiteKey) {
         let way = self.get_mut(key);
-        way.sites.retain(|other| *other != site);
+        way.sites.retain(|(_, other)| *other != site);
         if way.domains == 0 && way.sites.is_empty() {
             let way = self.ways.remove(key.0 as usize);
             self.by_name.remove(&(way.site, Arc::clone(&way.basis.tag)));
@@ -79,14 +98,21 @@ impl Ways {
     }
 
     /// Takes an answer up: new hosts for a way that is known, or a new one.
-    fn take_up(&mut self, site: Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>) -> WayKey {
+    fn take_up(
+        &mut self,
+        site: Arc<str>,
+        hosts: Vec<Host>,
+        basis: Arc<Basis>,
+        provider: ProviderKey,
+    ) -> WayKey {
         let name = (Arc::clone(&site), Arc::clone(&basis.tag));
         if let Some(key) = self.by_name.get(&name) {
             let way = &mut self.ways[key.0 as usize];
-            (way.hosts, way.basis) = (hosts, basis);
+            (way.hosts, way.basis, way.provider) = (hosts, basis, provider);
             return *key;
         }
-        let way = Way { site, basis, hosts, domains: 0, sites: SmallVec::new() };
+        let (sites, credits) = (SmallVec::new(), Credits::default());
+        let way = Way { site, basis, hosts, provider, domains: 0, sites, credits };
         let key = WayKey(u32::try_from(self.ways.insert(way)).expect("as many as domains at most"));
         self.by_name.insert(name, key);
         key
@@ -113,21 +139,59 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// To the site of the way that serves the range's message.
-    fn send_along(&mut self, way: WayKey, range: Range) {
-        let site = self.site_of(way);
-        let lane = self.lane_of(range.message);
-        self.sites.push_back(site, lane, range);
+    /// To the site of the way that the message's pool has its turn with.
+    pub(crate) fn send_along(&mut self, way: WayKey, range: Range) {
+        let pool = self.pool_of(range.message);
+        let source = self.pick_source(way, pool, range.count);
+        let site = self.site_of(way, source);
+        self.sites.push_back(site, self.turn_of(range.message), range);
     }
 
-    fn site_of(&mut self, way: WayKey) -> SiteKey {
-        match self.ways.get(way).sites.first() {
-            Some(site) => *site,
-            None => {
-                let site = self.new_site(way);
-                self.ways.get_mut(way).sites.push(site);
-                site
+    /// The source whose turn it is. If none lets anything go now, it waits for the one that will first.
+    fn pick_source(&mut self, way: WayKey, pool: PoolTag, count: u32) -> SourceKey {
+        let Core { ways, sites, settings, now, .. } = self;
+        let way = ways.get_mut(way);
+        let mut credits = std::mem::take(&mut way.credits);
+        let closed = |source| way.site_from(source).and_then(|site| sites.get(site).closed_at(*now));
+        let sources = &settings.sources;
+        let picked = sources.pick(pool, &mut credits, |source| closed(source).is_none());
+        let source = match picked {
+            Some((pool, source)) => {
+                pool.note(&mut credits, source, count.min(PICKED_MAX));
+                Some(source)
             }
+            None => sources.pool(pool).sources().min_by_key(|source| closed(*source)),
+        };
+        way.credits = credits;
+        source.expect("a pool has a source")
+    }
+
+    /// True if the message's next recipients may have another source than the last ones.
+    pub(crate) fn has_other_sources(&self, message: MessageKey) -> bool {
+        let mut chain = self.settings.sources.chain(self.pool_of(message));
+        chain.next().is_some_and(|pool| pool.sources().nth(1).is_some()) || chain.next().is_some()
+    }
+
+    /// The pool that a message was put in when it was accepted.
+    fn pool_of(&self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
+        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
+    }
+
+    fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
+        if let Some(site) = self.ways.get(way).site_from(source) {
+            return site;
+        }
+        let site = self.new_site(way, source);
+        self.ways.get_mut(way).sites.push((source, site));
+        site
+    }
+
+    /// The source lets nothing go there now: what waits goes out from another, if there is one.
+    pub(crate) fn go_to_other_sources(&mut self, key: SiteKey) {
+        let way = self.sites.get(key).way;
+        for range in self.sites.take_all(key) {
+            self.send_along(way, range);
         }
     }
 
@@ -197,7 +261,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         domain.is_asked = false;
         match resolution {
             Resolution::Site { site, hosts, basis, ttl_secs } => {
-                let way = self.ways.take_up(site, hosts, basis);
+                let provider = self.settings.providers.of_hosts(hosts.iter().map(|host| &*host.name));
+                let way = self.ways.take_up(site, hosts, basis, provider);
                 self.ways.get_mut(way).domains += 1;
                 self.take_new_hosts(way);
                 let domain = self.domains.get_mut(key);
@@ -218,10 +283,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// What this core's sites of the way remember of hosts that stay, they keep.
     fn take_new_hosts(&mut self, way: WayKey) {
-        let Core { ways, sites, .. } = self;
+        let Core { ways, sites, now, .. } = self;
         let way = ways.get(way);
-        for key in &way.sites {
-            sites.get_mut(*key).take_hosts(&way.hosts);
+        for (_, key) in &way.sites {
+            sites.get_mut(*key).take_hosts(&way.hosts, *now);
             sites.touch(*key);
         }
     }
@@ -247,7 +312,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// A domain no longer leads there.
     fn leave(&mut self, routed: Routed) {
         let Routed::Way(way) = routed else { return };
-        for site in self.ways.leave(way) {
+        for (_, site) in self.ways.leave(way) {
             self.sites.touch(*site);
         }
         if self.ways.is_unused(way) && self.ways.get(way).sites.is_empty() {

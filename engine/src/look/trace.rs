@@ -29,6 +29,16 @@ pub enum Direction {
     Note,
 }
 
+impl From<smtp_out::Direction> for Direction {
+    fn from(direction: smtp_out::Direction) -> Direction {
+        match direction {
+            smtp_out::Direction::Sent => Direction::Sent,
+            smtp_out::Direction::Received => Direction::Received,
+            smtp_out::Direction::Note => Direction::Note,
+        }
+    }
+}
+
 impl Direction {
     pub fn arrow(self) -> &'static str {
         match self {

@@ -106,7 +106,7 @@ pub struct Pattern(String);
 
 impl Pattern {
     pub fn new(text: &str) -> Pattern {
-        Pattern(text.to_owned())
+        pattern(text)
     }
 
     /// No allocation; at worst pattern times text, both short.

@@ -8,14 +8,32 @@ use crate::text::decimal;
 
 /// RFC 5321 §4.5.3.1.3 asks for 256 octets; SMTPUTF8 and VERP make longer ones.
 const PATH_MAX: usize = 1024;
+/// RFC 5321 §4.5.3.1.2.
+const NAME_MAX: usize = 255;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Command<'a> {
-    Ehlo,
-    Helo,
+    Ehlo {
+        name: &'a [u8],
+    },
+    Helo {
+        name: &'a [u8],
+    },
+    /// RFC 2033 §4.1.
+    Lhlo {
+        name: &'a [u8],
+    },
+    StartTls,
+    /// RFC 4954 §4.
+    Auth {
+        mechanism: &'a [u8],
+        initial: Option<&'a [u8]>,
+    },
     Mail {
         path: &'a [u8],
         size_bytes: u64,
+        /// RFC 8689 §2.
+        requires_tls: bool,
     },
     Rcpt {
         path: &'a [u8],
@@ -45,14 +63,19 @@ impl<'a> Command<'a> {
             (b"MAIL", Some(b' ')) => mail(rest),
             (b"RCPT", Some(b' ')) => rcpt(rest),
             (b"BDAT", Some(b' ')) => bdat(rest),
-            (b"EHLO", Some(b' ')) => Command::Ehlo,
-            (b"HELO", Some(b' ')) => Command::Helo,
+            (b"EHLO", Some(b' ')) => Command::Ehlo { name: name(rest) },
+            (b"HELO", Some(b' ')) => Command::Helo { name: name(rest) },
+            (b"LHLO", Some(b' ')) => Command::Lhlo { name: name(rest) },
+            (b"AUTH", Some(b' ')) => auth(rest),
+            (b"STAR", _) if line.eq_ignore_ascii_case(b"STARTTLS") => Command::StartTls,
             (b"DATA", None) => Command::Data,
             (b"RSET", None) => Command::Rset,
             (b"QUIT", None) => Command::Quit,
             (b"NOOP", None | Some(b' ')) => Command::Noop,
             (b"VRFY", Some(b' ')) => Command::Vrfy,
-            (b"MAIL" | b"RCPT" | b"BDAT" | b"EHLO" | b"HELO" | b"VRFY", _) => Command::Malformed,
+            (b"MAIL" | b"RCPT" | b"BDAT" | b"EHLO" | b"HELO" | b"LHLO" | b"AUTH" | b"VRFY", _) => {
+                Command::Malformed
+            }
             (b"DATA" | b"RSET" | b"QUIT", Some(b' ')) => Command::Malformed,
             _ => Command::Unknown,
         }
@@ -61,7 +84,8 @@ impl<'a> Command<'a> {
 
 fn mail(rest: &[u8]) -> Command<'_> {
     let Some((path, parameters)) = path(rest, b" FROM:") else { return Command::Malformed };
-    Command::Mail { path, size_bytes: declared_size(parameters) }
+    let (size_bytes, requires_tls) = parameters_of_mail(parameters);
+    Command::Mail { path, size_bytes, requires_tls }
 }
 
 fn rcpt(rest: &[u8]) -> Command<'_> {
@@ -98,9 +122,31 @@ fn closing_bracket(inside: &[u8]) -> Option<usize> {
     })
 }
 
-fn declared_size(parameters: &[u8]) -> u64 {
-    let mut words = parameters.split(|&byte| byte == b' ');
-    words.find_map(|word| decimal(word.strip_prefix(b"SIZE=")?)).unwrap_or(0)
+/// The declared size, and whether REQUIRETLS is among them; others are let pass.
+fn parameters_of_mail(parameters: &[u8]) -> (u64, bool) {
+    let (mut size_bytes, mut requires_tls) = (0, false);
+    for word in parameters.split(|&byte| byte == b' ') {
+        match word.split_at_checked(5) {
+            Some((b"SIZE=", number)) => size_bytes = decimal(number).unwrap_or(0),
+            _ => requires_tls |= word.eq_ignore_ascii_case(b"REQUIRETLS"),
+        }
+    }
+    (size_bytes, requires_tls)
+}
+
+/// As far as a record can hold it: one word of printable octets.
+fn name(rest: &[u8]) -> &[u8] {
+    let name = rest.trim_ascii();
+    let end = name.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(name.len());
+    &name[..end.min(NAME_MAX)]
+}
+
+fn auth(rest: &[u8]) -> Command<'_> {
+    let mut words = rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Command::Auth { mechanism, initial },
+        _ => Command::Malformed,
+    }
 }
 
 fn bdat(rest: &[u8]) -> Command<'_> {
@@ -121,8 +167,12 @@ mod tests {
     #[test]
     fn paths_are_taken_from_between_their_brackets() {
         let mail = |line: &'static [u8]| Command::parse(line);
-        assert_eq!(mail(b"mail from:<a@b>"), Command::Mail { path: b"a@b", size_bytes: 0 });
-        assert_eq!(mail(b"MAIL FROM: <> SIZE=77 XVERP"), Command::Mail { path: b"", size_bytes: 77 });
+        assert_eq!(
+            mail(b"mail from:<a@b>"),
+            Command::Mail { path: b"a@b", size_bytes: 0, requires_tls: false }
+        );
+        let all = mail(b"MAIL FROM: <> requiretls SIZE=77 XVERP");
+        assert_eq!(all, Command::Mail { path: b"", size_bytes: 77, requires_tls: true });
         assert_eq!(mail(b"RCPT TO:<\"a> b\\\"\"@c> X=y"), Command::Rcpt { path: b"\"a> b\\\"\"@c" });
         for wrong in
             [&b"MAIL FROM:a@b"[..], b"MAIL FROM:<a", b"RCPT TO:<>", b"RCPT TO:<a\tb@c>", b"RCPT TO:<a>b"]
@@ -144,6 +194,13 @@ mod tests {
     fn verbs_are_whole_words() {
         assert_eq!(Command::parse(b"DATAX"), Command::Unknown);
         assert_eq!(Command::parse(b"QUIT"), Command::Quit);
+        assert_eq!(Command::parse(b"starttls"), Command::StartTls);
+        assert_eq!(Command::parse(b"STARTTLSX"), Command::Unknown);
+        assert_eq!(Command::parse(b"EHLO a.test\t[x]"), Command::Ehlo { name: b"a.test" });
+        assert_eq!(
+            Command::parse(b"AUTH PLAIN AGE="),
+            Command::Auth { mechanism: b"PLAIN", initial: Some(b"AGE=") }
+        );
         assert_eq!(Command::parse(b"NOOP x"), Command::Noop);
         assert_eq!(Command::parse(b""), Command::Unknown);
     }

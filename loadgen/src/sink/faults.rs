@@ -1,31 +1,53 @@
-//! Faults on request: what a provider may do wrong, at which stage, and how often.
+//! Faults and replies on request: what a provider may do wrong or say, at which stage, how often and to whom.
 //!
-//! Written `STAGE=WHAT:PROBABILITY`, with `:by-address` where the same address shall always meet the same fate:
-//! then a hash of (seed, address) decides instead of the generator. The first fault that strikes wins.
+//! A fault is written `STAGE[CONDITIONS]=WHAT:PROBABILITY`, with `:by-address` where the same address shall always
+//! meet the same fate: then a hash of (seed, address) decides instead of the generator. A reply is written
+//! `STAGE[CONDITIONS]=CODE TEXT`. The first that strikes wins, replies before faults, each in the order given.
+//! `first` and `after` count over the whole sink, its threads together.
 
+use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::conditions::Conditions;
 use crate::text::mix;
 
-/// Where in a session a fault strikes. `Dot` is the reply to the content, by DATA or by BDAT.
+/// Where in a session a fault strikes. `Chunk` is a BDAT command, `Content` the first octets after 354 or BDAT,
+/// `Dot` the reply to the content, by DATA or by BDAT; with LMTP once for each recipient.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     Connect,
     Ehlo,
+    StartTls,
+    Handshake,
+    Auth,
     Mail,
     Rcpt,
     Data,
+    Chunk,
+    Content,
     Dot,
+    Quit,
 }
 
-const STAGES: [(Stage, &str); 7] = [
+const STAGE_COUNT: usize = 12;
+
+const STAGES: [(Stage, &str); 15] = [
     (Stage::Connect, "connect"),
+    (Stage::Connect, "greeting"),
     (Stage::Ehlo, "ehlo"),
+    (Stage::StartTls, "starttls"),
+    (Stage::Handshake, "handshake"),
+    (Stage::Auth, "auth"),
     (Stage::Mail, "mail"),
     (Stage::Rcpt, "rcpt"),
     (Stage::Data, "data"),
+    (Stage::Chunk, "chunk"),
+    (Stage::Content, "content"),
     (Stage::Dot, "dot"),
+    (Stage::Dot, "end"),
     (Stage::Dot, "bdat"),
+    (Stage::Quit, "quit"),
 ];
 
 impl Stage {
@@ -34,107 +56,204 @@ impl Stage {
     }
 }
 
-/// What happens when a fault strikes.
+/// How a connection ends without a word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Break {
+    Close,
+    /// RST: what is under way is lost.
+    Reset,
+    /// Open, read and never answered again, until the peer leaves or the idle limit is over.
+    Silence,
+}
+
+/// What happens when a fault strikes.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FaultAction {
     /// This code instead of the usual reply; 421 also ends the connection.
     Reply(u16),
+    /// This reply instead of the usual one, its lines as they go out; 421 also ends the connection.
+    Say(u16, String),
     /// The connection ends there, without a reply.
-    Drop,
+    Break(Break),
     /// The message is accepted and recorded, and the connection ends before the reply.
-    DropAfterAccept,
+    BreakAfterAccept(Break),
+    /// Octets that are neither a reply nor TLS, then the end.
+    Garbage,
+    /// A fatal alert instead of a handshake (RFC 8446 §6.2: `handshake_failure`), then the end.
+    Alert,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     pub stage: Stage,
     pub action: FaultAction,
-    pub probability: f64,
-    pub by_address: bool,
+    pub conditions: Conditions,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0}: a fault is STAGE=CODE:PROBABILITY[:by-address]; stages connect ehlo mail rcpt data dot, CODE 400-599, \
-         drop or (at dot) drop-after-accept; by-address only at mail and rcpt"
-)]
-pub struct FaultError(String);
+pub enum FaultError {
+    #[error(
+        "{0}: a fault is STAGE[CONDITIONS]=WHAT[:PROBABILITY[:by-address]]; stages connect ehlo starttls handshake auth \
+         mail rcpt data chunk content dot quit; WHAT 400-599, drop, reset, silence, garbage, at handshake alert, at \
+         dot drop-after-accept, reset-after-accept or silence-after-accept; by-address only at mail and rcpt"
+    )]
+    Fault(String),
+    #[error(
+        "{0}: a reply is STAGE[CONDITIONS]=CODE TEXT, CODE 200-599, at any stage but handshake and content"
+    )]
+    Reply(String),
+}
 
 impl FromStr for Fault {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
-        parse(text).filter(is_possible).ok_or_else(|| FaultError(text.into()))
+        parse_fault(text).filter(is_possible).ok_or_else(|| FaultError::Fault(text.into()))
     }
 }
 
-fn parse(text: &str) -> Option<Fault> {
-    let (stage, rest) = text.split_once('=')?;
-    let stage = STAGES.iter().find(|(_, name)| *name == stage)?.0;
-    let mut parts = rest.split(':');
-    let action = match parts.next()? {
-        "drop" => FaultAction::Drop,
-        "drop-after-accept" => FaultAction::DropAfterAccept,
-        code => FaultAction::Reply(code.parse().ok()?),
-    };
-    let probability = parts.next()?.parse().ok()?;
-    let by_address = match parts.next() {
-        None => false,
-        Some("by-address") => true,
+impl Fault {
+    /// Reads `STAGE[CONDITIONS]=CODE TEXT`; `\n` in the text begins another line of the reply.
+    pub fn reply(text: &str) -> Result<Fault, FaultError> {
+        parse_reply(text).filter(is_possible).ok_or_else(|| FaultError::Reply(text.into()))
+    }
+}
+
+/// The stage, its conditions, and what stands behind the `=`.
+fn parse_place(text: &str) -> Option<(Stage, Conditions, &str)> {
+    let name_len = text.find(['[', '='])?;
+    let (name, rest) = text.split_at(name_len);
+    let stage = STAGES.iter().find(|(_, known)| *known == name)?.0;
+    if let Some(what) = rest.strip_prefix('=') {
+        return Some((stage, Conditions::default(), what));
+    }
+    let (conditions, what) = rest.strip_prefix('[')?.split_once("]=")?;
+    Some((stage, conditions.parse().ok()?, what))
+}
+
+fn parse_fault(text: &str) -> Option<Fault> {
+    let (stage, mut conditions, what) = parse_place(text)?;
+    let mut parts = what.split(':');
+    let action = parse_action(parts.next()?)?;
+    if let Some(probability) = parts.next() {
+        conditions.probability = probability.parse().ok()?;
+    }
+    match parts.next() {
+        None => {}
+        Some("by-address") => conditions.by_address = true,
         Some(_) => return None,
-    };
-    parts.next().is_none().then_some(Fault { stage, action, probability, by_address })
+    }
+    parts.next().is_none().then_some(Fault { stage, action, conditions })
+}
+
+fn parse_action(what: &str) -> Option<FaultAction> {
+    Some(match what {
+        "drop" | "close" => FaultAction::Break(Break::Close),
+        "reset" => FaultAction::Break(Break::Reset),
+        "silence" => FaultAction::Break(Break::Silence),
+        "drop-after-accept" => FaultAction::BreakAfterAccept(Break::Close),
+        "reset-after-accept" => FaultAction::BreakAfterAccept(Break::Reset),
+        "silence-after-accept" => FaultAction::BreakAfterAccept(Break::Silence),
+        "garbage" => FaultAction::Garbage,
+        "alert" => FaultAction::Alert,
+        code => FaultAction::Reply(code.parse().ok()?),
+    })
+}
+
+fn parse_reply(text: &str) -> Option<Fault> {
+    let (stage, conditions, reply) = parse_place(text)?;
+    let (code, words) = reply.split_once(' ').unwrap_or((reply, ""));
+    let code: u16 = code.parse().ok()?;
+    let is_plain = !words.contains(char::is_control);
+    let action = FaultAction::Say(code, reply_lines(code, words));
+    (is_plain && code >= 200).then_some(Fault { stage, action, conditions })
+}
+
+/// RFC 5321 §4.2.1: a hyphen after the code of every line but the last.
+fn reply_lines(code: u16, text: &str) -> String {
+    let lines: Vec<&str> = text.split("\\n").collect();
+    let last = lines.len() - 1;
+    let separator = |index| if index == last { ' ' } else { '-' };
+    lines.iter().enumerate().map(|(index, line)| format!("{code}{}{line}\r\n", separator(index))).collect()
 }
 
 fn is_possible(fault: &Fault) -> bool {
-    let action = match fault.action {
-        FaultAction::Reply(code) => (400..600).contains(&code),
-        FaultAction::Drop => true,
-        FaultAction::DropAfterAccept => fault.stage == Stage::Dot,
+    let has_reply = !matches!(fault.stage, Stage::Handshake | Stage::Content);
+    let action = match &fault.action {
+        FaultAction::Reply(421) => fault.stage != Stage::Handshake,
+        FaultAction::Reply(code) => has_reply && (400..600).contains(code),
+        // A refused chunk is thrown away, so there is nothing to grant in other words.
+        FaultAction::Say(code, _) => {
+            has_reply && (*code >= 400 || fault.stage != Stage::Chunk) && *code < 600
+        }
+        FaultAction::Break(_) | FaultAction::Garbage => true,
+        FaultAction::BreakAfterAccept(_) => fault.stage == Stage::Dot,
+        FaultAction::Alert => fault.stage == Stage::Handshake,
     };
-    let address = !fault.by_address || matches!(fault.stage, Stage::Mail | Stage::Rcpt);
-    action && address && (0.0..=1.0).contains(&fault.probability)
+    let address = !fault.conditions.by_address || matches!(fault.stage, Stage::Mail | Stage::Rcpt);
+    action && address && (0.0..=1.0).contains(&fault.conditions.probability)
+}
+
+/// Where a session stands when a fault may strike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// The path of MAIL or RCPT; with the content, the first or with LMTP the answered recipient.
+    pub(crate) address: &'a [u8],
+    pub(crate) source: Option<IpAddr>,
+    /// The client's name in EHLO, empty before it.
+    pub(crate) helo: &'a [u8],
 }
 
 /// The faults of a sink, sorted by stage.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    stages: [Vec<Planned>; 6],
+    stages: [Vec<Planned>; STAGE_COUNT],
     seed: u64,
 }
 
 #[derive(Debug)]
 struct Planned {
     action: FaultAction,
+    conditions: Conditions,
     /// Strikes when a uniform u64 is below this.
     threshold: u64,
-    by_address: bool,
+    /// How often all conditions but the count have held.
+    met: AtomicU64,
 }
 
 impl Faults {
-    pub(crate) fn new(faults: &[Fault], seed: u64) -> Faults {
+    pub(crate) fn new<'a>(faults: impl IntoIterator<Item = &'a Fault>, seed: u64) -> Faults {
         let mut planned = Faults { seed, ..Faults::default() };
-        for fault in faults {
-            let (action, by_address) = (fault.action, fault.by_address);
-            let threshold = threshold(fault.probability);
-            planned.stages[fault.stage as usize].push(Planned { action, threshold, by_address });
+        for Fault { stage, action, conditions } in faults {
+            planned.stages[*stage as usize].push(Planned {
+                action: action.clone(),
+                threshold: threshold(conditions.probability),
+                conditions: conditions.clone(),
+                met: AtomicU64::new(0),
+            });
         }
         planned
     }
 
-    /// Does a fault strike here? Free where none is planned for the stage.
-    pub(crate) fn strike(&self, stage: Stage, address: &[u8], dice: &mut Dice) -> Option<FaultAction> {
-        self.stages[stage as usize]
-            .iter()
-            .find(|fault| fault.strikes(self.seed, address, dice))
-            .map(|f| f.action)
+    /// Is anything planned here? One look, so that a stage without faults costs nothing.
+    pub(crate) fn any_at(&self, stage: Stage) -> bool {
+        !self.stages[stage as usize].is_empty()
+    }
+
+    /// Does a fault strike here?
+    pub(crate) fn strike(&self, stage: Stage, place: Place<'_>, dice: &mut Dice) -> Option<&FaultAction> {
+        let planned = &self.stages[stage as usize];
+        planned.iter().find(|fault| fault.strikes(self.seed, place, dice)).map(|fault| &fault.action)
     }
 }
 
 impl Planned {
-    fn strikes(&self, seed: u64, address: &[u8], dice: &mut Dice) -> bool {
-        let number = if self.by_address { of_address(seed, address) } else { dice.roll() };
-        number < self.threshold
+    fn strikes(&self, seed: u64, place: Place<'_>, dice: &mut Dice) -> bool {
+        if !self.conditions.hold_at(place) {
+            return false;
+        }
+        let number = if self.conditions.by_address { of_address(seed, place.address) } else { dice.roll() };
+        number < self.threshold && self.conditions.counts(self.met.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -161,46 +280,12 @@ impl Dice {
         Dice(mix(seed ^ mix(session)))
     }
 
-    fn roll(&mut self) -> u64 {
+    pub(crate) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         mix(self.0)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_are_read_as_written() {
-        let fault: Fault = "rcpt=550:0.01:by-address".parse().unwrap();
-        assert_eq!((fault.stage, fault.action), (Stage::Rcpt, FaultAction::Reply(550)));
-        assert!(fault.by_address);
-        assert_eq!("bdat=drop-after-accept:1".parse::<Fault>().unwrap().stage, Stage::Dot);
-        for wrong in
-            ["rcpt", "rcpt=250:1", "mail=drop-after-accept:1", "dot=450:2", "dot=450:1:by-address", "x=450:1"]
-        {
-            assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_address_always_meets_the_same_fate_at_about_the_rate_asked() {
-        let faults = Faults::new(&["rcpt=550:0.1:by-address".parse().unwrap()], 7);
-        let struck = |n: u32, session| {
-            let address = format!("u{n}@d.test");
-            faults.strike(Stage::Rcpt, address.as_bytes(), &mut Dice::new(7, session)).is_some()
-        };
-        let count = (0..10_000).filter(|&n| struck(n, 1)).count();
-        assert!((800..1200).contains(&count), "{count}");
-        assert!((0..1000).all(|n| struck(n, 1) == struck(n, 2)));
-    }
-
-    #[test]
-    fn certain_faults_always_strike_and_impossible_ones_never() {
-        let mut dice = Dice::new(1, 1);
-        let faults = Faults::new(&["mail=450:1".parse().unwrap(), "rcpt=450:0".parse().unwrap()], 1);
-        assert!((0..1000).all(|_| faults.strike(Stage::Mail, b"", &mut dice).is_some()));
-        assert!((0..1000).all(|_| faults.strike(Stage::Rcpt, b"", &mut dice).is_none()));
-    }
-}
+#[path = "faults_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! One thread's audit records on their way to the file.
+//! One thread's records on their way to a file: the audit, or the connections.
 //!
 //! Records gather in a buffer that goes out when it holds a mebibyte and ten times a second: whole lines, one
 //! `write` at the file's end, so that several threads may share a file. A file that cannot be written
@@ -37,6 +37,17 @@ impl Log {
             if self.lines.len() >= BUFFERED_MAX {
                 self.flush();
             }
+        }
+    }
+
+    /// Whatever `write` appends, which is whole lines.
+    pub(crate) fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.file.is_none() {
+            return;
+        }
+        write(&mut self.lines);
+        if self.lines.len() >= BUFFERED_MAX {
+            self.flush();
         }
     }
 

@@ -6,31 +6,43 @@
 
 mod arrival;
 mod command;
+mod conditions;
+mod connection;
 mod core;
 mod faults;
 mod log;
+mod peers;
+mod proxy;
 mod replies;
 mod session;
 mod tally;
+mod threads;
+mod tls;
+mod visits;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::address::{self, AddressError, Reach};
 use crate::ring::cpu_time;
 
-pub use faults::{Fault, FaultAction, FaultError, Stage};
+pub use crate::stop::Stop;
+pub use conditions::Conditions;
+pub use faults::{Break, Fault, FaultAction, FaultError, Stage};
+pub use peers::PeerReport;
+pub use proxy::fuzz_proxy;
+pub use session::Account;
 pub use tally::SinkCounters;
+pub use tls::{TlsConfig, TlsError, TlsMode, TlsVersion};
+
+use threads::Threads;
 
 const BACKLOG: i32 = 4096;
 
@@ -39,9 +51,18 @@ const BACKLOG: i32 = 4096;
 pub struct SinkConfig {
     pub addresses: Vec<SocketAddr>,
     pub reach: Reach,
+    /// The first is that of the greeting; a certificate that is made is for all.
+    pub names: Vec<String>,
     pub threads: usize,
     pub pipelining: bool,
     pub chunking: bool,
+    /// LMTP (RFC 2033): LHLO, and a reply to the content for each recipient.
+    pub lmtp: bool,
+    pub tls: Option<TlsConfig>,
+    /// No MAIL before this account has been proved (RFC 4954).
+    pub account: Option<Account>,
+    /// A PROXY header, version 1 or 2, comes before anything else.
+    pub proxy_protocol: bool,
     pub faults: Vec<Fault>,
     /// Before each group of replies.
     pub delay: Duration,
@@ -55,6 +76,10 @@ pub struct SinkConfig {
     pub connections_max: u64,
     pub idle_max: Duration,
     pub audit: Option<PathBuf>,
+    /// One line per connection.
+    pub connections: Option<PathBuf>,
+    /// Seconds, each a window whose peaks are reported for each source.
+    pub windows: Vec<u64>,
     /// One line of counters on standard output per interval; zero for none.
     pub stats_interval: Duration,
     /// The end of standard input stops the sink: a parent's death does.
@@ -69,9 +94,14 @@ impl SinkConfig {
         SinkConfig {
             addresses,
             reach: Reach::Loopback,
+            names: vec!["loadgen.test".into()],
             threads: 1,
             pipelining: true,
             chunking: true,
+            lmtp: false,
+            tls: None,
+            account: None,
+            proxy_protocol: false,
             faults: Vec::new(),
             delay: Duration::ZERO,
             close_after: 0,
@@ -81,6 +111,8 @@ impl SinkConfig {
             connections_max: 10_000,
             idle_max: Duration::from_secs(300),
             audit: None,
+            connections: None,
+            windows: vec![1, 60],
             stats_interval: Duration::ZERO,
             stop_on_stdin_eof: false,
             announce: true,
@@ -98,6 +130,11 @@ pub struct SinkReport {
     pub cpu_secs: f64,
     /// `cpu_secs` over transactions.
     pub cpu_us_per_transaction: f64,
+    /// What came from each address.
+    pub sources: Vec<PeerReport>,
+    /// The same apart for each address of the sink, where it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PeerReport>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,32 +143,14 @@ pub enum SinkError {
     Address(#[from] AddressError),
     #[error("{address}: cannot listen: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("{path}: cannot write the audit: {source}")]
+    #[error("{path}: cannot write the record: {source}")]
     Audit { path: PathBuf, source: io::Error },
-    #[error("a thread of the sink ended: {0}")]
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("a thread of the sink ended, or its records could not be written: {0}")]
     Thread(io::Error),
     #[error("cannot watch for signals or print: {0}")]
     Control(io::Error),
-}
-
-/// Ends a sink that runs in another thread.
-#[derive(Clone, Debug)]
-pub struct Stop(watch::Sender<bool>);
-
-impl Stop {
-    pub fn new() -> Stop {
-        Stop(watch::Sender::new(false))
-    }
-
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Default for Stop {
-    fn default() -> Self {
-        Stop::new()
-    }
 }
 
 /// Serves until SIGTERM, SIGINT or, if the config says so, the end of standard input. Blocks.
@@ -148,28 +167,36 @@ pub fn run_until(
     let (start, cpu_start) = (Instant::now(), cpu_time());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SinkError::Control)?;
+    let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, &config.names)).transpose()?;
     let (listeners, bound) = bind_all(config)?;
-    let audit = config.audit.as_ref().map(open_audit).transpose()?;
-    let threads = Threads::start(config, listeners, audit.as_ref(), stop);
+    let audit = config.audit.as_ref().map(open_record).transpose()?;
+    let connections = config.connections.as_ref().map(open_record).transpose()?;
+    let threads = Threads::start(config, listeners, threads::Shared { tls, audit, connections }, stop);
     listening(&bound);
     let watched = announce(config, &bound).and_then(|()| {
-        stop_with_stdin(config, stop);
+        if config.stop_on_stdin_eof {
+            stop.follow_stdin();
+        }
         runtime.block_on(control(config, stop, &threads, start))
     });
     stop.stop();
-    let counters = threads.join(config)?;
+    let ended = threads.join()?;
     watched.map_err(SinkError::Control)?;
-    Ok(report(counters, start.elapsed(), cpu_time().saturating_sub(cpu_start)))
+    Ok(report(ended, config, start.elapsed(), cpu_time().saturating_sub(cpu_start)))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a ratio for people; its low digits mean nothing")]
-fn report(counters: SinkCounters, elapsed: Duration, cpu: Duration) -> SinkReport {
+fn report(ended: threads::Ended, config: &SinkConfig, elapsed: Duration, cpu: Duration) -> SinkReport {
+    let threads::Ended { counters, peers } = ended;
     let per_transaction = cpu.as_secs_f64() * 1e6 / counters.transactions.max(1) as f64;
+    let (sources, pairs) = peers::Peers::report(peers, &config.windows);
     SinkReport {
         counters,
         elapsed_secs: elapsed.as_secs_f64(),
         cpu_secs: cpu.as_secs_f64(),
         cpu_us_per_transaction: per_transaction,
+        sources,
+        pairs: if config.addresses.len() > 1 { pairs } else { Vec::new() },
     }
 }
 
@@ -202,7 +229,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 /// A new file: append mode only so that threads can share it.
-fn open_audit(path: &PathBuf) -> Result<Arc<File>, SinkError> {
+fn open_record(path: &PathBuf) -> Result<Arc<File>, SinkError> {
     let fail = |source| SinkError::Audit { path: path.clone(), source };
     File::create(path).map_err(fail)?;
     OpenOptions::new().append(true).open(path).map(Arc::new).map_err(fail)
@@ -217,31 +244,15 @@ fn announce(config: &SinkConfig, bound: &[SocketAddr]) -> io::Result<()> {
     out.flush()
 }
 
-/// The thread is left behind in its read if the sink ends otherwise.
-fn stop_with_stdin(config: &SinkConfig, stop: &Stop) {
-    if !config.stop_on_stdin_eof {
-        return;
-    }
-    let stop = stop.clone();
-    std::thread::spawn(move || {
-        let mut ignored = [0; 256];
-        while io::stdin().lock().read(&mut ignored).is_ok_and(|len| len > 0) {}
-        stop.stop();
-    });
-}
-
 /// Waits for the end, and prints counters meanwhile.
 async fn control(config: &SinkConfig, stop: &Stop, threads: &Threads, start: Instant) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut stopped = stop.0.subscribe();
+    let mut asked = std::pin::pin!(stop.asked());
     let period =
         if config.stats_interval.is_zero() { Duration::from_secs(3600) } else { config.stats_interval };
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            asked = &mut asked => return asked,
             _ = threads.ended() => return Ok(()),
             _ = interval.tick() => print_stats(config, threads, start)?,
         }
@@ -264,69 +275,4 @@ fn print_stats(config: &SinkConfig, threads: &Threads, start: Instant) -> io::Re
     serde_json::to_writer(&mut out, &stats)?;
     writeln!(out)?;
     out.flush()
-}
-
-struct Threads {
-    running: Vec<JoinHandle<io::Result<()>>>,
-    published: Vec<Arc<Mutex<tally::Tally>>>,
-}
-
-impl Threads {
-    fn start(
-        config: &SinkConfig,
-        all: Vec<Vec<TcpListener>>,
-        audit: Option<&Arc<File>>,
-        stop: &Stop,
-    ) -> Threads {
-        let policy = Arc::new(policy(config));
-        let SinkConfig { connections_max, idle_max, delay, .. } = *config;
-        let limits = core::Limits { connections_max, idle_max, delay };
-        let mut threads = Threads { running: Vec::new(), published: Vec::new() };
-        for listeners in all {
-            let published = Arc::new(Mutex::new(tally::Tally::new()));
-            threads.published.push(published.clone());
-            let (policy, log, stop) = (policy.clone(), log::Log::new(audit.cloned()), stop.0.subscribe());
-            let start = core::Start { listeners, policy, log, published, stop, limits };
-            threads.running.push(std::thread::spawn(move || core::run(start)));
-        }
-        threads
-    }
-
-    /// Ends when a thread has: on its own, none does.
-    async fn ended(&self) {
-        while !self.running.iter().any(JoinHandle::is_finished) {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    fn counters(&self) -> SinkCounters {
-        let mut sum = tally::Tally::new();
-        for published in &self.published {
-            sum.add(&published.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-        sum.snapshot()
-    }
-
-    fn join(mut self, config: &SinkConfig) -> Result<SinkCounters, SinkError> {
-        for thread in self.running.drain(..) {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-            ended.map_err(|source| match &config.audit {
-                Some(path) => SinkError::Audit { path: path.clone(), source },
-                None => SinkError::Thread(source),
-            })?;
-        }
-        Ok(self.counters())
-    }
-}
-
-fn policy(config: &SinkConfig) -> session::Policy {
-    session::Policy {
-        ehlo: replies::ehlo(config.pipelining, config.chunking, config.size_max),
-        chunking: config.chunking,
-        size_max: config.size_max,
-        recipients_max: config.recipients_max,
-        close_after: config.close_after,
-        faults: faults::Faults::new(&config.faults, config.seed),
-        seed: config.seed,
-    }
 }

@@ -5,7 +5,10 @@
 //! life of a file nor a content made to look like a record is taken for one. Trusts nothing that it reads: every
 //! length is checked, every part has its CRC32C. Bound: a record is at most [`RECORD_MAX`] bytes.
 
-use message::{BodyKind, ContentFacts, Envelope, Lane, MailboxRef, MessageId, ReversePath, UnixMillis, Verp};
+use message::{
+    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, MailboxRef, MessageId, PoolTag, ReversePath,
+    UnixMillis, Verp,
+};
 
 /// Bytes of a record's head.
 pub const HEAD_LEN: usize = 64;
@@ -14,11 +17,18 @@ pub const HEAD_LEN: usize = 64;
 pub const RECORD_MAX: u64 = 1 << 30;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
 /// Two bits from here on hold the lane.
 const LANE_SHIFT: u32 = 2;
+const FLAG_REQUIRETLS: u8 = 16;
+
+/// Times have 48 bits on disk, which last until the year 10889.
+const ARRIVED_MAX: u64 = (1 << 48) - 1;
+
+/// Places in a segment have 24.
+const COMMIT_UNIT_MAX: u32 = (1 << 24) - 1;
 
 /// Where a record lies: in which life of a segment file, and where in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,7 +82,9 @@ pub struct NewMessage<'a> {
     pub verp: bool,
     pub body: BodyKind,
     pub smtputf8: bool,
+    pub requires_tls: bool,
     pub lane: Lane,
+    pub class: Class,
     /// As it goes out: our `Received` field, then what came in.
     pub content: &'a [u8],
     pub facts: ContentFacts,
@@ -92,7 +104,9 @@ pub struct Head {
     pub body: BodyKind,
     pub smtputf8: bool,
     pub verp: bool,
+    pub requires_tls: bool,
     pub lane: Lane,
+    pub class: Class,
     pub meta_len: u32,
     pub meta_crc: u32,
     pub content_len: u32,
@@ -125,18 +139,22 @@ impl Head {
         };
         let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8)
             | (u8::from(self.verp) * FLAG_VERP)
-            | (self.lane.to_bits() << LANE_SHIFT);
+            | (self.lane.to_bits() << LANE_SHIFT)
+            | (u8::from(self.requires_tls) * FLAG_REQUIRETLS);
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8..12].copy_from_slice(&self.bound.location.generation.to_le_bytes());
         out[12..16].copy_from_slice(&[VERSION, self.facts.bits(), flags, body]);
         out[16..24].copy_from_slice(&self.id.0.to_le_bytes());
-        out[24..32].copy_from_slice(&self.arrived.0.to_le_bytes());
+        out[24..32].copy_from_slice(&self.arrived.0.min(ARRIVED_MAX).to_le_bytes());
+        out[30..32].copy_from_slice(&self.class.pool.0.to_le_bytes());
         out[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
         out[36..40].copy_from_slice(&self.meta_crc.to_le_bytes());
         out[40..44].copy_from_slice(&self.content_len.to_le_bytes());
         out[44..48].copy_from_slice(&self.content_crc.to_le_bytes());
         out[48..52].copy_from_slice(&self.recipients.to_le_bytes());
+        // A segment has 2^24 such units: the highest octet is free.
         out[52..56].copy_from_slice(&self.bound.commit_unit.to_le_bytes());
+        out[55] = self.class.flow.0;
         out[56..60].copy_from_slice(&self.bound.location.unit.to_le_bytes());
         out[60..64].copy_from_slice(&self.bound.salt.to_le_bytes());
         let crc = crc32c::crc32c(&out[8..]);
@@ -156,9 +174,9 @@ impl Head {
         let bound = match bytes[12] {
             // Version 1 had no place but the id's, and did not know its commit: that begins with it, as far as it says.
             1 => Bound::new(Location::new(u32_at(8), id.place()), id.place(), 0),
-            VERSION => Bound {
+            2 | VERSION => Bound {
                 location: Location { generation: u32_at(8), unit: u32_at(56) },
-                commit_unit: u32_at(52),
+                commit_unit: u32_at(52) & COMMIT_UNIT_MAX,
                 salt: u32_at(60),
             },
             _ => return None,
@@ -166,7 +184,7 @@ impl Head {
         Some(Head {
             id,
             bound,
-            arrived: UnixMillis(u64_at(24)),
+            arrived: UnixMillis(u64_at(24) & ARRIVED_MAX),
             facts: ContentFacts::from_bits(bytes[13]),
             body: match bytes[15] {
                 0 => BodyKind::SevenBit,
@@ -175,7 +193,10 @@ impl Head {
             },
             smtputf8: bytes[14] & FLAG_SMTPUTF8 != 0,
             verp: bytes[14] & FLAG_VERP != 0,
+            requires_tls: bytes[14] & FLAG_REQUIRETLS != 0,
             lane: Lane::from_bits(bytes[14] >> LANE_SHIFT),
+            // Zero in older versions: the default pool, and one stream of all their mail.
+            class: Class { pool: PoolTag(u16::from_le_bytes([bytes[30], bytes[31]])), flow: Flow(bytes[55]) },
             meta_len: u32_at(32),
             meta_crc: u32_at(36),
             content_len: u32_at(40),
@@ -205,7 +226,9 @@ pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut V
         body: message.body,
         smtputf8: message.smtputf8,
         verp: message.verp,
+        requires_tls: message.requires_tls,
         lane: message.lane,
+        class: message.class,
         meta_len: u32::try_from(message.meta.len()).expect(fits),
         meta_crc: crc32c::crc32c(message.meta),
         content_len: u32::try_from(message.content.len()).expect(fits),
@@ -359,6 +382,7 @@ pub(crate) mod tests {
             verp: Some(Verp::DEFAULT),
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            requires_tls: false,
             lane: Lane::Bulk,
             recipients: list,
         }
@@ -372,7 +396,9 @@ pub(crate) mod tests {
             verp: true,
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            requires_tls: true,
             lane: Lane::Bulk,
+            class: Class { pool: PoolTag(0xfedc), flow: Flow(0xba) },
             content,
             facts,
             arrived,
@@ -390,11 +416,24 @@ pub(crate) mod tests {
         assert_eq!(Head::decode(&out), Some(head));
         assert_eq!(out.len() as u64, head.record_len());
         assert_eq!(head.record_len(), record_len(&message));
+        assert_eq!((head.class, head.requires_tls, head.arrived), (message.class, true, UnixMillis(77)));
         for bit in 0..HEAD_LEN * 8 {
             let mut bad = out.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Head::decode(&bad), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn head_of_version_2_has_no_class() {
+        let (mut out, id) = (Vec::new(), MessageId::new(0, 9, 4096).unwrap());
+        let bound = Bound::new(Location::new(9, 8192), 4096, 77);
+        let none = NewMessage { class: Class::default(), requires_tls: false, ..message(b"", b"hello\r\n") };
+        let head = encode(&none, id, bound, &mut out);
+        out[12] = 2;
+        let crc = crc32c::crc32c(&out[8..HEAD_LEN]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Head::decode(&out), Some(head));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use crate::disk::{Disk, Name};
 use crate::state::{Anchor, Fate, Model, Recipient};
 use bytes::Bytes;
 use message::{
-    BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
-    UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, Mailbox, MailboxRef, MessageId, PoolTag, Recipients,
+    ReversePath, UnixMillis, Verp,
 };
 use queue::MessageKey;
-use queue::fanout::{Letter, OpenRange};
+use queue::fanout::{Handling, Letter, OpenRange};
 use queue::journal::{HELD, Journal, JournalNumber, Mark, Position, Span, Waiting};
 use queue::log::record::{HEAD_LEN, Head, Location, Meta, NewMessage, checksum, meta_of};
 use queue::log::{AppendToken, Log, LogOutput, SegmentNumber};
@@ -303,6 +303,7 @@ impl Core {
         assert_eq!((head.id, checksum(content)), (id, head.content_crc), "{id}: not what was written");
         let message = NewMessage {
             arrived: head.arrived,
+            class: head.class,
             moved: Some(id),
             ..new_message(&bytes[HEAD_LEN..content_at], content, head.recipients as usize)
         };
@@ -660,6 +661,7 @@ fn envelope(list: &[String]) -> Envelope {
         verp: Some(Verp::DEFAULT),
         body: BodyKind::SevenBit,
         smtputf8: false,
+        requires_tls: false,
         lane: Lane::Bulk,
         recipients,
     }
@@ -683,7 +685,9 @@ fn new_message<'a>(meta: &'a [u8], content: &'a [u8], recipients: usize) -> NewM
         verp: true,
         body: BodyKind::SevenBit,
         smtputf8: false,
+        requires_tls: false,
         lane: Lane::Bulk,
+        class: Class { pool: PoolTag(7), flow: Flow(9) },
         content,
         facts: ContentFacts::of(content),
         arrived: UnixMillis(77),
@@ -696,6 +700,6 @@ fn letter_of(id: MessageId) -> Arc<Letter> {
         (id, UnixMillis(77)),
         (ReversePath::Null, None),
         (Bytes::new(), ContentFacts::default()),
-        (false, Lane::Bulk),
+        Handling { lane: Lane::Bulk, ..Handling::default() },
     ))
 }

@@ -20,21 +20,31 @@ impl Session {
         match self.phase {
             Phase::Closed => {}
             Phase::Quit => self.close(None),
-            Phase::Ready if self.is_idle() && (self.has_answered || self.is_quitting) => self.close(None),
-            Phase::Greeting | Phase::HelloDue | Phase::Hello | Phase::Ready => {
-                let text = format!("Connection lost {}: {why}", self.place());
-                self.learn_from_break();
-                self.lose_all(Reply::ours(451, (4, 4, 2), &text));
+            Phase::Farewell => self.end_farewell(),
+            Phase::StartTls | Phase::HandshakeDue | Phase::Handshake => {
+                self.on_handshake_lost(&format!("Connection lost {}: {why}", self.place()));
             }
+            Phase::Ready if self.is_idle() && (self.has_answered || self.is_quitting) => self.close(None),
+            Phase::Greeting | Phase::HelloDue | Phase::Hello | Phase::StartTlsDue => self.on_broken(why),
+            Phase::LoginDue | Phase::Login | Phase::Ready => self.on_broken(why),
         }
+    }
+
+    fn on_broken(&mut self, why: &str) {
+        let text = format!("Connection lost {}: {why}", self.place());
+        self.learn_from_break();
+        self.lose_all(Reply::ours(451, (4, 4, 2), &text));
     }
 
     /// The deadline has passed.
     pub(super) fn on_stalled(&mut self) {
-        if matches!(self.phase, Phase::Quit | Phase::Closed) {
-            return self.close(None);
-        }
         let text = format!("Timed out {}", self.place());
+        match self.phase {
+            Phase::Quit | Phase::Closed => return self.close(None),
+            Phase::Farewell => return self.end_farewell(),
+            Phase::StartTls | Phase::Handshake => return self.on_handshake_lost(&text),
+            _ => {}
+        }
         self.learn_from_stall();
         self.lose_all(Reply::ours(451, (4, 4, 2), &text));
     }
@@ -82,7 +92,17 @@ impl Session {
 
     /// Greeting, EHLO or HELO was refused: 554 at the greeting is a host that takes no mail (RFC 5321 §3.1).
     pub(super) fn on_refused_by_host(&mut self, answer: Answer<'_>) {
-        self.close(Some(classify(Stage::Connect, answer.into_reply())));
+        self.leave(Some(classify(Stage::Connect, answer.into_reply())));
+    }
+
+    /// Ends a session that has nothing in flight; an encrypted one says so to the host first.
+    pub(super) fn leave(&mut self, verdict: Option<(Verdict, Scope)>) {
+        if !self.is_sealed {
+            return self.close(verdict);
+        }
+        self.phase = Phase::Farewell;
+        self.leave_taken = verdict;
+        self.expected.clear();
     }
 
     /// Everything in flight shares the connection's fate.
@@ -150,11 +170,16 @@ impl Session {
     }
 
     /// Where the session stands, for a sentence.
-    fn place(&self) -> &'static str {
+    pub(super) fn place(&self) -> &'static str {
+        if self.phase == Phase::Handshake {
+            return "in the TLS handshake";
+        }
         match self.expected.front() {
             Some(Expected::Greeting) => "before the greeting",
             Some(Expected::Ehlo) => "after EHLO",
             Some(Expected::Helo) => "after HELO",
+            Some(Expected::StartTls) => "after STARTTLS",
+            Some(Expected::Auth) => "after AUTH",
             Some(Expected::Rset) => "after RSET",
             Some(Expected::Mail) => "after MAIL",
             Some(Expected::Rcpt) => "after RCPT",

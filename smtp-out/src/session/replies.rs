@@ -3,6 +3,7 @@
 use super::{Expected, Form, Output, Phase, Session};
 use crate::classify::{Stage, classify};
 use crate::extensions::Extensions;
+use crate::link::Protocol;
 use crate::reply::Answer;
 use crate::transaction::{MailAnswer, Progress};
 use message::{Scope, Verdict};
@@ -23,8 +24,13 @@ impl Session {
         match (expected, class) {
             (Expected::Greeting, 2) => self.on_greeting(),
             (Expected::Ehlo, 2) => self.on_ehlo(&answer),
-            (Expected::Ehlo, 5) => self.fall_back_to_helo(),
-            (Expected::Helo, 2) => self.on_ready(),
+            (Expected::Ehlo, 5) if self.link.protocol == Protocol::Smtp => self.fall_back_to_helo(),
+            (Expected::Helo, 2) => self.on_hello(),
+            (Expected::StartTls, 2) => self.phase = Phase::HandshakeDue,
+            (Expected::StartTls, 4 | 5) => self.on_starttls_refused(),
+            (Expected::Auth, 3) => self.on_challenge(answer.text),
+            (Expected::Auth, 2) => self.on_logged_in(),
+            (Expected::Auth, 4 | 5) => self.on_login_refused(answer),
             (Expected::Greeting | Expected::Ehlo | Expected::Helo, 4 | 5) => self.on_refused_by_host(answer),
             (Expected::Rset, 2) => self.pass(),
             (Expected::Mail, 2) => self.on_mail_accepted(),
@@ -36,8 +42,9 @@ impl Session {
             (Expected::Dot | Expected::Bdat, 2) => self.on_end_accepted(answer),
             (Expected::Dot, 4 | 5) => self.on_end_refused(answer),
             (Expected::Bdat, 4 | 5) => self.on_chunk_refused(answer),
-            (Expected::Quit, _) => self.close(None),
+            (Expected::Quit, _) => self.leave(None),
             (Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::Rset | Expected::Mail, _)
+            | (Expected::StartTls | Expected::Auth, _)
             | (Expected::Rcpt | Expected::Data | Expected::Dot | Expected::Bdat, _) => {
                 self.on_wrong_class(answer)
             }
@@ -45,7 +52,7 @@ impl Session {
     }
 
     /// The reply is dealt with.
-    fn pass(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.expected.pop_front();
     }
 
@@ -58,7 +65,13 @@ impl Session {
         if answer.is_multi_line() {
             self.extensions.learn(answer.text);
         }
-        self.on_ready();
+        self.on_hello();
+    }
+
+    fn on_hello(&mut self) {
+        self.pass();
+        self.habits.helo_only = self.says_helo;
+        self.secure();
     }
 
     fn fall_back_to_helo(&mut self) {
@@ -68,9 +81,7 @@ impl Session {
         self.phase = Phase::HelloDue;
     }
 
-    fn on_ready(&mut self) {
-        self.pass();
-        self.habits.helo_only = self.says_helo;
+    pub(super) fn on_ready(&mut self) {
         self.phase = Phase::Ready;
         let can_pipeline = self.extensions.pipelining && !self.habits.no_pipelining;
         self.form = match (can_pipeline, self.can_chunk()) {
@@ -153,17 +164,24 @@ impl Session {
         if current.was_refused() && current.accepted > 0 {
             return self.fail_protocol("a message was taken after MAIL was refused");
         }
-        self.pass();
         self.is_proven = true;
         if self.current().mail == MailAnswer::Displaced {
+            self.pass();
             return self.give_back();
         }
+        if self.link.protocol == Protocol::Lmtp {
+            return self.on_end_of_one(answer);
+        }
+        self.pass();
         let (verdict, scope) = classify(Stage::End, answer.into_reply());
         self.decide_open(verdict, scope);
         self.finish(false);
     }
 
     fn on_end_refused(&mut self, answer: Answer<'_>) {
+        if self.answers_one_by_one() {
+            return self.on_end_of_one(answer);
+        }
         self.end_refused(answer, Stage::End);
     }
 
@@ -174,7 +192,7 @@ impl Session {
             // It has no BDAT, and takes our content for commands.
             500 | 502 if !self.is_proven => self.on_broken_chunking(answer),
             503 if !self.is_proven && is_due => self.on_broken_chunking(answer),
-            _ => self.end_refused(answer, Stage::End),
+            _ => self.on_end_refused(answer),
         }
     }
 
@@ -194,7 +212,7 @@ impl Session {
     }
 
     /// After a refused BDAT the host's state is undefined (RFC 3030 §2), after a refused DATA it is as before.
-    fn finish_refused(&mut self) {
+    pub(super) fn finish_refused(&mut self) {
         self.is_reset_due = true;
         self.finish(false);
     }

@@ -2,6 +2,7 @@
 
 use super::{BLOCK_LEN, Expected, Form, KEPT_LEN, Phase, Session, UnderWay};
 use crate::flight::Flight;
+use crate::link::Protocol;
 use crate::transaction::{InFlight, Progress};
 use memchr::memchr;
 use std::time::Instant;
@@ -17,10 +18,25 @@ impl Session {
         flight.clear();
         self.under_way = Some(UnderWay { ends_whole: false, blocks: 1 });
         match self.phase {
-            Phase::Greeting | Phase::Hello | Phase::Quit | Phase::Closed => {}
-            Phase::HelloDue | Phase::Ready if self.is_done() => self.say_quit(flight),
+            Phase::HelloDue | Phase::StartTlsDue | Phase::LoginDue | Phase::Ready if self.is_done() => {
+                self.say_quit(flight);
+            }
             Phase::HelloDue => self.say_hello(flight),
+            Phase::StartTlsDue => self.say_starttls(flight),
+            Phase::LoginDue => self.say_login(flight),
             Phase::Ready => self.send_transactions(flight),
+            Phase::Greeting | Phase::Hello | Phase::StartTls | Phase::HandshakeDue | Phase::Handshake => {}
+            Phase::Login | Phase::Quit | Phase::Farewell | Phase::Closed => {}
+        }
+        if self.link.is_traced {
+            self.trace_flight(flight);
+        }
+        // Handshake, key updates and goodbye go by themselves only where nothing is sealed that would take them along.
+        if flight.pieces.is_empty()
+            && self.phase != Phase::Closed
+            && let Some(channel) = &mut self.channel
+        {
+            flight.fill_raw(|out| channel.write_output(out));
         }
         if flight.pieces.is_empty() {
             self.under_way = None;
@@ -41,9 +57,10 @@ impl Session {
     }
 
     fn say_hello(&mut self, flight: &mut Flight) {
-        let (verb, expected): (&[u8], _) = match self.says_helo {
-            true => (b"HELO ", Expected::Helo),
-            false => (b"EHLO ", Expected::Ehlo),
+        let (verb, expected): (&[u8], _) = match (self.says_helo, self.link.protocol) {
+            (_, Protocol::Lmtp) => (b"LHLO ", Expected::Ehlo),
+            (true, Protocol::Smtp) => (b"HELO ", Expected::Helo),
+            (false, Protocol::Smtp) => (b"EHLO ", Expected::Ehlo),
         };
         self.phase = Phase::Hello;
         flight.push_own(verb);
@@ -51,7 +68,7 @@ impl Session {
         self.say(flight, b"\r\n", expected);
     }
 
-    fn say(&mut self, flight: &mut Flight, line: &[u8], expected: Expected) {
+    pub(super) fn say(&mut self, flight: &mut Flight, line: &[u8], expected: Expected) {
         flight.push_own(line);
         self.expected.push_back(expected);
     }

@@ -51,7 +51,7 @@ impl NameServer {
 }
 
 /// One that is free for both UDP and TCP.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let both = || {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
         let port = tcp.local_addr().ok()?.port();

@@ -6,12 +6,10 @@ use super::{QueueError, Which};
 use crate::steer::condition::{self, TERMS_MAX, Term, TextField};
 use crate::steer::order::Chosen;
 use message::MessageId;
-use message::header::fields;
 use queue::log::record::{Group, Head, Meta, next_name};
 use std::collections::BTreeSet;
 
-/// Octets of a header in which the campaign's field is looked for.
-pub(super) const HEADER_MAX: usize = 64 << 10;
+pub(super) use message::class::HEADER_MAX;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -104,14 +102,7 @@ impl Filter {
 
 /// The campaign that a header names.
 pub(super) fn campaign_of(header: &[u8]) -> Option<String> {
-    let value = |name: &str| {
-        let field = fields(header).find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))?;
-        let value = String::from_utf8_lossy(&field.whole[field.name.len() + 1..]);
-        Some(value.split_whitespace().collect::<Vec<_>>().join(" "))
-    };
-    let feedback =
-        || value("feedback-id").map(|id| id.split(':').next().unwrap_or_default().trim().to_owned());
-    value("x-campaign-id").or_else(|| value("x-campaign")).or_else(feedback).filter(|value| !value.is_empty())
+    message::Marks::of(header, "").campaign.map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -133,6 +124,7 @@ mod tests {
             verp: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            requires_tls: false,
             lane: Lane::Normal,
             recipients,
         })
@@ -142,7 +134,9 @@ mod tests {
         Head {
             id: MessageId(7),
             bound: Bound::new(Location::new(0, 0), 0, 0),
+            requires_tls: false,
             lane: Lane::Normal,
+            class: message::Class::default(),
             arrived: UnixMillis(0),
             facts: ContentFacts::default(),
             body: BodyKind::SevenBit,
@@ -192,13 +186,5 @@ mod tests {
             whole
         );
         assert_eq!(chosen(&[], "campaign=spring", "Subject: x\r\n\r\nX-Campaign-ID: spring\r\n"), []);
-    }
-
-    #[test]
-    fn campaign_is_named_by_the_first_field_that_is_there() {
-        let of = |header: &str| campaign_of(header.as_bytes());
-        assert_eq!(of("Feedback-ID: s24:acme:news:esp\r\nX-Campaign: c\r\n\r\n").as_deref(), Some("c"));
-        assert_eq!(of("feedback-id: s24:acme:news:esp\r\n\r\n").as_deref(), Some("s24"));
-        assert_eq!(of("Subject: x\r\n\r\n"), None);
     }
 }

@@ -209,7 +209,7 @@ impl Sums {
 impl Message {
     fn new(queued: &Queued, range: &Range, domain: &Arc<str>) -> Message {
         Message {
-            arrived: queued.arrived,
+            arrived: queued.arrived(),
             octets: queued.content_len,
             owed: ByState::default(),
             attempts_max: 0,

@@ -1,17 +1,22 @@
 //! The command line's arguments, as types another program can take over: each becomes its config by `config()`.
 
+mod sink;
+mod socks5;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::address::{AddressError, Reach, parse_range};
+use crate::address::Reach;
 use crate::audit::AuditConfig;
 use crate::audit::verp::{Delimiters, VerpCheck};
 use crate::recipient::DomainPattern;
-use crate::sink::{Fault, SinkConfig};
 use crate::source::{Connection, Mode, Pace, SourceConfig};
+
+pub use sink::{BrokenTlsArg, SinkArgs, TlsArg, TlsArgs, TlsVersionArg};
+pub use socks5::Socks5Args;
 
 fn reach(allow_non_loopback: bool) -> Reach {
     if allow_non_loopback { Reach::PrivateNamespace } else { Reach::Loopback }
@@ -134,82 +139,6 @@ impl SourceArgs {
             audit: self.audit.clone(),
             histogram: self.hist.clone(),
         }
-    }
-}
-
-/// Take mail in, and note what was accepted.
-#[derive(Args, Clone, Debug)]
-pub struct SinkArgs {
-    /// Where to listen: 127.0.0.1:2525, or many with 127.0.11.1-100:2525; port 0 takes a free one
-    #[arg(required = true)]
-    pub addresses: Vec<String>,
-    /// Each with its own listeners (SO_REUSEPORT)
-    #[arg(long, default_value_t = 1)]
-    pub threads: usize,
-    #[arg(long)]
-    pub no_pipelining: bool,
-    #[arg(long)]
-    pub no_chunking: bool,
-    /// Misbehave: connect, ehlo, mail, rcpt, data or dot = 400-599, drop or drop-after-accept
-    #[arg(long = "fault", value_name = "STAGE=WHAT:PROBABILITY[:by-address]")]
-    pub faults: Vec<Fault>,
-    /// Milliseconds before each group of replies
-    #[arg(long, default_value_t = 0)]
-    pub delay: u64,
-    /// Close a connection after this many messages
-    #[arg(long, default_value_t = 0)]
-    pub close_after: u64,
-    /// Decides which faults strike
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Bytes per message
-    #[arg(long, default_value_t = 1 << 30)]
-    pub size_max: u64,
-    /// Per transaction
-    #[arg(long, default_value_t = 1_000_000)]
-    pub recipients_max: u64,
-    /// Per thread
-    #[arg(long, default_value_t = 10_000)]
-    pub connections_max: u64,
-    /// Seconds of silence before a connection is closed
-    #[arg(long, default_value_t = 300)]
-    pub idle: u64,
-    /// Record what was accepted
-    #[arg(long, value_name = "FILE")]
-    pub audit: Option<PathBuf>,
-    /// Print counters every so many milliseconds
-    #[arg(long, default_value_t = 0)]
-    pub stats_interval: u64,
-    /// Stop at the end of standard input, which a parent's death is
-    #[arg(long)]
-    pub stop_on_stdin_eof: bool,
-    /// In a private test namespace without a default route
-    #[arg(long)]
-    pub allow_non_loopback: bool,
-}
-
-impl SinkArgs {
-    pub fn config(&self) -> Result<SinkConfig, AddressError> {
-        let ranges = self.addresses.iter().map(|text| parse_range(text)).collect::<Result<Vec<_>, _>>()?;
-        Ok(SinkConfig {
-            addresses: ranges.concat(),
-            reach: reach(self.allow_non_loopback),
-            threads: self.threads,
-            pipelining: !self.no_pipelining,
-            chunking: !self.no_chunking,
-            faults: self.faults.clone(),
-            delay: Duration::from_millis(self.delay),
-            close_after: self.close_after,
-            seed: self.seed,
-            size_max: self.size_max,
-            recipients_max: self.recipients_max,
-            connections_max: self.connections_max,
-            idle_max: Duration::from_secs(self.idle),
-            audit: self.audit.clone(),
-            stats_interval: Duration::from_millis(self.stats_interval),
-            stop_on_stdin_eof: self.stop_on_stdin_eof,
-            announce: true,
-        })
     }
 }
 

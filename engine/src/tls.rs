@@ -1,0 +1,57 @@
+//! What TLS needs from files: the authorities to trust, our own certificate.
+
+use crate::clock::CertificateClock;
+use crate::config::Tls;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use smtp_out::TlsBase;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why the files of `[tls]` cannot be used; says which.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFilesError {
+    #[error("{path}: {source}")]
+    Pem { path: String, source: rustls_pki_types::pem::Error },
+    #[error("{path}: there is no certificate in it")]
+    Empty { path: String },
+    #[error("tls.ca_file, tls.certificate, tls.key: {0}")]
+    Unusable(#[from] smtp_out::TlsBaseError),
+}
+
+/// Reads them. Without `ca_file` the system's authorities are trusted; without any, nothing can be verified by them.
+pub fn load(tls: &Tls) -> Result<TlsBase, TlsFilesError> {
+    let roots = match &tls.ca_file {
+        Some(path) => certificates(path)?,
+        None => system_roots(),
+    };
+    let own = match (&tls.certificate, &tls.key) {
+        (Some(chain), Some(key)) => {
+            let read = PrivateKeyDer::from_pem_file(key);
+            Some((certificates(chain)?, read.map_err(|source| pem_error(key, source))?))
+        }
+        _ => None,
+    };
+    Ok(TlsBase::new(roots, own)?.with_time(Arc::new(CertificateClock)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {
+    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+    let found = read().map_err(|source| pem_error(path, source))?;
+    if found.is_empty() {
+        return Err(TlsFilesError::Empty { path: path.display().to_string() });
+    }
+    Ok(found)
+}
+
+fn pem_error(path: &Path, source: rustls_pki_types::pem::Error) -> TlsFilesError {
+    TlsFilesError::Pem { path: path.display().to_string(), source }
+}
+
+fn system_roots() -> Vec<CertificateDer<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "reading the system's authorities");
+    }
+    found.certs
+}
