@@ -14,6 +14,7 @@ use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
+use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
 use crate::drive::secure::TlsClients;
@@ -151,6 +152,7 @@ pub struct Core<R, C> {
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
+    pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
@@ -201,6 +203,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
             steering: Steering::default(),
+            looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
             compaction: Compaction::default(),
@@ -254,6 +257,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_schedule();
         self.run_expiry();
         self.run_steering();
+        self.run_looks();
         self.run_sites();
         self.flush_journal();
         self.run_delivery_log();
@@ -322,6 +326,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Order(order) => self.steering.take_order(order),
+                Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
                 Mail::Shutdown => self.begin_shutdown(),
             }
@@ -342,7 +347,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// How long there is nothing to do unless something happens.
     fn wait_time(&self) -> Option<Duration> {
-        let is_busy = self.sites.has_dirty() || self.compaction_wants_turn() || self.steering_wants_turn();
+        let is_busy = self.sites.has_dirty()
+            || self.compaction_wants_turn()
+            || self.steering_wants_turn()
+            || self.looks_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }

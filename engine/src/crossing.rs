@@ -7,6 +7,7 @@
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
 use crate::hosts::Hosts;
+use crate::look::call::Call;
 use crate::observe::Counters;
 use crate::settings::Settings;
 use crate::steer::order::Order;
@@ -71,6 +72,8 @@ pub enum Mail {
     Compose(Box<Composed>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
+    /// What an operator wants to see.
+    Look(Arc<Call>),
     Reload(Arc<Settings>),
     Shutdown,
 }

@@ -91,6 +91,12 @@ pub(crate) struct Domain {
     owed: u64,
 }
 
+impl Domain {
+    pub(crate) fn owed(&self) -> u64 {
+        self.owed
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Domains {
@@ -137,6 +143,11 @@ impl Domains {
         let domain = self.domains.remove(key.0 as usize);
         self.by_name.remove(&domain.name);
         Some(domain.routed)
+    }
+
+    /// By its name, in lower case.
+    pub(crate) fn find(&self, name: &str) -> Option<DomainKey> {
+        self.by_name.get(name).copied()
     }
 
     pub(crate) fn get(&self, key: DomainKey) -> &Domain {

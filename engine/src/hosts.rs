@@ -111,6 +111,11 @@ impl Hosts {
         self.known.lock().remove(&address);
     }
 
+    /// What is known against an address.
+    pub fn trouble(&self, address: SocketAddr) -> Option<Trouble> {
+        self.known.lock().get(&address).cloned()
+    }
+
     /// Everything that is known, the longest rest first.
     pub fn all(&self) -> Vec<(SocketAddr, Trouble)> {
         let known = self.known.lock();

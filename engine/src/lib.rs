@@ -15,6 +15,7 @@ pub mod domains;
 mod drive;
 mod files;
 pub mod hosts;
+pub mod look;
 pub mod observe;
 pub mod providers;
 pub mod recovery;

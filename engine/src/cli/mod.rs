@@ -4,8 +4,12 @@
 
 mod check;
 mod demo;
+mod explain;
+mod look;
 mod queue;
 mod serve;
+mod sites;
+mod trace;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +33,12 @@ enum Command {
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Say where a domain's mail goes, how it is protected, and what holds it back and until when.
+    Explain(explain::Explain),
+    /// The busiest sites and what each is doing; `hosts`: those that rest; `forget`: let them be tried again.
+    Sites(sites::Sites),
+    /// Show the SMTP dialogues with a domain's hosts as they happen, until Ctrl-C.
+    Trace(trace::Trace),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -55,6 +65,9 @@ impl Cli {
             Command::Serve(file) => serve::run(file),
             Command::Check(file) => check::run(&file),
             Command::Queue(command) => queue::run(&command),
+            Command::Explain(args) => explain::run(&args),
+            Command::Sites(args) => sites::run(&args),
+            Command::Trace(args) => trace::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }

@@ -115,6 +115,17 @@ impl Resolver {
         self.protect(domain, found, by_name, kept.as_deref().map(|kept| &kept.policy))
     }
 
+    /// The domain's MX records as they are, best first, for somebody to read.
+    pub(crate) async fn exchanges(&self, domain: &str) -> Vec<(u16, String)> {
+        let (Some(questions), Some(domain)) = (&self.questions, questions::ascii(domain)) else {
+            return Vec::new();
+        };
+        let mut exchanges =
+            questions.exchanges(&domain).await.map(|answer| answer.records).unwrap_or_default();
+        exchanges.sort();
+        exchanges
+    }
+
     /// What the operator demands: of the domain, or of the relay that its mail goes to.
     fn configured(&self, domain: &str, target: &Target) -> Option<TlsPolicy> {
         let tls = &self.settings().config.tls;

@@ -6,6 +6,7 @@
 pub mod dns;
 mod http;
 mod https;
+mod look;
 mod socket;
 pub mod sts;
 mod tlsrpt;
@@ -53,7 +54,9 @@ impl Control {
         }
         match self.orders.try_clone() {
             Ok(orders) => {
-                let gate = socket::Gate::new(&self.settings.config.control_uids, Arc::clone(&self.crossing));
+                let sight = look::Sight::new(Arc::clone(&self.crossing), Rc::clone(&resolver));
+                let uids = &self.settings.config.control_uids;
+                let gate = socket::Gate::new(uids, Arc::clone(&self.crossing), sight);
                 tokio::task::spawn_local(socket::serve(orders, gate));
             }
             Err(error) => tracing::error!(%error, "no orders are taken"),

@@ -1,11 +1,13 @@
-//! The control socket: an operator's requests in, orders to the cores, answers out.
+//! The control socket: an operator's requests in, orders and looks to the cores, answers out.
 //!
 //! Who connects is asked of the kernel: root, the daemon's own user and those of `control_uids` are heard, others get
 //! one line that says so. Orders are carried out one at a time; who goes away has its order ended. What a client
 //! sends is checked in `steer/wire`. Bounds: [`CLIENTS_MAX`] connections, one request of [`REQUEST_MAX`] octets each,
 //! [`SILENCE_MAX`] for a client that does not read.
 
+use super::look::Sight;
 use crate::crossing::{Crossing, Mail};
+use crate::look::ask::Look;
 use crate::steer::order::{Order, Report};
 use crate::steer::wire::{Answer, Checked, REQUEST_MAX, Request};
 use std::io;
@@ -31,17 +33,18 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who is heard, and whom orders go to.
-#[derive(Debug)]
 pub(super) struct Gate {
     uids: Vec<u32>,
     crossing: Arc<Crossing>,
+    sight: Sight,
     turn: Mutex<()>,
 }
 
 impl Gate {
-    pub(super) fn new(uids: &[u32], crossing: Arc<Crossing>) -> Gate {
+    pub(super) fn new(uids: &[u32], crossing: Arc<Crossing>, sight: Sight) -> Gate {
         let own = [0, rustix::process::geteuid().as_raw()];
-        Gate { uids: own.into_iter().chain(uids.iter().copied()).collect(), crossing, turn: Mutex::new(()) }
+        let uids = own.into_iter().chain(uids.iter().copied()).collect();
+        Gate { uids, crossing, sight, turn: Mutex::new(()) }
     }
 }
 
@@ -91,6 +94,10 @@ async fn attend(stream: UnixStream, gate: &Gate) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let mut client = Client { reader: BufReader::new(reader), writer, is_gone: false };
     while let Some(line) = client.request().await? {
+        if let Some(look) = Look::parse(&line) {
+            gate.sight.attend(look, uid, &mut client.reader, &mut client.writer).await?;
+            continue;
+        }
         let answer = match Request::parse(&line) {
             Ok(checked) => {
                 drop(line);
@@ -103,7 +110,7 @@ async fn attend(stream: UnixStream, gate: &Gate) -> io::Result<()> {
     Ok(())
 }
 
-async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+pub(super) async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer).map_err(io::Error::other)?;
     line.push(b'\n');
     tokio::time::timeout(SILENCE_MAX, writer.write_all(&line))
@@ -134,7 +141,7 @@ impl Client {
         let (order, heard) = Order::new(checked);
         let cores = gate.crossing.cores();
         for core in 0..cores {
-            send(&gate.crossing, core, &order).await;
+            send(&gate.crossing, core, Mail::Order(Arc::clone(&order))).await;
         }
         let _watched = Watched(&order);
         let mut report = self.gather(&order, heard, cores).await;
@@ -219,8 +226,7 @@ impl Drop for Watched<'_> {
 }
 
 /// A full mailbox empties within a turn.
-async fn send(crossing: &Crossing, core: usize, order: &Arc<Order>) {
-    let mut mail = Mail::Order(Arc::clone(order));
+pub(super) async fn send(crossing: &Crossing, core: usize, mut mail: Mail) {
     while let Err(back) = crossing.send(core, mail) {
         mail = back;
         tokio::time::sleep(Duration::from_millis(10)).await;

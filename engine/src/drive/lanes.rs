@@ -83,6 +83,13 @@ impl Lanes {
         self.lanes.iter().all(|lane| lane.is_empty())
     }
 
+    /// Recipients that are ready, and whether that is all: ranges behind the first `most` count one recipient each.
+    pub(crate) fn count(&self, most: usize) -> (u64, bool) {
+        let ranges = self.waiting() + self.open_ranges().count();
+        let counted: u64 = self.ranges().take(most).map(|range| u64::from(range.count)).sum();
+        (counted + ranges.saturating_sub(most) as u64, ranges <= most)
+    }
+
     /// True if more than `count` recipients are ready. Looks at no more ranges than it must.
     pub(crate) fn has_more_than(&self, count: u32) -> bool {
         let mut sum = 0u32;

@@ -11,6 +11,7 @@ pub(crate) mod lanes;
 pub(crate) mod letters;
 pub(crate) mod limits;
 pub(crate) mod log;
+pub(crate) mod look;
 pub(crate) mod outbound;
 pub(crate) mod pace;
 pub(crate) mod record;

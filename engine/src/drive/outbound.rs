@@ -8,6 +8,7 @@ use crate::domains::SiteKey;
 use crate::drive::secure::Sealing;
 use crate::drive::ways::PICKED_MAX;
 use crate::hosts::{ConnectFailure, Trial};
+use crate::look::trace::Direction;
 use bytes::Bytes;
 use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name, OpenRange};
@@ -17,7 +18,7 @@ use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
 use smtp_out::{Flight, FlightPiece, Habits, Link, Offered, Output, Session, TlsPolicy, Transaction};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,6 +113,23 @@ impl Outbound {
             .filter(|connection| connection.generation == place.generation)
     }
 
+    /// Its site, its host and that one's address.
+    pub(crate) fn whereabouts(&self, place: Place) -> Option<(SiteKey, &Arc<str>, SocketAddr)> {
+        let connection = self.connections.get(place.index as usize)?;
+        let is_it = connection.generation == place.generation;
+        is_it.then_some((connection.site, &connection.host, connection.peer))
+    }
+
+    /// Connections that are not up yet, by site. One pass over all.
+    pub(crate) fn connecting(&self) -> HashMap<SiteKey, u32> {
+        let mut connecting = HashMap::new();
+        for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.session.is_none())
+        {
+            *connecting.entry(connection.site).or_default() += 1;
+        }
+        connecting
+    }
+
     /// Every range in flight.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
         self.connections
@@ -191,6 +209,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.connections += 1;
         site.connecting += u32::from(is_awaited);
         self.timers.insert(self.now, deadline.min(hurry_at), token(Kind::Outbound, place));
+        self.trace_line(place, Direction::Note, format_args!("connecting"));
         true
     }
 
@@ -224,6 +243,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(connection) = self.outbound.get(place) else { return };
         let (key, peer, socket) = (connection.site, connection.peer, connection.socket);
         if let Err(error) = result {
+            self.trace_line(place, Direction::Note, format_args!("not connected: {error}"));
             self.close_connection(place);
             let failure = match error.kind() {
                 io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
@@ -231,6 +251,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             };
             return self.connect_failed(key, peer, failure, &error.to_string());
         }
+        self.trace_line(place, Direction::Note, format_args!("connected"));
         self.crossing.hosts.works(peer);
         self.counters.connections_out.add(1);
         let now = self.now;
@@ -240,8 +261,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             // The host was taken away while it was connected to: what it may be sent is not known any more.
             .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
         let tls = self.tls_clients.get(&tls, &self.settings);
+        let is_traced = self.wants_trace(key);
         let connection = connection_of(&mut self.outbound, place);
-        let link = Link { host: name_of(&connection.host), tls, ..Link::default() };
+        let link = Link { host: name_of(&connection.host), tls, is_traced, ..Link::default() };
         let sessions = Arc::clone(&self.sites.get(key).sessions);
         connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);
@@ -310,6 +332,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (key, peer) = (connection.site, connection.peer);
         let Some(session) = &mut connection.session else {
             if now >= connection.deadline {
+                self.trace_line(place, Direction::Note, format_args!("not connected: no answer in time"));
                 self.close_connection(place);
                 return self.connect_failed(key, peer, ConnectFailure::TimedOut, "no answer in time");
             }
@@ -351,7 +374,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         {
             match output {
                 Output::Protection(protection) => self.on_protection(place, &protection),
-                Output::Trace { .. } => {}
+                Output::Trace { direction, text } => {
+                    self.trace_line(place, direction.into(), format_args!("{text}"));
+                }
                 Output::Ready => self.on_ready(place),
                 Output::Verdict { key, recipient, verdict, scope } => {
                     self.on_verdict(place, key as usize, recipient, verdict, scope);
@@ -399,6 +424,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.site_works(site, took);
             }
         }
+        self.trace_verdict(place, &local_part, range.domain, &verdict);
         self.conclude(&letter, range, &local_part, &host, verdict);
     }
 
@@ -433,6 +459,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             host.learn(habits, self.now);
         }
         let verdict = verdict.map(|(verdict, scope)| self.judge(place, verdict, scope));
+        self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
         {

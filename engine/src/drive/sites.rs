@@ -57,7 +57,7 @@ pub(crate) struct HostState {
     /// The kernel said that it copies what is sent there: no more wishes for zero copy.
     pub(crate) copies: bool,
     /// What it said when it was connected makes it rest; addresses that cannot be connected to rest for all.
-    rests_until: Option<Instant>,
+    pub(crate) rests_until: Option<Instant>,
 }
 
 impl HostState {
@@ -105,7 +105,7 @@ pub(crate) struct LocalSite {
     /// Successes not yet reported, and how long those took that were timed: reported a round at a time.
     works: u32,
     timed: (u32, Duration),
-    not_before: Option<Instant>,
+    pub(crate) not_before: Option<Instant>,
     /// The source lets nothing go there.
     closed_until: Option<Instant>,
     /// When it is looked at again though nothing happened.
@@ -114,7 +114,7 @@ pub(crate) struct LocalSite {
     pub(crate) trouble: Option<Reply>,
     is_dirty: bool,
     /// It waits for one of the core's other connections to end.
-    wants_room: bool,
+    pub(crate) wants_room: bool,
 }
 
 impl LocalSite {

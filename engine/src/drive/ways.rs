@@ -239,7 +239,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.ask_more();
     }
 
-    fn target_of(&self, domain: &str) -> Target {
+    pub(crate) fn target_of(&self, domain: &str) -> Target {
         match self.settings.config.routes.route(domain) {
             Route::Relay(Relay { host: RelayHost::Name(name), port }) => Target::Host { name, port },
             Route::Relay(Relay { host: RelayHost::Address(_), .. }) | Route::Mx => Target::Mx,
@@ -247,7 +247,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// What needs no name server: a relay with an address, an address literal.
-    fn answer_at_hand(&self, domain: &str) -> Option<Resolution> {
+    pub(crate) fn answer_at_hand(&self, domain: &str) -> Option<Resolution> {
         let address = match self.settings.config.routes.route(domain) {
             Route::Relay(Relay { host: RelayHost::Address(ip), port }) => SocketAddr::new(ip, port),
             Route::Relay(Relay { host: RelayHost::Name(_), .. }) => return None,

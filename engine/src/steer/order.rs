@@ -232,6 +232,9 @@ pub struct Stat {
     /// At most [`STAT_MAX`] of them, the rest under "other".
     pub domains: BTreeMap<String, ByState>,
     pub reasons: BTreeMap<String, u64>,
+    /// The earliest next attempt of what is deferred.
+    #[serde(default)]
+    pub next_due_ms: Option<u64>,
 }
 
 /// Domains that are counted one by one.
@@ -302,6 +305,7 @@ impl Stat {
         for (reason, count) in other.reasons {
             *self.reasons.entry(reason).or_default() += count;
         }
+        self.next_due_ms = self.next_due_ms.into_iter().chain(other.next_due_ms).min();
     }
 }
 

@@ -4,6 +4,8 @@
 //! last line with what was found or why not. Trusts nothing that comes in: lengths, conditions and spans are
 //! checked here. Bound: [`REQUEST_MAX`] octets a request.
 
+use crate::look::trace::TraceLine;
+use crate::look::view::View;
 use crate::steer::condition::{self, TERMS_MAX, Term};
 use crate::steer::order::{Action, CHOSEN_MAX, Chosen, PAGE_MAX, Page, Report};
 use message::MessageId;
@@ -53,6 +55,12 @@ pub enum Answer {
         recipients: u64,
     },
     Done(Report),
+    /// What was asked to be seen.
+    Look(View),
+    /// A line of a dialogue that is watched.
+    Trace(TraceLine),
+    /// Lines of the dialogue that came too fast to be shown.
+    Lost(u64),
     /// Nothing was done.
     Error(String),
     /// This user may not ask.

@@ -4,9 +4,13 @@
 //! a silent one is given up after [`SILENCE_MAX`].
 
 use super::QueueError;
+use crate::look::ask::Look;
+use crate::look::trace::TraceLine;
+use crate::look::view::View;
 use crate::steer::order::Report;
 use crate::steer::wire::{Answer, Request};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,14 +21,14 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(in crate::cli) struct Daemon {
     stream: BufReader<UnixStream>,
     bar: ProgressBar,
 }
 
 impl Daemon {
     /// `None`: it is not running.
-    pub(super) fn connect(path: &Path) -> Result<Option<Daemon>, QueueError> {
+    pub(in crate::cli) fn connect(path: &Path) -> Result<Option<Daemon>, QueueError> {
         let stream = match UnixStream::connect(path) {
             Ok(stream) => stream,
             Err(error) => {
@@ -45,11 +49,8 @@ impl Daemon {
     }
 
     /// Asks, and waits for the last line of the answer.
-    pub(super) fn ask(&mut self, request: &Request) -> Result<Report, QueueError> {
-        let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
-        line.push(b'\n');
-        // One who may not ask is told so whether or not the question arrives.
-        let sent = self.stream.get_mut().write_all(&line);
+    pub(in crate::cli) fn ask(&mut self, request: &Request) -> Result<Report, QueueError> {
+        let sent = self.say(request)?;
         loop {
             match self.answer(sent.as_ref().err())? {
                 Answer::Progress { swept, recipients } => self.bar.set_message(format!(
@@ -61,10 +62,41 @@ impl Daemon {
                     self.bar.set_message("");
                     return Ok(report);
                 }
-                Answer::Forbidden(why) => return Err(QueueError::Forbidden(why)),
-                Answer::Error(why) => return Err(QueueError::Daemon(why)),
+                other => return Err(unwanted(other)),
             }
         }
+    }
+
+    /// Asks to see something, and waits for it.
+    pub(in crate::cli) fn look(&mut self, look: &Look) -> Result<View, QueueError> {
+        let sent = self.say(look)?;
+        loop {
+            match self.answer(sent.as_ref().err())? {
+                Answer::Look(view) => return Ok(view),
+                Answer::Progress { .. } => {}
+                other => return Err(unwanted(other)),
+            }
+        }
+    }
+
+    /// The next line of a dialogue, or how many were lost.
+    pub(in crate::cli) fn next_traced(&mut self) -> Result<Result<TraceLine, u64>, QueueError> {
+        loop {
+            match self.answer(None)? {
+                Answer::Trace(line) => return Ok(Ok(line)),
+                Answer::Lost(count) => return Ok(Err(count)),
+                Answer::Progress { .. } => {}
+                other => return Err(unwanted(other)),
+            }
+        }
+    }
+
+    /// One line. That it could not be sent is no error yet: one who may not ask is told so whether or not the question
+    /// arrives.
+    fn say(&mut self, question: &impl Serialize) -> Result<io::Result<()>, QueueError> {
+        let mut line = serde_json::to_vec(question).map_err(io::Error::other)?;
+        line.push(b'\n');
+        Ok(self.stream.get_mut().write_all(&line))
     }
 
     fn answer(&mut self, unsent: Option<&io::Error>) -> Result<Answer, QueueError> {
@@ -79,6 +111,14 @@ impl Daemon {
         }
         serde_json::from_str(&line)
             .map_err(|error| QueueError::Daemon(format!("the daemon's answer is not understood: {error}")))
+    }
+}
+
+fn unwanted(answer: Answer) -> QueueError {
+    match answer {
+        Answer::Forbidden(why) => QueueError::Forbidden(why),
+        Answer::Error(why) => QueueError::Daemon(why),
+        other => QueueError::Daemon(format!("the daemon's answer is to another question: {other:?}")),
     }
 }
 

@@ -19,7 +19,7 @@ mod view;
 use super::{ConfigFile, complain, grouped};
 use crate::config::Config;
 use clap::{Args, Subcommand};
-use daemon::Daemon;
+pub(in crate::cli) use daemon::Daemon;
 use filter::Filter;
 use std::process::ExitCode;
 
@@ -157,7 +157,7 @@ pub(crate) enum QueueError {
 
 impl QueueError {
     /// As in `sysexits(3)`.
-    fn exit_code(&self) -> u8 {
+    pub(in crate::cli) fn exit_code(&self) -> u8 {
         match self {
             QueueError::Usage(_) => 64,
             QueueError::Damaged => 65,

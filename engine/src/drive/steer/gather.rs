@@ -41,6 +41,7 @@ struct Sums {
     domains: HashMap<Arc<str>, ByState>,
     others: ByState,
     reasons: HashMap<u16, u64>,
+    next_due_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl Gathered {
         }
         match &mut self.view {
             View::Counts => {}
-            View::Stat(sums) => sums.add(range, domain, state),
+            View::Stat(sums) => sums.add(range, domain, state, due),
             View::List { page, rows, has_more } => {
                 let behind = page.after.is_none_or(|(after, _)| queued.id > after);
                 if behind && has_room(rows, queued.id, page.limit, has_more) {
@@ -174,7 +175,10 @@ fn shrink<K: Ord, V>(rows: &mut BTreeMap<K, V>, limit: usize, has_more: &mut boo
 }
 
 impl Sums {
-    fn add(&mut self, range: &Range, domain: &Arc<str>, state: State) {
+    fn add(&mut self, range: &Range, domain: &Arc<str>, state: State, due: UnixMillis) {
+        if state == State::Deferred {
+            self.next_due_ms = self.next_due_ms.into_iter().chain(due_ms(due)).min();
+        }
         let count = u64::from(range.count);
         self.all.add(state, range.attempts.count(), count);
         let has_room = self.domains.len() < STAT_MAX;
@@ -193,7 +197,12 @@ impl Sums {
         let domains = self.domains.into_iter().map(|(domain, sums)| (domain.to_string(), sums));
         let others = (self.others.owed() > 0).then(|| (OTHER.to_owned(), self.others));
         let reasons = self.reasons.into_iter().map(|(key, count)| (reasons.text(key).to_owned(), count));
-        Stat { all: self.all, domains: domains.chain(others).collect(), reasons: reasons.collect() }
+        Stat {
+            all: self.all,
+            domains: domains.chain(others).collect(),
+            reasons: reasons.collect(),
+            next_due_ms: self.next_due_ms,
+        }
     }
 }
 
