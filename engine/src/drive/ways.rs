@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::{Question, Target};
 use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
-use crate::routes::{Relay, RelayHost, Route};
+use crate::routes::{RelayHost, To};
 use message::{Reply, Verdict};
 use queue::Range;
 use queue::range::DomainKey;
@@ -175,18 +175,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn target_of(&self, domain: &str) -> Target {
-        match self.settings.config.routes.route(domain) {
-            Route::Relay(Relay { host: RelayHost::Name(name), port }) => Target::Host { name, port },
-            Route::Relay(Relay { host: RelayHost::Address(_), .. }) | Route::Mx => Target::Mx,
+        match self.settings.config.routes.route(domain).to {
+            To::Relay(RelayHost::Name(name), port) => Target::Host { name, port },
+            To::Relay(RelayHost::Address(_), _) | To::Mx => Target::Mx,
         }
     }
 
     /// What needs no name server: a relay with an address, an address literal.
     fn answer_at_hand(&self, domain: &str) -> Option<Resolution> {
-        let address = match self.settings.config.routes.route(domain) {
-            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => SocketAddr::new(ip, port),
-            Route::Relay(Relay { host: RelayHost::Name(_), .. }) => return None,
-            Route::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
+        let address = match self.settings.config.routes.route(domain).to {
+            To::Relay(RelayHost::Address(ip), port) => SocketAddr::new(ip, port),
+            To::Relay(RelayHost::Name(_), _) => return None,
+            To::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
         };
         Some(relay_at(address))
     }
