@@ -4,11 +4,13 @@
 //! checked against what the machines can do.
 
 mod rate;
+mod routes;
 mod shaping;
 mod sources;
 mod tls;
 
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
+pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
@@ -374,6 +376,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
         std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
     let mut config = parse(&text, &name)?;
     sources::read_passwords(&mut config)?;
+    config.routes.read_secrets()?;
     Ok(config)
 }
 

@@ -55,12 +55,12 @@ fn of_entry(entry: &DomainTls) -> TlsPolicy {
             let names = entry.names.iter().map(|name| name.to_lowercase().into()).collect();
             TlsPolicy::Verify { names, enforced: true }
         }
-        mode => plain(mode),
+        mode => of_mode(mode),
     }
 }
 
 /// A mode that needs nothing else. (A fingerprint does; the configuration's check sees to that.)
-fn plain(mode: TlsMode) -> TlsPolicy {
+pub(crate) fn of_mode(mode: TlsMode) -> TlsPolicy {
     match mode {
         TlsMode::Never => TlsPolicy::Never,
         TlsMode::May => TlsPolicy::May,
@@ -84,7 +84,7 @@ pub(crate) fn decide(
     candidates: &[Candidate],
     sts: Option<StsDemand<'_>>,
 ) -> Demands {
-    let general = plain(tls.mode);
+    let general = of_mode(tls.mode);
     let policies: Vec<Option<TlsPolicy>> = candidates
         .iter()
         .map(|candidate| match (&by_name, &candidate.dane, sts) {

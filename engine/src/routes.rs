@@ -1,25 +1,33 @@
-//! Static routes, as in qmail's smtproutes: where mail for a domain goes instead of to its MX.
+//! Static routes, as in qmail's smtproutes: where mail for a domain goes instead of to its MX, and on which terms.
 //!
-//! `example.net` matches itself, `.example.net` everything below it, `*` all the rest; the longest match wins. An
-//! empty relay means: by MX after all. Pure look-up; names are resolved by the control thread.
+//! `example.net` matches itself, `.example.net` everything below it, `*` (qmail writes nothing) all the rest; the longest
+//! match wins. An empty relay means: by MX after all. Pure look-up; names are resolved by the control thread.
 
+use crate::config::{ConfigError, RouteEntry, RouteProtocol, RouteTable, TlsMode};
+use aws_lc_rs::{hmac, rand};
 use serde::{Deserialize, Serialize};
+use smtp_out::{Login, Protocol, Secret};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 
-/// Where a domain's mail goes.
+/// Octets of a tag's digest.
+const TAG_LEN: usize = 16;
+
+/// Where a domain's mail goes, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Route {
-    /// Look up its MX.
-    Mx,
-    Relay(Relay),
+pub struct Route {
+    pub to: To,
+    pub terms: Arc<Terms>,
 }
 
-/// A configured next hop.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Relay {
-    pub host: RelayHost,
-    pub port: u16,
+pub enum To {
+    /// The hosts that its MX records name.
+    Mx,
+    /// A configured next hop and its port.
+    Relay(RelayHost, u16),
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -28,51 +36,77 @@ pub enum RelayHost {
     Name(String),
 }
 
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum RouteError {
-    #[error("{0:?} is no domain, .domain or *")]
-    Domain(String),
-    #[error("{0:?} is no relay; write host, host:port, [IPv6]:port or nothing (by MX)")]
-    Relay(String),
+/// How the mail of a route is handed over. `Terms::default()`: as everybody's.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    pub login: Option<Arc<Login>>,
+    pub protocol: Protocol,
+    /// TLS from the first octet on. Not even `[tls] mode = "never"` makes that plain text.
+    pub is_tls_implicit: bool,
+    /// Instead of what `[tls]` says. Never `Fingerprint`.
+    pub tls: Option<TlsMode>,
+    /// Nothing goes out until it is asked for.
+    pub is_held: bool,
+    /// Equal if and only if the terms are, for the life of the process; empty for the default's. A digest, from which
+    /// no secret can be guessed.
+    pub tag: Arc<str>,
 }
 
-/// The table. Serialised as `domain = "relay"`.
+impl PartialEq for Terms {
+    fn eq(&self, other: &Terms) -> bool {
+        self.tag == other.tag
+    }
+}
+
+impl Eq for Terms {}
+
+/// What is wrong with an entry of the table.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RouteError {
+    #[error("routes.{0:?}: that is no domain, .domain or *")]
+    Domain(String),
+    #[error("routes.{0:?}: the table has that twice; upper and lower case are the same")]
+    Twice(String),
+    #[error(
+        "routes.{domain:?}: {relay:?} is no relay; write host, host:port, [IPv6]:port or nothing (by MX)"
+    )]
+    Relay { domain: String, relay: String },
+    #[error("routes.{domain:?}: {what}")]
+    Terms { domain: String, what: &'static str },
+}
+
+/// The table. Serialised as `domain = "relay"` or `domain = { relay = "relay", … }`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+#[serde(try_from = "BTreeMap<String, RouteEntry>", into = "BTreeMap<String, RouteEntry>")]
 pub struct Routes {
     /// As it was written.
-    table: BTreeMap<String, String>,
+    table: BTreeMap<String, RouteEntry>,
     exact: HashMap<String, Route>,
     /// Key with its leading dot.
     below: HashMap<String, Route>,
     rest: Option<Route>,
+    /// Everybody's.
+    usual: Arc<Terms>,
 }
 
-impl From<Routes> for BTreeMap<String, String> {
-    fn from(routes: Routes) -> BTreeMap<String, String> {
+impl From<Routes> for BTreeMap<String, RouteEntry> {
+    fn from(routes: Routes) -> BTreeMap<String, RouteEntry> {
         routes.table
     }
 }
 
-impl TryFrom<BTreeMap<String, String>> for Routes {
+impl TryFrom<BTreeMap<String, RouteEntry>> for Routes {
     type Error = RouteError;
 
-    fn try_from(table: BTreeMap<String, String>) -> Result<Routes, RouteError> {
-        let mut routes = Routes { table: table.clone(), ..Routes::default() };
-        for (domain, relay) in table {
-            let route = parse_route(&relay)?;
-            let domain = domain.to_lowercase();
-            let name = domain.strip_prefix('.').unwrap_or(&domain);
-            if domain == "*" {
-                routes.rest = Some(route);
-            } else if message::Domain::parse(name).is_err() {
-                return Err(RouteError::Domain(domain));
-            } else if domain.starts_with('.') {
-                routes.below.insert(domain, route);
-            } else {
-                routes.exact.insert(domain, route);
+    fn try_from(table: BTreeMap<String, RouteEntry>) -> Result<Routes, RouteError> {
+        let mut routes = Routes::default();
+        for (domain, entry) in &table {
+            let route = routes.compile(domain, &entry.table())?;
+            if routes.insert(domain, route)?.is_some() {
+                return Err(RouteError::Twice(domain.clone()));
             }
         }
+        routes.table = table;
         Ok(routes)
     }
 }
@@ -80,86 +114,134 @@ impl TryFrom<BTreeMap<String, String>> for Routes {
 impl Routes {
     /// `domain` in lower case. At most one look-up per label.
     pub fn route(&self, domain: &str) -> Route {
-        if let Some(route) = self.exact.get(domain) {
-            return route.clone();
-        }
-        let mut below = domain;
-        while let Some(dot) = below.find('.') {
-            if let Some(route) = self.below.get(&below[dot..]) {
-                return route.clone();
+        let route = self.find(domain).or(self.rest.as_ref()).cloned();
+        route.unwrap_or_else(|| Route { to: To::Mx, terms: Arc::clone(&self.usual) })
+    }
+
+    fn find(&self, domain: &str) -> Option<&Route> {
+        let dots = domain.match_indices('.').map(|(at, _)| &domain[at..]);
+        self.exact.get(domain).or_else(|| dots.into_iter().find_map(|below| self.below.get(below)))
+    }
+
+    /// What stands in the files that the table names.
+    pub fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        for (domain, entry) in &mut self.table {
+            if let RouteEntry::Table(table) = entry {
+                table.read_secret(domain)?;
             }
-            below = &below[dot + 1..];
         }
-        self.rest.clone().unwrap_or(Route::Mx)
+        let read = Routes::try_from(std::mem::take(&mut self.table));
+        *self = read.expect("the table was right, and a secret that was read makes it no wrong one");
+        Ok(())
+    }
+
+    /// The route that was there.
+    fn insert(&mut self, domain: &str, route: Route) -> Result<Option<Route>, RouteError> {
+        let domain = domain.to_lowercase();
+        let name = domain.strip_prefix('.').unwrap_or(&domain);
+        if domain.is_empty() || domain == "*" {
+            Ok(self.rest.replace(route))
+        } else if message::Domain::parse(name).is_err() {
+            Err(RouteError::Domain(domain))
+        } else if domain.starts_with('.') {
+            Ok(self.below.insert(domain, route))
+        } else {
+            Ok(self.exact.insert(domain, route))
+        }
+    }
+
+    fn compile(&self, domain: &str, table: &RouteTable) -> Result<Route, RouteError> {
+        table.check().map_err(|what| RouteError::Terms { domain: domain.to_owned(), what })?;
+        let wrong = || RouteError::Relay { domain: domain.to_owned(), relay: table.relay.clone() };
+        let to = parse_relay(&table.relay, table.usual_port()).ok_or_else(wrong)?;
+        let terms = Terms::new(table);
+        let terms = if terms.tag.is_empty() { Arc::clone(&self.usual) } else { Arc::new(terms) };
+        Ok(Route { to, terms })
     }
 }
 
-fn parse_route(text: &str) -> Result<Route, RouteError> {
-    if text.is_empty() {
-        return Ok(Route::Mx);
+impl Terms {
+    fn new(table: &RouteTable) -> Terms {
+        let login = |user: &String| {
+            table.secret().map(|secret| {
+                Arc::new(Login { user: user.clone(), secret, allow_plain_text: table.allow_plain_login })
+            })
+        };
+        let mut terms = Terms {
+            login: table.user.as_ref().and_then(login),
+            protocol: match table.protocol {
+                RouteProtocol::Smtp => Protocol::Smtp,
+                RouteProtocol::Lmtp => Protocol::Lmtp,
+            },
+            is_tls_implicit: table.implicit_tls,
+            tls: table.tls,
+            is_held: table.hold,
+            tag: Arc::default(),
+        };
+        terms.tag = terms.make_tag();
+        terms
     }
-    let bad = || RouteError::Relay(text.to_owned());
-    let (host, port) = split_port(text).ok_or_else(bad)?;
+
+    fn make_tag(&self) -> Arc<str> {
+        let Terms { login, protocol, is_tls_implicit, tls, is_held, tag: _ } = self;
+        let plain = (Protocol::Smtp, false, None, false);
+        if login.is_none() && (*protocol, *is_tls_implicit, *tls, *is_held) == plain {
+            return Arc::default();
+        }
+        // The texts are quoted by Debug, so that one cannot be read as another.
+        let login = login.as_deref().map(|login| match &login.secret {
+            Secret::Password(text) => (&login.user, "password", text, login.allow_plain_text),
+            Secret::Token(text) => (&login.user, "token", text, login.allow_plain_text),
+        });
+        tag_of(&format!("{login:?} {protocol:?} {is_tls_implicit} {tls:?} {is_held}"))
+    }
+}
+
+/// Under a key that nobody else has: a plain digest of a weak password would let it be guessed from a log.
+fn tag_of(text: &str) -> Arc<str> {
+    static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
+        hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
+            .expect("the system gives random octets")
+    });
+    let mut tag = String::with_capacity(2 * TAG_LEN);
+    for octet in &hmac::sign(&KEY, text.as_bytes()).as_ref()[..TAG_LEN] {
+        let _ = write!(tag, "{octet:02x}");
+    }
+    tag.into()
+}
+
+/// `None`: that is no relay.
+fn parse_relay(text: &str, usual_port: u16) -> Option<To> {
+    if text.is_empty() {
+        return Some(To::Mx);
+    }
+    let (host, port) = split_port(text, usual_port)?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let host = match bare.parse::<IpAddr>() {
         Ok(address) => RelayHost::Address(address),
-        Err(_) if message::Domain::parse(host).is_ok() => RelayHost::Name(host.to_lowercase()),
-        Err(_) => return Err(bad()),
+        Err(_) => RelayHost::Name(message::Domain::parse(host).ok().map(|_| host.to_lowercase())?),
     };
-    Ok(Route::Relay(Relay { host, port }))
+    Some(To::Relay(host, port))
 }
 
-/// `host:port`, `[v6]:port`, or a host alone, which gets port 25.
-fn split_port(text: &str) -> Option<(&str, u16)> {
+/// `host:port`, `[v6]:port`, or a host alone, which gets the usual port.
+fn split_port(text: &str, usual_port: u16) -> Option<(&str, u16)> {
     let colons = text.bytes().filter(|octet| *octet == b':').count();
     match text.rsplit_once(':') {
         Some((host, port)) if colons == 1 || host.ends_with(']') => {
             Some((host, port.parse().ok().filter(|port| *port > 0)?))
         }
-        Some(_) | None => Some((text, 25)),
+        Some(_) | None => Some((text, usual_port)),
+    }
+}
+
+/// For the fuzzer: any text as a relay.
+pub fn fuzz_relay(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(To::Relay(_, port)) = parse_relay(&text, 25) {
+        assert_ne!(port, 0, "{text:?}");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn routes(table: &[(&str, &str)]) -> Result<Routes, RouteError> {
-        let table: BTreeMap<String, String> =
-            table.iter().map(|(domain, relay)| ((*domain).into(), (*relay).into())).collect();
-        Routes::try_from(table)
-    }
-
-    fn relay(address: &str, port: u16) -> Route {
-        Route::Relay(Relay { host: RelayHost::Address(address.parse().unwrap()), port })
-    }
-
-    #[test]
-    fn longest_match_wins() {
-        let routes = routes(&[
-            ("a.test", "127.0.0.1:1"),
-            (".a.test", "127.0.0.1:2"),
-            ("*", "127.0.0.1"),
-            (".x.a.test", ""),
-        ])
-        .unwrap();
-        assert_eq!(routes.route("a.test"), relay("127.0.0.1", 1));
-        assert_eq!(routes.route("b.a.test"), relay("127.0.0.1", 2));
-        assert_eq!(routes.route("b.x.a.test"), Route::Mx);
-        assert_eq!(routes.route("other.test"), relay("127.0.0.1", 25));
-    }
-
-    #[test]
-    fn ipv6_relays_need_brackets_only_with_a_port() {
-        assert_eq!(parse_route("[::1]:2525"), Ok(relay("::1", 2525)));
-        assert_eq!(parse_route("::1"), Ok(relay("::1", 25)));
-        assert_eq!(parse_route("[::1]"), Ok(relay("::1", 25)));
-    }
-
-    #[test]
-    fn nonsense_is_named() {
-        assert_eq!(parse_route("a b"), Err(RouteError::Relay("a b".into())));
-        assert_eq!(parse_route("host:0"), Err(RouteError::Relay("host:0".into())));
-        assert!(matches!(routes(&[("a b", "")]), Err(RouteError::Domain(_))));
-    }
-}
+mod tests;

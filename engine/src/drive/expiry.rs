@@ -120,7 +120,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let next = Cursor::Site(key.0 + 1, 0);
         let Some(site) = self.sites.try_get(key) else { return (next, 1) };
-        if !site.lanes.has_work() || site.is_held() {
+        if !site.lanes.has_work() || site.is_held() || self.ways.get(site.way).is_held() {
             return (next, 1);
         }
         let trouble = site.trouble.clone();

@@ -13,7 +13,7 @@ use crate::look::ask::{Meant, names_site};
 use crate::look::call::{Call, DomainPart, Part, What, Which};
 use crate::look::trace::{Direction, TRACES_MAX, TraceLine, Tracer, one_line};
 use crate::look::view::{CoreView, HostRow, Limits, RouteView, RoutedView, SiteRow, SiteState};
-use crate::routes::{Relay, RelayHost, Route};
+use crate::routes::{RelayHost, To};
 use message::Verdict;
 use queue::range::DomainKey;
 use queue::site_table::{Rate, SiteLimits, SiteSnapshot, Why};
@@ -199,6 +199,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// What keeps everything from the site, and until when: its own entry's say, or its provider's.
     fn held_back(&self, site: &LocalSite) -> Option<(SiteState, Option<Instant>)> {
+        if self.ways.get(site.way).is_held() {
+            return Some((SiteState::Held, None));
+        }
         let entries = [site.pace.site(), site.pace.provider()];
         if let Some(hold) = entries.into_iter().find_map(|entry| entry.snapshot(self.now).hold) {
             let state = match hold.why {
@@ -316,13 +319,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn route_of(&self, domain: &str) -> RouteView {
-        match self.settings.config.routes.route(domain) {
-            Route::Mx if domain.starts_with('[') => RouteView::Literal,
-            Route::Mx => RouteView::Mx,
-            Route::Relay(Relay { host: RelayHost::Name(name), port }) => {
-                RouteView::Relay { to: format!("{name}:{port}") }
-            }
-            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => {
+        match self.settings.config.routes.route(domain).to {
+            To::Mx if domain.starts_with('[') => RouteView::Literal,
+            To::Mx => RouteView::Mx,
+            To::Relay(RelayHost::Name(name), port) => RouteView::Relay { to: format!("{name}:{port}") },
+            To::Relay(RelayHost::Address(ip), port) => {
                 RouteView::Relay { to: std::net::SocketAddr::new(ip, port).to_string() }
             }
         }

@@ -263,7 +263,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let tls = self.tls_clients.get(&tls, &self.settings);
         let is_traced = self.wants_trace(key);
         let connection = connection_of(&mut self.outbound, place);
-        let link = Link { host: name_of(&connection.host), tls, is_traced, ..Link::default() };
+        let terms = &self.ways.get(self.sites.get(key).way).terms;
+        let link = Link {
+            host: name_of(&connection.host),
+            tls,
+            is_tls_implicit: terms.is_tls_implicit,
+            protocol: terms.protocol,
+            login: terms.login.clone(),
+            is_traced,
+        };
         let sessions = Arc::clone(&self.sites.get(key).sessions);
         connection.session = Some(Session::new(now, sessions, habits, link));
         self.ring.receive(token(Kind::Outbound, place), socket);

@@ -402,7 +402,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.halted || self.stop != Stop::Running {
             return;
         }
-        if self.site_waits(key) {
+        if self.site_waits(key) || self.ways.get(self.sites.get(key).way).is_held() {
             self.return_borrowed(key);
             return self.rest_site(key);
         }
@@ -444,10 +444,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn rest_site(&mut self, key: SiteKey) {
         let site = self.sites.get_mut(key);
         let has_work = site.lanes.has_work();
+        let (way, waits) = (site.way, site.not_before.is_some());
         if !has_work {
             site.pace.give_back_tokens();
+            self.hold_route_again(way);
         }
-        let is_busy = has_work && site.not_before.is_none();
+        let is_busy = has_work && !waits && !self.ways.get(way).is_held();
         self.sites.note_busy(key, is_busy);
         self.forget_if_unused(key);
     }

@@ -10,7 +10,7 @@ use crate::crossing::{Question, Target};
 use crate::demands;
 use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
 use crate::providers::ProviderKey;
-use crate::routes::{Relay, RelayHost, Route};
+use crate::routes::{RelayHost, Terms, To};
 use crate::sources::{Credits, PoolTag, SourceKey};
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
@@ -41,6 +41,10 @@ pub(crate) struct Way {
     pub(crate) basis: Arc<Basis>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) provider: ProviderKey,
+    /// What the operator's route says besides where to.
+    pub(crate) terms: Arc<Terms>,
+    /// A route that is held lets its mail go until none is left.
+    is_released: bool,
     /// Domains that lead here.
     domains: u32,
     /// One for each source that something went out from.
@@ -53,16 +57,24 @@ impl Way {
         self.sites.iter().find(|(known, _)| *known == source).map(|(_, site)| *site)
     }
 
+    /// Nothing goes out until it is asked for.
+    pub(crate) fn is_held(&self) -> bool {
+        self.terms.is_held && !self.is_released
+    }
+
     pub(crate) fn host_names(&self) -> impl Iterator<Item = &str> {
         self.hosts.iter().map(|host| &*host.name)
     }
 }
 
+/// The site's name, the tag of its demands, the tag of the route's terms.
+type WayName = [Arc<str>; 3];
+
 /// All ways of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
     ways: Slab<Way>,
-    by_name: HashMap<(Arc<str>, Arc<str>), WayKey>,
+    by_name: HashMap<WayName, WayKey>,
     /// Domains that are to be asked for when others have been answered.
     unasked: VecDeque<DomainKey>,
     asked: usize,
@@ -94,27 +106,19 @@ impl Ways {
         way.sites.retain(|(_, other)| *other != site);
         if way.domains == 0 && way.sites.is_empty() {
             let way = self.ways.remove(key.0 as usize);
-            self.by_name.remove(&(way.site, Arc::clone(&way.basis.tag)));
+            self.by_name.remove(&[way.site, Arc::clone(&way.basis.tag), Arc::clone(&way.terms.tag)]);
         }
     }
 
     /// Takes an answer up: new hosts for a way that is known, or a new one.
-    fn take_up(
-        &mut self,
-        site: Arc<str>,
-        hosts: Vec<Host>,
-        basis: Arc<Basis>,
-        provider: ProviderKey,
-    ) -> WayKey {
-        let name = (Arc::clone(&site), Arc::clone(&basis.tag));
+    fn take_up(&mut self, new: Way) -> WayKey {
+        let name = [&new.site, &new.basis.tag, &new.terms.tag].map(Arc::clone);
         if let Some(key) = self.by_name.get(&name) {
             let way = &mut self.ways[key.0 as usize];
-            (way.hosts, way.basis, way.provider) = (hosts, basis, provider);
+            (way.hosts, way.basis, way.provider) = (new.hosts, new.basis, new.provider);
             return *key;
         }
-        let (sites, credits) = (SmallVec::new(), Credits::default());
-        let way = Way { site, basis, hosts, provider, domains: 0, sites, credits };
-        let key = WayKey(u32::try_from(self.ways.insert(way)).expect("as many as domains at most"));
+        let key = WayKey(u32::try_from(self.ways.insert(new)).expect("as many as domains at most"));
         self.by_name.insert(name, key);
         key
     }
@@ -240,18 +244,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     pub(crate) fn target_of(&self, domain: &str) -> Target {
-        match self.settings.config.routes.route(domain) {
-            Route::Relay(Relay { host: RelayHost::Name(name), port }) => Target::Host { name, port },
-            Route::Relay(Relay { host: RelayHost::Address(_), .. }) | Route::Mx => Target::Mx,
+        match self.settings.config.routes.route(domain).to {
+            To::Relay(RelayHost::Name(name), port) => Target::Host { name, port },
+            To::Relay(RelayHost::Address(_), _) | To::Mx => Target::Mx,
         }
     }
 
     /// What needs no name server: a relay with an address, an address literal.
     pub(crate) fn answer_at_hand(&self, domain: &str) -> Option<Resolution> {
-        let address = match self.settings.config.routes.route(domain) {
-            Route::Relay(Relay { host: RelayHost::Address(ip), port }) => SocketAddr::new(ip, port),
-            Route::Relay(Relay { host: RelayHost::Name(_), .. }) => return None,
-            Route::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
+        let address = match self.settings.config.routes.route(domain).to {
+            To::Relay(RelayHost::Address(ip), port) => SocketAddr::new(ip, port),
+            To::Relay(RelayHost::Name(_), _) => return None,
+            To::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
         };
         Some(self.relay_at(domain, address))
     }
@@ -271,8 +275,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         domain.is_asked = false;
         match resolution {
             Resolution::Site { site, hosts, basis, ttl_secs } => {
-                let provider = self.settings.providers.of_hosts(hosts.iter().map(|host| &*host.name));
-                let way = self.ways.take_up(site, hosts, basis, provider);
+                let way = self.new_way(name, site, hosts, basis);
+                let way = self.ways.take_up(way);
                 self.ways.get_mut(way).domains += 1;
                 self.take_new_hosts(way);
                 let domain = self.domains.get_mut(key);
@@ -288,6 +292,46 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
             Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
+        }
+    }
+
+    /// The way that an answer about the domain is, on the terms of its route.
+    fn new_way(&self, domain: &str, site: Arc<str>, mut hosts: Vec<Host>, basis: Arc<Basis>) -> Way {
+        let terms = self.settings.config.routes.route(domain).terms;
+        if let Some(mode) = terms.tls {
+            let tls = Arc::new(demands::of_mode(mode));
+            hosts.iter_mut().for_each(|host| host.tls = Arc::clone(&tls));
+        }
+        Way {
+            provider: self.settings.providers.of_hosts(hosts.iter().map(|host| &*host.name)),
+            site,
+            basis,
+            hosts,
+            terms,
+            is_released: false,
+            domains: 0,
+            sites: SmallVec::new(),
+            credits: Credits::default(),
+        }
+    }
+
+    /// A held route lets go of the domain's mail until none is left.
+    pub(crate) fn release_route(&mut self, domain: &str) {
+        let Some(Routed::Way(way)) = self.domains.find(domain).map(|key| self.domains.get(key).routed) else {
+            return;
+        };
+        let Core { ways, sites, .. } = self;
+        let way = ways.get_mut(way);
+        way.is_released = way.terms.is_held;
+        way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+    }
+
+    /// A site of the way has nothing left: what comes now waits again.
+    pub(crate) fn hold_route_again(&mut self, way: WayKey) {
+        let Core { ways, sites, .. } = self;
+        let way = ways.get_mut(way);
+        if way.is_released && !way.sites.iter().any(|(_, site)| sites.get(*site).lanes.has_work()) {
+            way.is_released = false;
         }
     }
 
