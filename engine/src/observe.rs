@@ -114,6 +114,16 @@ impl Counter {
     }
 }
 
+/// How far a recipient's attempt came: everything is empty where no host was asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Via<'a> {
+    pub host: &'a str,
+    /// The name of the source that it went out from.
+    pub source: &'a str,
+    /// The version of TLS; empty in plain text.
+    pub tls: &'a str,
+}
+
 /// One verdict, for the delivery log.
 #[derive(Debug)]
 pub struct Line<'a> {
@@ -122,7 +132,7 @@ pub struct Line<'a> {
     pub index: u32,
     pub local_part: &'a str,
     pub domain: &'a str,
-    pub host: &'a str,
+    pub via: Via<'a>,
     pub attempt: u16,
     pub verdict: &'a Verdict,
     pub lane: Lane,
@@ -144,7 +154,11 @@ impl Line<'_> {
         out.extend_from_slice(b"\",\"domain\":\"");
         escape(self.domain, out);
         out.extend_from_slice(b"\",\"host\":\"");
-        escape(self.host, out);
+        escape(self.via.host, out);
+        out.extend_from_slice(b"\",\"source\":\"");
+        escape(self.via.source, out);
+        out.extend_from_slice(b"\",\"tls\":\"");
+        escape(self.via.tls, out);
         out.extend_from_slice(b"\",\"lane\":\"");
         out.extend_from_slice(self.lane.name().as_bytes());
         let _ = write!(out, "\",\"attempt\":{},\"code\":{}", self.attempt, reply.code);
@@ -182,7 +196,7 @@ mod tests {
             index: 3,
             local_part: "\"a b\"",
             domain: "x.test",
-            host: "mx.x.test",
+            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3" },
             attempt: 2,
             verdict: &verdict,
             lane: Lane::Bulk,

@@ -206,7 +206,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Some(hold) = entries.into_iter().find_map(|entry| entry.snapshot(self.now).hold) {
             let state = match hold.why {
                 Why::Held => SiteState::Held,
-                Why::Suspended => SiteState::Suspended,
+                Why::Suspended | Why::Blocked => SiteState::Suspended,
                 Why::Dead => SiteState::Waits,
             };
             return Some((state, hold.until));

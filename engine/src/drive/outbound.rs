@@ -9,6 +9,7 @@ use crate::drive::secure::Sealing;
 use crate::drive::ways::PICKED_MAX;
 use crate::hosts::{ConnectFailure, Trial};
 use crate::look::trace::Direction;
+use crate::observe::Via;
 use bytes::Bytes;
 use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name, OpenRange};
@@ -79,6 +80,8 @@ pub(crate) struct Connection {
     /// What of the flight is not sealed yet; there once the connection is encrypted.
     pub(crate) sealing: Option<Box<Sealing>>,
     idle_since: Option<Instant>,
+    /// The version of TLS; empty in plain text.
+    pub(crate) tls: &'static str,
     /// The session came as far as EHLO's answer.
     was_ready: bool,
     /// Its site opens no other connection for the mail that this one is to take.
@@ -198,6 +201,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             deliveries: Slab::new(),
             outgoing: Some(Outgoing::default()),
             sealing: None,
+            tls: "",
             idle_since: None,
             was_ready: false,
             is_awaited,
@@ -416,7 +420,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
-        let begun = delivery.begun;
+        let (begun, tls) = (delivery.begun, connection.tls);
         let range = delivery.range(&name);
         let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
         match (&verdict, scope) {
@@ -433,7 +437,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
         }
         self.trace_verdict(place, &local_part, range.domain, &verdict);
-        self.conclude(&letter, range, &local_part, &host, verdict);
+        let settings = Arc::clone(&self.settings);
+        let source = settings.source_name(self.sites.get(site).source);
+        self.conclude(&letter, range, &local_part, Via { host: &host, source, tls }, verdict);
     }
 
     fn drop_delivery(&mut self, place: Place, key: usize) {
@@ -615,10 +621,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn conclude_delivery(&mut self, place: Place, delivery: &Delivery, verdict: &Verdict) {
-        let host = Arc::clone(&connection_of(&mut self.outbound, place).host);
+        let Connection { site, tls, ref host, .. } = *connection_of(&mut self.outbound, place);
+        let (host, settings) = (Arc::clone(host), Arc::clone(&self.settings));
+        let source = settings.source_name(self.sites.get(site).source);
+        let via = Via { host: &host, source, tls };
         for name in &delivery.names {
             let local_part = name.slice(&delivery.window);
-            self.conclude(&delivery.letter, delivery.range(name), &local_part, &host, verdict.clone());
+            self.conclude(&delivery.letter, delivery.range(name), &local_part, via, verdict.clone());
         }
     }
 

@@ -125,7 +125,9 @@ impl Pace {
         match health {
             // One site's dead hosts are not its provider's.
             Health::HostFailed => self.site().report(now, health),
-            Health::Suspended { .. } | Health::Slower { .. } => self.provider().report(now, health),
+            Health::Suspended { .. } | Health::Blocked { .. } | Health::Slower { .. } => {
+                self.provider().report(now, health)
+            }
             Health::Works { .. } | Health::Throttled => {
                 let untils = self.meters.iter().map(|meter| meter.entry.report(now, health));
                 untils.fold(None, Option::max)
@@ -136,7 +138,7 @@ impl Pace {
     /// Nothing goes from this source, whoever of the site's hosts would take it: others of its pool may go instead.
     pub(crate) fn is_closed(&self, now: Instant) -> bool {
         let is_suspended =
-            |meter: &Meter| meter.entry.snapshot(now).hold.is_some_and(|hold| hold.why == Why::Suspended);
+            |meter: &Meter| meter.entry.snapshot(now).hold.is_some_and(|hold| hold.why == Why::Blocked);
         self.meters.iter().any(is_suspended)
     }
 

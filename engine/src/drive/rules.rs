@@ -64,7 +64,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn suspend(&mut self, site: SiteKey, lasts: Duration, source_only: bool, reply: &Reply) {
         let until = self.now + lasts;
         self.sites.get_mut(site).trouble = Some(reply.clone());
-        self.sites.get(site).pace.report(self.now, Health::Suspended { until });
+        let health = if source_only { Health::Blocked { until } } else { Health::Suspended { until } };
+        self.sites.get(site).pace.report(self.now, health);
         match source_only {
             true => self.close_site(site, until),
             false => self.site_must_wait(site, until),

@@ -131,6 +131,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.note_for_report(place, protection);
         let Some(connection) = self.outbound.get(place) else { return };
+        if let Protection::Encrypted(encrypted) = protection {
+            connection.tls = encrypted.version;
+        }
         let (site, host) = (connection.site, Arc::clone(&connection.host));
         match protection {
             Protection::Failed(failure) => {

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
-use crate::observe::Line;
+use crate::observe::{Line, Via};
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
@@ -57,11 +57,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         letter: &Arc<Letter>,
         range: Range,
         local_part: &Bytes,
-        host: &str,
+        via: Via<'_>,
         verdict: Verdict,
     ) {
         let verdict = self.harden(letter, verdict);
-        self.log_verdict(letter, &range, local_part, host, &verdict);
+        let host = via.host;
+        self.log_verdict(letter, &range, local_part, via, &verdict);
         match verdict {
             Verdict::Delivered(_) => {
                 self.counters.delivered.add(1);
@@ -145,7 +146,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
-            self.conclude(&letter, one, &name.slice(open.window()), "", verdict.clone());
+            self.conclude(&letter, one, &name.slice(open.window()), Via::default(), verdict.clone());
         }
         let left = open.range();
         if left.count > 0 {
@@ -336,13 +337,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(mut open) = self.open_now(range) else {
             let letter = self.letters.get(range.message);
             return letter.map_or((), |letter| {
-                self.log_verdict(&letter, &range, &Bytes::from_static(b"*"), "", verdict)
+                self.log_verdict(&letter, &range, &Bytes::from_static(b"*"), Via::default(), verdict)
             });
         };
         let letter = Arc::clone(open.letter());
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, ..range };
-            self.log_verdict(&letter, &one, &name.slice(open.window()), "", verdict);
+            self.log_verdict(&letter, &one, &name.slice(open.window()), Via::default(), verdict);
         }
     }
 
@@ -351,7 +352,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         letter: &Letter,
         range: &Range,
         local_part: &Bytes,
-        host: &str,
+        via: Via<'_>,
         verdict: &Verdict,
     ) {
         match self.delivery_log.wants_line() {
@@ -365,7 +366,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             index: range.first,
             local_part: text(local_part),
             domain: &self.domains.get(range.domain).name,
-            host,
+            via,
             attempt: range.attempts.plus_one().count(),
             verdict,
             lane: letter.lane,

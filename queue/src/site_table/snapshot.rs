@@ -38,6 +38,8 @@ pub enum Why {
     Held,
     /// A rule for its provider said so.
     Suspended,
+    /// The same, for this source's own fault.
+    Blocked,
     /// As many failures in a row as its limits allow.
     Dead,
 }

@@ -44,6 +44,8 @@ pub enum Health {
     Throttled,
     /// A rule for its provider says: nothing before `until`. The later of two counts.
     Suspended { until: Instant },
+    /// As `Suspended`, for this source's own fault: another one may go.
+    Blocked { until: Instant },
     /// A rule for its provider says: only that part, in thousandths, of connections and rates before `until`. The
     /// last one counts.
     Slower { permille: u32, until: Instant },
@@ -76,6 +78,8 @@ pub(super) struct State {
 struct Trouble {
     dead_until: Option<Instant>,
     suspended_until: Option<Instant>,
+    /// It is suspended for its own fault.
+    is_blocked: bool,
     slower: Option<Slower>,
     /// Failures are worth remembering until then.
     failures_until: Option<Instant>,
@@ -202,6 +206,10 @@ impl State {
             Health::HostFailed => return self.fails(now),
             Health::Throttled => self.halve(),
             Health::Suspended { until } => return Some(self.suspend(until)),
+            Health::Blocked { until } => {
+                self.trouble().is_blocked = true;
+                return Some(self.suspend(until));
+            }
             Health::Slower { permille, until } => self.trouble().slower = Some(Slower { permille, until }),
         }
         None
@@ -299,6 +307,7 @@ impl State {
     fn end_suspension(&mut self, now: Instant) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.suspended_until.take_if(|until| *until <= now).is_some() {
+            trouble.is_blocked = false;
             self.slots = 1;
         }
     }
@@ -323,7 +332,8 @@ impl State {
         }
         let trouble = self.trouble.as_ref()?;
         let hold = |until: Option<Instant>, why| Some(Hold { until: Some(until?), why });
-        let suspended = hold(trouble.suspended_until, Why::Suspended);
+        let why = if trouble.is_blocked { Why::Blocked } else { Why::Suspended };
+        let suspended = hold(trouble.suspended_until, why);
         let dead = hold(trouble.dead_until, Why::Dead);
         let holds = [suspended, dead].into_iter().flatten().filter(|hold| hold.until > Some(now));
         holds.max_by_key(|hold| hold.until)

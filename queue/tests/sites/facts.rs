@@ -203,6 +203,8 @@ fn suspended_site_takes_nothing_until_then_and_one_tries() {
     assert_eq!(site.take(now, 1), Tokens::Wait { until: Some(until) });
     assert_eq!(site.lease(0, 1, now), Lease::Wait { until: Some(until) });
     assert_eq!(site.snapshot(now).hold.map(|hold| hold.why), Some(Why::Suspended));
+    site.report(now, Health::Blocked { until: now + SECOND });
+    assert_eq!(site.snapshot(now).hold.map(|hold| (hold.why, hold.until)), Some((Why::Blocked, Some(until))));
     assert_eq!(site.take(until, 1), Tokens::Unlimited);
     assert!(!site.is_rated());
     assert_eq!((site.lease(0, 1, until), site.lease(0, 1, until)), (Lease::Granted, Lease::Full));
