@@ -70,6 +70,8 @@ pub enum Mail {
     Compose(Box<Composed>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
+    /// From another core's client, by ETRN. Nobody waits for a report.
+    Flush(Arc<Order>),
     Reload(Arc<Settings>),
     Shutdown,
 }
