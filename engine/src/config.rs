@@ -77,6 +77,8 @@ pub struct Config {
 pub struct Intake {
     /// Networks whose clients may send to any recipient.
     pub relay_from: Vec<Network>,
+    /// Networks whose clients may have a domain's mail tried now, by ETRN (RFC 1985). Default: `relay_from`.
+    pub etrn_from: Option<Vec<Network>>,
     pub message_size_max: u64,
     pub recipients_max: u32,
     /// Sessions at a time, on each core.
@@ -93,6 +95,7 @@ impl Default for Intake {
     fn default() -> Intake {
         Intake {
             relay_from: vec![Network::LOOPBACK_V4, Network::LOOPBACK_V6],
+            etrn_from: None,
             message_size_max: 50 << 20,
             recipients_max: 50_000,
             sessions_max: 10_000,

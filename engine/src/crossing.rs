@@ -74,6 +74,8 @@ pub enum Mail {
     Order(Arc<Order>),
     /// What an operator wants to see.
     Look(Arc<Call>),
+    /// From another core's client, by ETRN. Nobody waits for a report.
+    Flush(Arc<Order>),
     Reload(Arc<Settings>),
     Shutdown,
 }

@@ -13,6 +13,7 @@ pub mod crossing;
 mod demands;
 pub mod domains;
 mod drive;
+pub mod egress;
 mod files;
 pub mod hosts;
 pub mod look;

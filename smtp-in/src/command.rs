@@ -3,6 +3,7 @@
 //! Pure and stateless: whether a command is due now, the session decides. A line with a control octet is
 //! refused whole, so no argument has one. Extra spaces and any case of the keywords are taken.
 
+use crate::output::Flush;
 use crate::replies::{self, Sentence};
 use message::path::{parse_forward_path, parse_reverse_path};
 use message::{AddressError, BodyKind, ForwardPath, Priority, ReversePath, Verp};
@@ -26,6 +27,7 @@ pub(crate) enum Command<'a> {
     Vrfy,
     Help,
     Quit,
+    Etrn(Result<Flush, Sentence>),
     /// A command that some server knows, and we do not.
     NotOffered,
     /// A request of HTTP: a browser was made to talk to us, with mail commands in the body it posts.
@@ -74,9 +76,11 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, Sentence> {
         b"HELP\0\0\0\0" => Ok(Command::Help),
         b"VRFY\0\0\0\0" if argument.is_empty() => Err(replies::VRFY_SYNTAX),
         b"VRFY\0\0\0\0" => Ok(Command::Vrfy),
-        b"EXPN\0\0\0\0" | b"TURN\0\0\0\0" | b"ATRN\0\0\0\0" | b"ETRN\0\0\0\0" | b"SEND\0\0\0\0"
-        | b"SOML\0\0\0\0" | b"SAML\0\0\0\0" | b"AUTH\0\0\0\0" | b"BURL\0\0\0\0" | b"STARTTLS"
-        | b"XCLIENT\0" | b"XFORWARD" => Ok(Command::NotOffered),
+        b"ETRN\0\0\0\0" => Ok(Command::Etrn(parse_etrn(argument))),
+        b"EXPN\0\0\0\0" | b"TURN\0\0\0\0" | b"ATRN\0\0\0\0" | b"SEND\0\0\0\0" | b"SOML\0\0\0\0"
+        | b"SAML\0\0\0\0" | b"AUTH\0\0\0\0" | b"BURL\0\0\0\0" | b"STARTTLS" | b"XCLIENT\0" | b"XFORWARD" => {
+            Ok(Command::NotOffered)
+        }
         b"GET\0\0\0\0\0" | b"POST\0\0\0\0" | b"PUT\0\0\0\0\0" | b"HEAD\0\0\0\0" | b"OPTIONS\0"
         | b"CONNECT\0" => Ok(Command::WebRequest),
         _ => Err(replies::UNKNOWN_COMMAND),
@@ -209,6 +213,20 @@ fn parse_body(kind: &str) -> Result<BodyKind, Sentence> {
         _ if kind.eq_ignore_ascii_case("BINARYMIME") => Ok(BodyKind::BinaryMime),
         _ => Err(replies::BAD_PARAMETER),
     }
+}
+
+/// RFC 1985 §5: a domain, `@` and a domain for all below it too, or `#` and the name of a queue, of which we have none.
+fn parse_etrn(argument: &[u8]) -> Result<Flush, Sentence> {
+    let text = std::str::from_utf8(argument).map_err(|_| replies::ETRN_SYNTAX)?;
+    if text.starts_with('#') {
+        return Err(replies::ETRN_NO_QUEUE);
+    }
+    let (with_subdomains, domain) = match text.strip_prefix('@') {
+        Some(domain) => (true, domain),
+        None => (false, text),
+    };
+    message::Domain::parse(domain).map_err(|_| replies::ETRN_SYNTAX)?;
+    Ok(Flush { domain: domain.to_lowercase().into(), with_subdomains })
 }
 
 /// `None` for what RFC 3030 does not allow, and for sizes past 64 bits.

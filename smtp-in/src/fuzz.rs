@@ -37,7 +37,7 @@ fn tight_policy() -> Policy {
 
 /// All that a session said and gave, in order. Stores end only once the session stops reading for them.
 fn converse(now: Instant, bytes: &[u8], piece_len: usize) -> String {
-    let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true };
+    let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: true };
     let mut peer = Peer {
         session: Session::new(now, Arc::new(tight_policy()), client),
         now,
@@ -72,6 +72,7 @@ impl Peer {
                     self.open.push(submission.transaction);
                     self.heard += &format!("store {submission:?}\n");
                 }
+                Output::Flush(flush) => self.heard += &format!("{flush:?}\n"),
                 Output::Close => self.heard += "close\n",
             }
         }

@@ -21,6 +21,6 @@ mod transaction;
 
 pub use fuzz::fuzz_session;
 pub use limits::{Client, Gate, Limits, Policy, Timeouts};
-pub use output::{Output, Stored, Submission, TransactionKey};
+pub use output::{Flush, Output, Stored, Submission, TransactionKey};
 pub use replies::refusal_too_busy;
 pub use session::Session;

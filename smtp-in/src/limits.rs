@@ -54,6 +54,8 @@ pub struct Client {
     pub address: IpAddr,
     /// May send to any domain.
     pub may_relay: bool,
+    /// May have mail sent out now (RFC 1985).
+    pub may_flush: bool,
 }
 
 /// Whether the queue takes mail now.

@@ -20,8 +20,19 @@ pub enum Stored {
 pub enum Output {
     /// Make this message durable, then call [`Session::handle_stored`].
     Store(Box<Submission>),
+    /// Try what waits for this domain now (RFC 1985). The client was told that it begins; nothing is to be answered.
+    Flush(Flush),
     /// Comes once, after the last reply was taken: send what was taken, then close.
     Close,
+}
+
+/// What ETRN asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Flush {
+    /// In lower case.
+    pub domain: Box<str>,
+    /// And every domain below it.
+    pub with_subdomains: bool,
 }
 
 /// A message as it came.

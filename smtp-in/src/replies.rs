@@ -23,6 +23,7 @@ pub(crate) const NOTHING_DONE: Sentence = says("250 2.0.0 Ok");
 pub(crate) const SENDER_OK: Sentence = says("250 2.1.0 Ok");
 pub(crate) const RECIPIENT_OK: Sentence = says("250 2.1.5 Ok");
 pub(crate) const SEND_DATA: Sentence = says("354 End data with <CR><LF>.<CR><LF>");
+pub(crate) const FLUSH_BEGUN: Sentence = says("250 2.0.0 Queuing started");
 pub(crate) const CANNOT_VERIFY: Sentence = says("252 2.1.5 Cannot verify, but will try to deliver");
 pub(crate) const HELP: Sentence =
     says("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321, RFC 3030)");
@@ -36,6 +37,10 @@ pub(crate) const QUEUE_BROKEN: Sentence = says("451 4.3.0 Queue is out of order,
 pub(crate) const QUEUE_FULL: Sentence = says("452 4.3.1 Queue is full, try later");
 pub(crate) const TOO_MANY_RECIPIENTS: Sentence = says("452 4.5.3 Too many recipients");
 
+// RFC 1985 §5.3.
+pub(crate) const ETRN_NO_QUEUE: Sentence = says("458 4.3.5 There is no queue of that name");
+pub(crate) const ETRN_DENIED: Sentence = says("459 4.7.1 Not allowed from your address");
+
 pub(crate) const UNKNOWN_COMMAND: Sentence = says("500 5.5.2 Unknown command");
 pub(crate) const LINE_TOO_LONG: Sentence = says("500 5.5.2 Line too long");
 pub(crate) const BARE_NEWLINE: Sentence = says("500 5.5.2 Bare CR or LF in a command");
@@ -46,12 +51,14 @@ pub(crate) const MAIL_SYNTAX: Sentence = says("501 5.5.4 Syntax: MAIL FROM:<addr
 pub(crate) const RCPT_SYNTAX: Sentence = says("501 5.5.4 Syntax: RCPT TO:<address>");
 pub(crate) const BDAT_SYNTAX: Sentence = says("501 5.5.4 Syntax: BDAT size [LAST]; cannot tell what follows");
 pub(crate) const VRFY_SYNTAX: Sentence = says("501 5.5.4 Syntax: VRFY address");
+pub(crate) const ETRN_SYNTAX: Sentence = says("501 5.5.4 Syntax: ETRN domain or ETRN @domain");
 pub(crate) const BAD_PARAMETER: Sentence = says("501 5.5.4 Bad value of a parameter");
 pub(crate) const VERP_WITHOUT_SENDER: Sentence = says("501 5.5.4 XVERP needs a reverse-path");
 pub(crate) const VERP_TWICE: Sentence = says("501 5.5.4 XVERP with a reverse-path that asks for it already");
 pub(crate) const NOT_OFFERED: Sentence = says("502 5.5.1 Command not offered");
 pub(crate) const HELO_FIRST: Sentence = says("503 5.5.1 EHLO or HELO first");
 pub(crate) const MAIL_FIRST: Sentence = says("503 5.5.1 MAIL first");
+pub(crate) const ETRN_IN_TRANSACTION: Sentence = says("503 5.5.1 Not within a transaction");
 pub(crate) const NESTED_MAIL: Sentence = says("503 5.5.1 MAIL given already");
 pub(crate) const RCPT_FIRST: Sentence = says("503 5.5.1 RCPT first");
 pub(crate) const CHUNKS_BEGUN: Sentence = says("503 5.5.1 BDAT begun; only BDAT or RSET may follow");
@@ -96,7 +103,7 @@ pub(crate) fn helo(policy: &Policy, out: &mut Vec<u8>) {
     print(out, format_args!("250 {}\r\n", policy.host_name));
 }
 
-pub(crate) fn ehlo(policy: &Policy, out: &mut Vec<u8>) {
+pub(crate) fn ehlo(policy: &Policy, may_flush: bool, out: &mut Vec<u8>) {
     let limits = &policy.limits;
     print(
         out,
@@ -109,6 +116,9 @@ pub(crate) fn ehlo(policy: &Policy, out: &mut Vec<u8>) {
         out,
         format_args!("250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX={}\r\n", limits.recipients_max),
     );
+    if may_flush {
+        out.extend_from_slice(b"250-ETRN\r\n");
+    }
     out.extend_from_slice(b"250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
 }
 

@@ -15,7 +15,7 @@ use crate::command::{self, Command, Mail};
 use crate::data::DataReader;
 use crate::limits::{Client, Gate, Policy};
 use crate::line::{Line, Lines};
-use crate::output::{Output, Stored, Submission, TransactionKey};
+use crate::output::{Flush, Output, Stored, Submission, TransactionKey};
 use crate::replies::{self, Sentence};
 use crate::reply_queue::ReplyQueue;
 use crate::transaction::Transaction;
@@ -36,6 +36,8 @@ pub struct Session {
     transaction: Option<Box<Transaction>>,
     replies: ReplyQueue,
     stores: VecDeque<Box<Submission>>,
+    /// Until it is taken we read no more.
+    flush: Option<Box<Flush>>,
     next_key: u32,
     /// Bad commands since the last message that went to the queue.
     errors_count: u32,
@@ -111,6 +113,7 @@ impl Session {
             transaction: None,
             replies,
             stores: VecDeque::new(),
+            flush: None,
             next_key: 0,
             errors_count: 0,
             ending: Ending::Open,
@@ -156,6 +159,9 @@ impl Session {
         if let Some(submission) = self.stores.pop_front() {
             return Some(Output::Store(submission));
         }
+        if let Some(flush) = self.flush.take() {
+            return Some(Output::Flush(*flush));
+        }
         if self.ending == Ending::Closing && self.replies.is_empty() {
             self.ending = Ending::Closed;
             return Some(Output::Close);
@@ -184,11 +190,12 @@ impl Session {
         at_rest && self.transaction.is_none() && self.replies.is_empty()
     }
 
-    /// True at a bound that `handle_stored` or `take_replies` lifts.
+    /// True at a bound that `handle_stored`, `poll_output` or `take_replies` lifts.
     fn is_blocked(&self) -> bool {
         let limits = &self.policy.limits;
         self.replies.gap_count() >= limits.stores_in_flight_max.max(1)
             || self.replies.len() >= limits.replies_max.max(1)
+            || self.flush.is_some()
     }
 
     fn restart_deadline(&mut self, now: Instant) {
@@ -290,6 +297,9 @@ impl Session {
             (_, Command::Vrfy) => self.say(replies::CANNOT_VERIFY),
             (_, Command::Help) => self.say(replies::HELP),
             (_, Command::Quit) => self.close_with(replies::BYE),
+            (Ready, Command::Etrn(flush)) => self.on_etrn(flush),
+            (Start, Command::Etrn(_)) => self.say(replies::HELO_FIRST),
+            (Envelope | Chunks, Command::Etrn(_)) => self.say(replies::ETRN_IN_TRANSACTION),
             (_, Command::NotOffered) => self.refuse(replies::NOT_OFFERED),
             (_, Command::WebRequest) => self.close_with(replies::NOT_A_WEB_SERVER),
         }
@@ -308,8 +318,23 @@ impl Session {
     fn on_helo(&mut self, name: &str, extended: bool) {
         self.transaction = None;
         self.helo = Some(Helo { name: name.to_owned(), extended });
-        let say = if extended { replies::ehlo } else { replies::helo };
-        say(&self.policy, self.replies.tail());
+        let tail = self.replies.tail();
+        match extended {
+            true => replies::ehlo(&self.policy, self.client.may_flush, tail),
+            false => replies::helo(&self.policy, tail),
+        }
+    }
+
+    /// Whether anything waits is not known here: RFC 1985 §5.3 lets us say that it begins.
+    fn on_etrn(&mut self, flush: Result<Flush, Sentence>) {
+        match flush {
+            _ if !self.client.may_flush => self.refuse(replies::ETRN_DENIED),
+            Ok(flush) => {
+                self.flush = Some(Box::new(flush));
+                self.say(replies::FLUSH_BEGUN);
+            }
+            Err(sentence) => self.refuse(sentence),
+        }
     }
 
     fn on_rset(&mut self) {
@@ -427,7 +452,7 @@ mod tests {
         Session::new(
             now,
             Arc::new(policy),
-            Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true },
+            Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: false },
         )
     }
 

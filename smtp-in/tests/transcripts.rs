@@ -7,6 +7,7 @@
 //! C* a\r\n.\n             them go in one segment. C* sends just these octets: \r \n \t \0 \\ \xHH
 //! S: 250 2.0.0 Ok         we say this
 //! ! store 0 ...           we want this stored (0 is its key), and this is its content
+//! ! flush a.test          we want what waits for that domain tried now
 //! ! close                 we want to close
 //! @ +300s                 time passes
 //! > stored accepted 1     the store of key 1 ended (accepted, full, failed; no key: the oldest)
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 struct Settings {
     policy: Policy,
     may_relay: bool,
+    may_flush: bool,
 }
 
 impl Settings {
@@ -44,6 +46,7 @@ impl Settings {
         Settings {
             policy: Policy { host_name, limits, timeouts, bulk_recipients: 100, offer_chunking: true },
             may_relay: true,
+            may_flush: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Settings {
             "stores_in_flight_max" => limits.stores_in_flight_max = number,
             "replies_max" => limits.replies_max = number,
             "bulk_recipients" => self.policy.bulk_recipients = u32::try_from(number).expect("32 bits"),
+            "may_flush" => self.may_flush = value == "yes",
             "may_relay" => self.may_relay = value == "yes",
             "offer_chunking" => self.policy.offer_chunking = value == "yes",
             _ => panic!("no setting {key}"),
@@ -79,7 +83,8 @@ struct Dialog {
 
 impl Dialog {
     fn new(settings: Settings, piece_len: usize) -> Dialog {
-        let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: settings.may_relay };
+        let (may_relay, may_flush) = (settings.may_relay, settings.may_flush);
+        let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay, may_flush };
         let now = Instant::now();
         let mut session = Session::new(now, Arc::new(settings.policy), client);
         let mut greeting = Vec::new();
@@ -132,6 +137,10 @@ impl Dialog {
                 Output::Store(submission) => {
                     self.in_flight.push(submission.transaction);
                     self.heard.push(describe(&submission));
+                }
+                Output::Flush(flush) => {
+                    let below = if flush.with_subdomains { " and below" } else { "" };
+                    self.heard.push(format!("! flush {}{below}", flush.domain));
                 }
                 Output::Close => self.heard.push("! close".to_owned()),
             }

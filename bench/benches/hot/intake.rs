@@ -39,7 +39,7 @@ impl Wire {
             bulk_recipients: 100,
             offer_chunking: true,
         };
-        let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true };
+        let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: false };
         let now = Instant::now();
         let session = Session::new(now, Arc::new(policy), client);
         let mut wire = Wire { session, now, replies: Vec::new() };

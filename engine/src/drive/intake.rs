@@ -4,6 +4,7 @@
 //! [`HELD_MAX`] bytes that a session has not taken yet, past which its socket is paused.
 
 use crate::clock::Clock;
+use crate::config::Network;
 use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
 use crate::settings::Settings;
 use bytes::Bytes;
@@ -139,9 +140,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.refuse(socket, generation);
             return;
         }
-        let relay_from = &self.settings.config.intake.relay_from;
-        let may_relay = relay_from.iter().any(|network| network.contains(peer.ip()));
-        let client = smtp_in::Client { address: peer.ip().to_canonical(), may_relay };
+        let config = &self.settings.config.intake;
+        let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(peer.ip()));
+        let client = smtp_in::Client {
+            address: peer.ip().to_canonical(),
+            may_relay: is_in(&config.relay_from),
+            may_flush: is_in(config.etrn_from.as_ref().unwrap_or(&config.relay_from)),
+        };
         let session = Session::new(self.now, self.settings.intake.clone(), client);
         let index = self.intake.clients.insert(Client {
             generation,
@@ -247,6 +252,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             match client.session.poll_output() {
                 Some(Output::Store(submission)) => {
                     self.store(place, *submission);
+                    continue;
+                }
+                Some(Output::Flush(flush)) => {
+                    self.flush_for_client(&flush);
                     continue;
                 }
                 Some(Output::Close) => client.is_closing = true,

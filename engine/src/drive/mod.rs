@@ -5,6 +5,7 @@ pub(crate) mod aside;
 pub(crate) mod compact;
 mod compose;
 pub(crate) mod expiry;
+mod flush;
 pub(crate) mod intake;
 pub(crate) mod journal;
 pub(crate) mod lanes;

@@ -12,6 +12,7 @@ mod gather;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::domains::{Routed, SiteKey};
+use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
@@ -95,6 +96,16 @@ impl Steering {
         self.orders.push_back(order);
     }
 
+    /// A client's: see `drive/flush`.
+    pub(crate) fn take_flush(&mut self, order: Arc<Order>) {
+        let is_like = |other: &Arc<Order>| other.action == order.action && other.terms == order.terms;
+        if self.orders.len() >= CLIENTS_ORDERS_MAX {
+            tracing::warn!("too many orders wait: a client's ETRN is left out");
+        } else if !self.orders.iter().any(is_like) {
+            self.orders.push_back(order);
+        }
+    }
+
     /// Keeps a range until it is released. Its mark was made.
     pub(crate) fn hold(&mut self, range: Range) {
         self.held_recipients += u64::from(range.count);
@@ -158,7 +169,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let _ = order.reports.send(Report { error, ..Report::default() });
             return None;
         }
-        if order.action == Action::Flush && order.acts() {
+        if order.action == Action::Flush && order.acts() && order.terms.is_empty() {
             self.sites.lift_back_offs();
         }
         if order.action.is_about(State::Deferred) {

@@ -43,10 +43,10 @@ pub(crate) enum QueueCommand {
     Bounce(SteerArgs),
     /// Delete mail without a word to anybody.
     Delete(SteerArgs),
-    /// Try everything that is deferred now, and let no site wait.
+    /// Try everything that is deferred now and let no site wait, or try what is deferred for these domains.
     Flush(FlushArgs),
     /// Read every byte of the queue's files and say where one is not as it was written.
-    Verify(FlushArgs),
+    Verify(VerifyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -107,6 +107,18 @@ pub(crate) struct SteerArgs {
 pub(crate) struct FlushArgs {
     #[command(flatten)]
     file: ConfigFile,
+    /// Only what is for these domains; `*.example.net` is everything below one. Default: everything.
+    #[arg(value_name = "DOMAIN", value_parser = domain)]
+    domains: Vec<String>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    file: ConfigFile,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -125,6 +137,12 @@ pub(crate) struct Which {
     /// last reply); id with =.
     #[arg(long = "where", value_name = "CONDITION")]
     conditions: Vec<String>,
+}
+
+/// Or a pattern.
+fn domain(text: &str) -> Result<String, String> {
+    let is_name = message::Domain::parse(text.strip_prefix("*.").unwrap_or(text)).is_ok();
+    if is_name { Ok(text.to_owned()) } else { Err("that is no domain and no *.domain".to_owned()) }
 }
 
 fn message_id(text: &str) -> Result<message::MessageId, String> {
@@ -178,7 +196,8 @@ impl QueueCommand {
             | QueueCommand::Retry(args)
             | QueueCommand::Bounce(args)
             | QueueCommand::Delete(args) => &args.file,
-            QueueCommand::Flush(args) | QueueCommand::Verify(args) => &args.file,
+            QueueCommand::Flush(args) => &args.file,
+            QueueCommand::Verify(args) => &args.file,
         }
     }
 }

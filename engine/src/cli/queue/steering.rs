@@ -40,7 +40,13 @@ pub(super) fn flush(
     connect: impl Fn() -> Result<Option<Daemon>, QueueError>,
 ) -> Result<(), QueueError> {
     let mut daemon = connect()?.ok_or(QueueError::NotRunning)?;
-    let report = daemon.ask(&Request::new(Action::Flush))?;
+    let mut report = Report::default();
+    let conditions = args.domains.iter().map(|domain| vec![format!("domain={domain}")]);
+    let conditions: Vec<_> = if args.domains.is_empty() { vec![Vec::new()] } else { conditions.collect() };
+    for condition in conditions {
+        let request = Request { r#where: condition, ..Request::new(Action::Flush) };
+        report.merge(daemon.ask(&request)?);
+    }
     drop(daemon);
     say(Action::Flush, false, &report, args.json);
     Ok(())
