@@ -4,6 +4,8 @@
 pub(crate) mod aside;
 pub(crate) mod compact;
 mod compose;
+pub(crate) mod connecting;
+pub(crate) mod egress;
 pub(crate) mod expiry;
 mod flush;
 pub(crate) mod intake;

@@ -4,10 +4,11 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
-use crate::domains::SiteKey;
+use crate::domains::{Host, SiteKey};
 use crate::drive::secure::Sealing;
 use crate::drive::ways::PICKED_MAX;
-use crate::hosts::{ConnectFailure, Trial};
+use crate::egress::Preface;
+use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
 use bytes::Bytes;
@@ -18,15 +19,12 @@ use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Habits, Link, Offered, Output, Session, TlsPolicy, Transaction};
+use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A host that has not let us connect for so long is no longer waited for, if there is another.
-const HURRY: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// A transaction in flight: what is needed when its verdicts come.
 #[derive(Debug)]
@@ -69,12 +67,14 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) site: SiteKey,
     pub(crate) host: Arc<str>,
+    /// What is said before the session, to a server between us and the peer.
+    pub(crate) preface: Option<Box<Preface>>,
     /// The domain whose mail it was opened for, if somebody reports on it.
     pub(crate) opened_for: Option<Arc<str>>,
-    peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// `None` while the connection is being made.
     pub(crate) session: Option<Session>,
-    deadline: Instant,
+    pub(crate) deadline: Instant,
     deliveries: Slab<Delivery>,
     pub(crate) outgoing: Option<Outgoing>,
     /// What of the flight is not sealed yet; there once the connection is encrypted.
@@ -85,9 +85,9 @@ pub(crate) struct Connection {
     /// The session came as far as EHLO's answer.
     was_ready: bool,
     /// Its site opens no other connection for the mail that this one is to take.
-    is_awaited: bool,
+    pub(crate) is_awaited: bool,
     /// When it is no longer awaited, because the host takes too long.
-    hurry_at: Instant,
+    pub(crate) hurry_at: Instant,
     /// The last verdict that spoke of the host rather than of the mail.
     trouble: Option<Reply>,
     /// It took a recipient, or refused one for its own sake.
@@ -133,6 +133,17 @@ impl Outbound {
         connecting
     }
 
+    /// Where the next connection will stand.
+    pub(crate) fn next_place(&mut self) -> Place {
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        place_of(self.connections.vacant_key(), self.generation)
+    }
+
+    /// At the place that [`Outbound::next_place`] gave last.
+    pub(crate) fn insert(&mut self, connection: Connection) {
+        self.connections.insert(connection);
+    }
+
     /// Every range in flight.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> {
         self.connections
@@ -163,134 +174,26 @@ fn place_of(index: usize, generation: u32) -> Place {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// Opens a connection for which a lease was granted. False if that is no use for now.
-    pub(crate) fn connect(&mut self, key: SiteKey) -> bool {
-        let (at, trial) = self.next_host(key);
-        let host = self.sites.get(key).hosts[at].host.clone();
-        self.outbound.generation = (self.outbound.generation + 1) & 0xff_ffff;
-        let generation = self.outbound.generation;
-        let deadline = self.now + self.settings.connect_timeout();
-        let first = || self.sites.get(key).lanes.ranges().next();
-        let opened_for = if self.crossing.wants_tls_notes() { first() } else { None };
-        let opened_for = opened_for.map(|range| Arc::clone(&self.domains.get(range.domain).name));
-        let entry = self.outbound.connections.vacant_entry();
-        let place = place_of(entry.key(), generation);
-        let bind = self.settings.bind_to(self.sites.get(key).source, host.address.ip());
-        let connected = self.ring.connect(token(Kind::Outbound, place), host.address, bind);
-        let socket = match connected {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.sites.get(key).pace.give_back(self.index);
-                let text = format!("connecting to {}: {error}", host.address);
-                self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
-                return false;
-            }
-        };
-        let hurry_at = self.now + HURRY;
-        // Whoever tries out a host that failed before is not waited for.
-        let is_awaited = trial != Trial::Probe;
-        entry.insert(Connection {
-            generation,
-            socket,
-            site: key,
-            host: host.name,
-            opened_for,
-            peer: host.address,
-            session: None,
-            deadline,
-            deliveries: Slab::new(),
-            outgoing: Some(Outgoing::default()),
-            sealing: None,
-            tls: "",
-            idle_since: None,
-            was_ready: false,
-            is_awaited,
-            hurry_at,
-            trouble: None,
-            has_worked: false,
-        });
-        let site = self.sites.get_mut(key);
-        site.connections += 1;
-        site.connecting += u32::from(is_awaited);
-        self.timers.insert(self.now, deadline.min(hurry_at), token(Kind::Outbound, place));
-        self.trace_line(place, Direction::Note, format_args!("connecting"));
-        true
-    }
-
-    fn connect_failed(&mut self, key: SiteKey, address: SocketAddr, failure: ConnectFailure, why: &str) {
-        self.counters.connect_failures.add(1);
-        self.crossing.hosts.failed(address, self.now, failure, why);
-        let text = format!("connecting to {address}: {why}");
-        self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
-    }
-
-    /// The host takes its time: if the site has another, the mail goes there.
-    fn hurry(&mut self, place: Place) {
-        let Some(connection) = self.outbound.get(place) else { return };
-        let (key, peer, deadline) = (connection.site, connection.peer, connection.deadline);
-        if self.sites.get(key).hosts.len() > 1 {
-            self.crossing.hosts.is_slow(peer, self.now, deadline.saturating_duration_since(self.now));
-            self.no_longer_awaited(place);
-            self.sites.touch(key);
-        }
-    }
-
-    fn no_longer_awaited(&mut self, place: Place) {
-        let Some(connection) = self.outbound.get(place) else { return };
-        if std::mem::take(&mut connection.is_awaited) {
-            let site = connection.site;
-            self.sites.get_mut(site).connecting -= 1;
-        }
-    }
-
-    pub(crate) fn on_connected(&mut self, place: Place, result: io::Result<()>) {
-        let Some(connection) = self.outbound.get(place) else { return };
-        let (key, peer, socket) = (connection.site, connection.peer, connection.socket);
-        if let Err(error) = result {
-            self.trace_line(place, Direction::Note, format_args!("not connected: {error}"));
-            self.close_connection(place);
-            let failure = match error.kind() {
-                io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
-                _ => ConnectFailure::Refused,
-            };
-            return self.connect_failed(key, peer, failure, &error.to_string());
-        }
-        self.trace_line(place, Direction::Note, format_args!("connected"));
-        self.crossing.hosts.works(peer);
-        self.counters.connections_out.add(1);
-        let now = self.now;
-        let known = self.sites.get(key).hosts.iter().find(|host| host.host.address == peer);
-        let (habits, tls) = known
-            .map(|host| (host.habits(now), Arc::clone(&host.host.tls)))
-            // The host was taken away while it was connected to: what it may be sent is not known any more.
-            .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
-        let tls = self.tls_clients.get(&tls, &self.settings);
-        let is_traced = self.wants_trace(key);
-        let connection = connection_of(&mut self.outbound, place);
-        let terms = &self.ways.get(self.sites.get(key).way).terms;
-        let link = Link {
-            host: name_of(&connection.host),
-            tls,
-            is_tls_implicit: terms.is_tls_implicit,
-            protocol: terms.protocol,
-            login: terms.login.clone(),
-            is_traced,
-        };
-        let sessions = Arc::clone(&self.sites.get(key).sessions);
-        connection.session = Some(Session::new(now, sessions, habits, link));
-        self.ring.receive(token(Kind::Outbound, place), socket);
-        // With TLS from the first octet on we speak first.
-        self.drain_connection(place);
-        self.watch_connection(place);
-    }
-
     pub(crate) fn on_outbound_received(&mut self, place: Place, data: Received) {
         let Some(connection) = self.outbound.get(place) else { return self.ring.give_back(data) };
+        if connection.preface.is_some() {
+            return self.on_preface_received(place, data);
+        }
         if let Some(session) = &mut connection.session {
             session.handle_bytes(self.now, self.ring.received(&data));
         }
         self.ring.give_back(data);
         self.drain_connection(place);
+    }
+
+    /// Octets of the peer's that came with others.
+    pub(crate) fn hear(&mut self, place: Place, bytes: &[u8]) {
+        let now = self.now;
+        let session = self.outbound.get(place).and_then(|connection| connection.session.as_mut());
+        if let Some(session) = session.filter(|_| !bytes.is_empty()) {
+            session.handle_bytes(now, bytes);
+            self.drain_connection(place);
+        }
     }
 
     pub(crate) fn on_outbound_ended(&mut self, place: Place, result: &io::Result<()>) {
@@ -303,9 +206,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn connection_lost(&mut self, place: Place, why: &str) {
         let Some(connection) = self.outbound.get(place) else { return };
-        if let Some(session) = &mut connection.session {
-            session.handle_closed(self.now, why);
-        }
+        let key = connection.site;
+        let Some(session) = &mut connection.session else {
+            // The server between us and the peer hung up.
+            self.close_connection(place);
+            let text = format!("connecting: {why}");
+            return self.egress_failed(key, Reply::ours(451, (4, 4, 1), &text));
+        };
+        session.handle_closed(self.now, why);
         self.drain_connection(place);
     }
 
@@ -327,6 +235,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         if let Err(error) = result {
             return self.connection_lost(place, &error.to_string());
+        }
+        if connection_of(&mut self.outbound, place).preface.is_some() {
+            return self.on_preface_sent(place);
         }
         if self.send_sealed(place) {
             return;
@@ -363,7 +274,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.watch_connection(place);
     }
 
-    fn watch_connection(&mut self, place: Place) {
+    pub(crate) fn watch_connection(&mut self, place: Place) {
         let (now, idle) = (self.now, self.settings.idle());
         let Some(connection) = self.outbound.get(place) else { return };
         let deadline = match &connection.session {
@@ -377,7 +288,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Carries out what the session says, then gives it more to do.
-    fn drain_connection(&mut self, place: Place) {
+    pub(crate) fn drain_connection(&mut self, place: Place) {
         while let Some(output) = self
             .outbound
             .get(place)
@@ -486,7 +397,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn close_connection(&mut self, place: Place) {
+    pub(crate) fn close_connection(&mut self, place: Place) {
         if self.outbound.get(place).is_none() {
             return;
         }
@@ -766,14 +677,30 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 }
 
-/// What a host is called in TLS: of a relay that is configured by address and port, the address.
-fn name_of(host: &Arc<str>) -> Arc<str> {
-    host.parse::<SocketAddr>().map_or_else(|_| Arc::clone(host), |address| address.ip().to_string().into())
-}
-
 impl Connection {
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
+    /// One that is being made; `since` now.
+    pub(crate) fn new(place: Place, socket: Socket, site: SiteKey, host: Host, since: Instant) -> Connection {
+        Connection {
+            generation: place.generation,
+            socket,
+            site,
+            host: host.name,
+            preface: None,
+            opened_for: None,
+            peer: host.address,
+            session: None,
+            deadline: since,
+            deliveries: Slab::new(),
+            outgoing: Some(Outgoing::default()),
+            sealing: None,
+            tls: "",
+            idle_since: None,
+            was_ready: false,
+            is_awaited: true,
+            hurry_at: since,
+            trouble: None,
+            has_worked: false,
+        }
     }
 
     fn quit(&mut self, now: Instant) {
@@ -784,7 +711,7 @@ impl Connection {
     }
 }
 
-fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
+pub(crate) fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
 }
 

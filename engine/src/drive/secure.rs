@@ -153,7 +153,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let Some(connection) = self.outbound.get(place) else { return };
-        let (site, peer, host) = (connection.site, connection.peer().ip(), Arc::clone(&connection.host));
+        let (site, peer, host) = (connection.site, connection.peer.ip(), Arc::clone(&connection.host));
         let Some(domain) = connection.opened_for.clone() else { return };
         let local = self.sites.get(site);
         let failure = protection.failure_kind().map(|kind| (failure_of(kind), protection.to_string().into()));

@@ -544,11 +544,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The host to try now: the first in order that does not rest; if all do, the one whose rest ends first.
     pub(crate) fn next_host(&self, key: SiteKey) -> (usize, Trial) {
         let patience = self.settings.connect_timeout();
+        let is_direct = self.is_direct(key);
         let mut first = (0, None);
         for (at, host) in self.sites.get(key).hosts.iter().enumerate() {
             let own = host.rests_until.filter(|until| self.now < *until);
             let until = match own {
                 Some(until) => until,
+                None if !is_direct => return (at, Trial::Fine),
                 None => match self.crossing.hosts.try_out(host.host.address, self.now, patience) {
                     Trial::Resting { until } => until,
                     free @ (Trial::Fine | Trial::Probe) => return (at, free),
@@ -563,9 +565,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// True if some host does not rest. Tries nothing out.
     fn has_host(&self, key: SiteKey) -> bool {
+        let is_direct = self.is_direct(key);
         let rests = |host: &HostState| {
             host.rests_until.is_some_and(|until| self.now < until)
-                || self.crossing.hosts.rests_until(host.host.address, self.now).is_some()
+                || is_direct && self.crossing.hosts.rests_until(host.host.address, self.now).is_some()
         };
         !self.sites.get(key).hosts.iter().all(rests)
     }

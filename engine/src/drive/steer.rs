@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::domains::{Routed, SiteKey};
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
-use crate::steer::condition::{Facts, State};
+use crate::steer::condition::{Facts, State, TextField};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
 use crate::steer::reason::{RETURNED, Reasons};
 use gather::Gathered;
@@ -171,6 +171,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         if order.action == Action::Flush && order.acts() && order.terms.is_empty() {
             self.sites.lift_back_offs();
+        }
+        if order.action == Action::Flush && order.acts() {
+            self.release_routes(|domain| {
+                order.terms.iter().all(|term| term.holds_for(TextField::Domain, domain))
+            });
         }
         if order.action.is_about(State::Deferred) {
             self.schedule.begin_sweep();

@@ -315,15 +315,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// A held route lets go of the domain's mail until none is left.
-    pub(crate) fn release_route(&mut self, domain: &str) {
-        let Some(Routed::Way(way)) = self.domains.find(domain).map(|key| self.domains.get(key).routed) else {
-            return;
-        };
-        let Core { ways, sites, .. } = self;
-        let way = ways.get_mut(way);
-        way.is_released = way.terms.is_held;
-        way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+    /// Held routes let go of the mail of those domains until none is left.
+    pub(crate) fn release_routes(&mut self, is_meant: impl Fn(&str) -> bool) {
+        for key in self.domains.keys() {
+            let domain = self.domains.get(key);
+            if let Routed::Way(way) = domain.routed
+                && self.ways.get(way).is_held()
+                && is_meant(&domain.name)
+            {
+                let Core { ways, sites, .. } = self;
+                let way = ways.get_mut(way);
+                way.is_released = true;
+                way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+            }
+        }
     }
 
     /// A site of the way has nothing left: what comes now waits again.
