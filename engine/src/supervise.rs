@@ -89,9 +89,10 @@ pub fn serve(
     ready: impl FnOnce(&Ready) + 'static,
 ) -> Result<(), ServeError> {
     end_process_on_panic();
+    raise_descriptors(&config, cpus_of(&config).len());
     let _lock = lock_queue(&config.queue)?;
     let secret = load_secret(&config.queue.join("verp-secret"))?;
-    let cpus = config.cpus.clone().unwrap_or_else(usable_cpus);
+    let cpus = cpus_of(&config);
     make_partitions(&config.queue, cpus.len())?;
     let http = config.http;
     let settings = Arc::new(Settings::load(config, &secret)?);
@@ -123,6 +124,30 @@ pub fn serve(
         let _ = thread.join();
     }
     result.map_or(Ok(()), |core| Err(ServeError::CoreDied(core)))
+}
+
+fn cpus_of(config: &Config) -> Vec<usize> {
+    config.cpus.clone().unwrap_or_else(usable_cpus)
+}
+
+/// Descriptors that a core needs besides its sessions: segments, journals, rings.
+const DESCRIPTORS_BESIDES: u64 = 256;
+
+/// As many descriptors as the system lets us have; says so if that is fewer than the configuration may need.
+fn raise_descriptors(config: &Config, cores: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let sessions = (config.intake.sessions_max * cores + config.delivery.connections_total) as u64;
+    let needed = sessions + DESCRIPTORS_BESIDES * cores as u64;
+    if limit.maximum.is_some_and(|most| most < needed) {
+        tracing::warn!(
+            limit = limit.maximum,
+            needed,
+            "fewer descriptors than sessions may need: raise the limit (LimitNOFILE), or lower intake.sessions_max \
+             and delivery.connections_total"
+        );
+    }
 }
 
 /// Invariant 8: a broken invariant of our own ends the process.

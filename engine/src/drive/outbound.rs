@@ -133,6 +133,14 @@ impl Outbound {
         connecting
     }
 
+    /// One of the site's connections takes no more, and ends when what it has is done. One at a time.
+    pub(crate) fn end_one_of(&mut self, site: SiteKey, now: Instant) -> Option<Place> {
+        let is_ready = |connection: &Connection| connection.site == site && connection.was_ready;
+        let (index, connection) = self.connections.iter_mut().find(|(_, connection)| is_ready(connection))?;
+        connection.quit(now);
+        Some(place_of(index, connection.generation))
+    }
+
     /// Where the next connection will stand.
     pub(crate) fn next_place(&mut self) -> Place {
         self.generation = (self.generation + 1) & 0xff_ffff;
@@ -408,13 +416,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         site.connections = site.connections.saturating_sub(1);
         site.idle.retain(|other| *other != place);
         site.pace.give_back(self.index);
+        // Those that wait for it before those that had it.
+        self.sites.room_was_made();
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
             let lanes = &mut self.sites.get_mut(connection.site).lanes;
             let turn = turn_of(&delivery.letter);
             delivery.open_ranges().for_each(|range| lanes.push_front(turn, range));
         }
-        self.sites.room_was_made();
     }
 
     /// The connection that has been idle longest ends, so that a site without one has its room.

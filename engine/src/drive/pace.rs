@@ -57,6 +57,13 @@ impl Pace {
         &self.meters[self.meters.len() - 1].entry
     }
 
+    /// True if what one of them has, the other has not.
+    pub(crate) fn shares_with(&self, other: &Pace) -> bool {
+        self.meters
+            .iter()
+            .any(|meter| other.meters.iter().any(|theirs| Arc::ptr_eq(&meter.entry, &theirs.entry)))
+    }
+
     /// New limits of both entries. One that was not there before comes with a new site.
     pub(crate) fn set_limits(&self, site: SiteLimits, provider: Option<SiteLimits>, now: Instant) {
         let limits = [Some(site), provider];

@@ -29,6 +29,9 @@ const HOST_REST: Duration = Duration::from_secs(60);
 /// connections are another core's.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Busy sites that are looked through for one that shares its limits.
+const SIBLINGS_MAX: usize = 256;
+
 /// What a host broke on is tried again after this long.
 const HABITS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -159,6 +162,8 @@ pub(crate) struct Sites {
     wakes: BTreeSet<(Instant, SiteKey)>,
     /// Those that want a connection when there is room for one more.
     roomless: VecDeque<SiteKey>,
+    /// Those without a connection that want one of a site with which they share limits.
+    starving: BTreeSet<SiteKey>,
     /// Those with work that do not wait for anything but a connection, as of their last turn.
     busy: BTreeSet<SiteKey>,
 }
@@ -194,6 +199,7 @@ impl Sites {
             self.wakes.remove(&(at, key));
         }
         self.busy.remove(&key);
+        self.starving.remove(&key);
         site
     }
 
@@ -222,6 +228,9 @@ impl Sites {
 
     /// A connection has ended: the site that has waited longest may have its room.
     pub(crate) fn room_was_made(&mut self) {
+        for key in std::mem::take(&mut self.starving) {
+            self.touch(key);
+        }
         if let Some(key) = self.roomless.pop_front() {
             self.get_mut(key).wants_room = false;
             self.touch(key);
@@ -496,6 +505,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 }
                 Lease::Full if site.connections == 0 => {
                     self.hand_over_urgent(key);
+                    self.ask_for_room(key);
                     return self.wake_site(key, self.now + PAUSE);
                 }
                 Lease::Full => return,
@@ -508,6 +518,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     };
                 }
             }
+        }
+    }
+
+    /// Sites that share limits (domains of one MX set with other demands, a provider's sites) may have all connections
+    /// between them, for as long as their lists last: one that has none gets the next that ends, and one ends soon.
+    fn ask_for_room(&mut self, key: SiteKey) {
+        let pace = &self.sites.get(key).pace;
+        let shares = |other: &SiteKey| *other != key && self.sites.get(*other).pace.shares_with(pace);
+        let mut siblings = self.sites.busy_from(key, SIBLINGS_MAX).into_iter().filter(shares);
+        let Some(sibling) = siblings.find(|other| self.sites.get(*other).connections > 0) else { return };
+        self.sites.starving.insert(key);
+        if let Some(place) = self.outbound.end_one_of(sibling, self.now) {
+            self.drain_connection(place);
         }
     }
 
