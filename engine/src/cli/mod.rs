@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod maildirsmtp;
 mod queue;
 mod serve;
 
@@ -29,6 +30,8 @@ enum Command {
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
+    Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -55,6 +58,7 @@ impl Cli {
             Command::Serve(file) => serve::run(file),
             Command::Check(file) => check::run(&file),
             Command::Queue(command) => queue::run(&command),
+            Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }
