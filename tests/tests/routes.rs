@@ -208,3 +208,16 @@ fn empty_maildir_needs_no_host() {
     let folder = maildir(&setup, &[]);
     assert_eq!(send(&setup, &folder, "127.0.0.1:1").0, 0);
 }
+
+#[test]
+fn maildir_is_sent_as_tls_is_configured() {
+    let setup = Setup::new().with("tls.mode", "encrypt");
+    let folder = maildir(&setup, &[("1", &letter("bob@a.test"))]);
+    let plain = Sink::start(&[]);
+    let (code, said, complaints) = send(&setup, &folder, &plain.address.to_string());
+    assert_eq!((code, said.as_str()), (75, "0 messages sent, 1 kept\n"), "{complaints}");
+    let sealing = Sink::start(&["--tls", "require"]);
+    let (code, said, complaints) = send(&setup, &folder, &sealing.address.to_string());
+    assert_eq!((code, said.as_str()), (0, "1 messages sent, 0 kept\n"), "{complaints}");
+    assert_eq!((plain.end().deliveries().len(), sealing.end().deliveries().len()), (0, 1));
+}
