@@ -210,8 +210,8 @@ fn tag_of(text: &str) -> Arc<str> {
     tag.into()
 }
 
-/// `None`: that is no relay.
-fn parse_relay(text: &str, usual_port: u16) -> Option<To> {
+/// `None`: that is no relay. Empty: by MX.
+pub(crate) fn parse_relay(text: &str, usual_port: u16) -> Option<To> {
     if text.is_empty() {
         return Some(To::Mx);
     }

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod explain;
 mod look;
+mod maildirsmtp;
 mod queue;
 mod serve;
 mod sites;
@@ -39,6 +40,8 @@ enum Command {
     Sites(sites::Sites),
     /// Show the SMTP dialogues with a domain's hosts as they happen, until Ctrl-C.
     Trace(trace::Trace),
+    /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
+    Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -68,6 +71,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
+            Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }
