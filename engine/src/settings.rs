@@ -19,7 +19,7 @@ pub struct Settings {
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub sources: Sources,
-    pub providers: Providers,
+    pub providers: Arc<Providers>,
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
@@ -41,7 +41,10 @@ const DATA_BLOCK_SECS: u64 = 180;
 impl Settings {
     /// With what the configuration names files for: authorities, our certificate, provider rules.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
-        let (tls, providers) = (crate::tls::load(&config.tls)?, config.shaping.load_providers()?);
+        let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
+        let building = Arc::clone(&providers);
+        // A core that needs them sooner waits for them.
+        std::thread::spawn(move || building.build());
         Ok(Settings { tls, providers, ..Settings::new(config, verp_secret) })
     }
 
@@ -57,7 +60,7 @@ impl Settings {
             }),
             retry: retry_policy(&config.retry),
             sources: Sources::new(&config),
-            providers: Providers::shipped(),
+            providers: Arc::new(Providers::shipped()),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,

@@ -116,7 +116,10 @@ fn dead_host_is_shown_with_why_and_for_how_long_and_can_be_forgotten() {
     let left_ms = site["until_ms"].as_u64().expect("a time") - found["at_ms"].as_u64().expect("a time");
     assert!((3_000_000..=3_600_000).contains(&left_ms), "{found}");
     let said = text(&run(setup, &["explain", "a.test"]));
-    assert!(said.contains(&format!("Site {address}: waits ")) && said.contains("refused"), "{said}");
+    assert!(
+        said.contains(&format!("Site {address} from default: waits ")) && said.contains("refused"),
+        "{said}"
+    );
 
     let row = &rows(&ask(setup, &["sites"]), "sites")[0].clone();
     assert_eq!((&row["state"], &row["connections"]), (&"waits".into(), &0.into()), "{row}");

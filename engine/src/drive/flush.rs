@@ -1,13 +1,14 @@
 //! Mail for a domain is tried now: its host is up (ETRN, RFC 1985), or the operator says so (`queue flush DOMAIN`).
 //!
-//! Both are orders to all cores (`drive/steer`): what is deferred for the domain goes to its site. An order of a client's is
-//! one that nobody hears the report of. Bound:
+//! Both are orders to all cores (`drive/steer`): what is deferred for the domain goes to its site, which no longer
+//! waits for its back-off to end. An order of a client's is one that nobody hears the report of. Bound:
 //! [`CLIENTS_ORDERS_MAX`] orders wait on a core when a client's is taken, and never two that are equal; past it the client's
 //! is left out, and the mail goes when it is due.
 
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::Mail;
+use crate::domains::Routed;
 use crate::steer::condition::{Pattern, Term, TextField};
 use crate::steer::order::{Action, Order, Page};
 use crate::steer::wire::Checked;
@@ -37,5 +38,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let _ = self.crossing.send(core, Mail::Flush(Arc::clone(&order)));
         }
         self.steering.take_flush(order);
+    }
+
+    /// Before a flush looks at what is deferred: what waits for its site goes as well.
+    pub(crate) fn lift_back_offs_for(&mut self, order: &Order) {
+        if order.terms.is_empty() {
+            return self.sites.lift_back_offs();
+        }
+        for key in self.domains.keys() {
+            let domain = self.domains.get(key);
+            let is_meant = order.terms.iter().all(|term| term.holds_for(TextField::Domain, &domain.name));
+            if let Routed::Way(way) = domain.routed
+                && is_meant
+            {
+                let Core { ways, sites, .. } = self;
+                ways.get(way).sites.iter().for_each(|(_, site)| sites.lift_back_off(*site));
+            }
+        }
     }
 }

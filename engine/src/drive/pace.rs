@@ -142,11 +142,11 @@ impl Pace {
         }
     }
 
-    /// Nothing goes from this source, whoever of the site's hosts would take it: others of its pool may go instead.
-    pub(crate) fn is_closed(&self, now: Instant) -> bool {
-        let is_suspended =
-            |meter: &Meter| meter.entry.snapshot(now).hold.is_some_and(|hold| hold.why == Why::Blocked);
-        self.meters.iter().any(is_suspended)
+    /// Why nothing goes there from this source, if that is not a rate. That the source is blocked counts before all else:
+    /// others of its pool may go instead.
+    pub(crate) fn holds(&self, now: Instant) -> Option<Why> {
+        let whys = self.meters.iter().filter_map(|meter| meter.entry.snapshot(now).hold).map(|hold| hold.why);
+        whys.max_by_key(|why| *why == Why::Blocked)
     }
 
     /// An operator wants mail tried now.

@@ -12,7 +12,7 @@ use crate::drive::share::is_borrowed;
 use crate::hosts::Trial;
 use crate::sources::SourceKey;
 use message::{Flow, Lane, Reply};
-use queue::site_table::{Health, Lease};
+use queue::site_table::{Health, Lease, Why};
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -301,13 +301,15 @@ impl Sites {
 
     /// An operator wants mail tried now: no site and no host waits.
     pub(crate) fn lift_back_offs(&mut self) {
-        for key in self.keys() {
-            let site = self.get_mut(key);
-            site.pace.lift_back_off();
-            (site.not_before, site.closed_until) = (None, None);
-            site.hosts.iter_mut().for_each(|host| host.rests_until = None);
-            self.touch(key);
-        }
+        self.keys().into_iter().for_each(|key| self.lift_back_off(key));
+    }
+
+    pub(crate) fn lift_back_off(&mut self, key: SiteKey) {
+        let site = self.get_mut(key);
+        site.pace.lift_back_off();
+        (site.not_before, site.closed_until) = (None, None);
+        site.hosts.iter_mut().for_each(|host| host.rests_until = None);
+        self.touch(key);
     }
 
     /// True if something is ready that a connection could take now.
@@ -433,9 +435,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Begin::Now => true,
             Begin::Later(until) => {
                 let until = until.unwrap_or(now + NEW_LIMITS_MAX);
-                match until.saturating_duration_since(now) < LONG_WAIT {
-                    true => self.wake_site(key, until),
-                    false => self.close_site(key, until),
+                let is_long = until.saturating_duration_since(now) >= LONG_WAIT;
+                match self.sites.get(key).pace.holds(now) {
+                    Some(Why::Held | Why::Suspended | Why::Dead) => self.site_must_wait(key, until),
+                    Some(Why::Blocked) => self.close_site(key, until),
+                    None if is_long => self.close_site(key, until),
+                    None => self.wake_site(key, until),
                 }
                 false
             }
@@ -512,9 +517,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Lease::Later { until } => return self.wake_site(key, until.unwrap_or(self.now + PAUSE)),
                 Lease::Wait { until } => {
                     let (now, until) = (self.now, until.unwrap_or(self.now + PAUSE));
-                    return match self.sites.get(key).pace.is_closed(now) {
-                        true => self.close_site(key, until),
-                        false => self.site_must_wait(key, until),
+                    return match self.sites.get(key).pace.holds(now) {
+                        Some(Why::Blocked) => self.close_site(key, until),
+                        _ => self.site_must_wait(key, until),
                     };
                 }
             }

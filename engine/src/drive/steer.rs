@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::domains::{Routed, SiteKey};
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
-use crate::steer::condition::{Facts, State, TextField};
+use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
 use crate::steer::reason::{RETURNED, Reasons};
 use gather::Gathered;
@@ -169,13 +169,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let _ = order.reports.send(Report { error, ..Report::default() });
             return None;
         }
-        if order.action == Action::Flush && order.acts() && order.terms.is_empty() {
-            self.sites.lift_back_offs();
-        }
         if order.action == Action::Flush && order.acts() {
-            self.release_routes(|domain| {
-                order.terms.iter().all(|term| term.holds_for(TextField::Domain, domain))
-            });
+            self.lift_back_offs_for(&order);
+            self.release_routes(&order);
         }
         if order.action.is_about(State::Deferred) {
             self.schedule.begin_sweep();

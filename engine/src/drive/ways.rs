@@ -12,6 +12,8 @@ use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
 use crate::providers::ProviderKey;
 use crate::routes::{RelayHost, Terms, To};
 use crate::sources::{Credits, PoolTag, SourceKey};
+use crate::steer::condition::TextField;
+use crate::steer::order::Order;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
 use queue::store::Queued;
@@ -316,7 +318,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Held routes let go of the mail of those domains until none is left.
-    pub(crate) fn release_routes(&mut self, is_meant: impl Fn(&str) -> bool) {
+    pub(crate) fn release_routes(&mut self, order: &Order) {
+        let is_meant =
+            |domain: &str| order.terms.iter().all(|term| term.holds_for(TextField::Domain, domain));
         for key in self.domains.keys() {
             let domain = self.domains.get(key);
             if let Routed::Way(way) = domain.routed

@@ -7,6 +7,7 @@ use super::{Action, Judgement};
 use message::{EnhancedCode, Reply};
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use smtp_out::Stage;
+use std::sync::OnceLock;
 
 /// One rule; its pattern is in its chain. Empty conditions hold for every reply.
 #[derive(Clone, Debug)]
@@ -79,22 +80,36 @@ pub(super) fn builder<'a>(patterns: impl Iterator<Item = &'a str>) -> RegexSetBu
     builder
 }
 
+fn build(rules: &[Rule]) -> Result<RegexSet, regex::Error> {
+    builder(rules.iter().map(|rule| rule.pattern.as_str())).build()
+}
+
 /// Rules in the order of asking.
 #[derive(Debug)]
 pub(super) struct Chain {
-    set: RegexSet,
+    /// Built when it is first asked, or before: some milliseconds.
+    set: OnceLock<RegexSet>,
     rules: Vec<Rule>,
 }
 
 impl Chain {
     pub(super) fn new(rules: Vec<Rule>) -> Result<Chain, regex::Error> {
-        let set = builder(rules.iter().map(|rule| rule.pattern.as_str())).build()?;
-        Ok(Chain { set, rules })
+        let set = build(&rules)?;
+        Ok(Chain { set: OnceLock::from(set), rules })
+    }
+
+    /// Of rules that are known to be right.
+    pub(super) fn tested(rules: Vec<Rule>) -> Chain {
+        Chain { set: OnceLock::new(), rules }
+    }
+
+    pub(super) fn set(&self) -> &RegexSet {
+        self.set.get_or_init(|| build(&self.rules).expect("a test has built the rules in the program"))
     }
 
     /// One pass over the text and a small allocation.
     pub(super) fn first(&self, stage: Option<Stage>, reply: &Reply) -> Option<&Rule> {
-        let matches = self.set.matches(reply.text().as_bytes());
+        let matches = self.set().matches(reply.text().as_bytes());
         let mut candidates = matches.iter().map(|index| &self.rules[index]);
         candidates.find(|rule| rule.holds(stage, reply))
     }

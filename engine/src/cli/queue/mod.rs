@@ -43,7 +43,7 @@ pub(crate) enum QueueCommand {
     Bounce(SteerArgs),
     /// Delete mail without a word to anybody.
     Delete(SteerArgs),
-    /// Try everything that is deferred now and let no site wait, or try what is deferred for these domains.
+    /// Try everything that is deferred now, or what is for these domains, and let no site wait.
     Flush(FlushArgs),
     /// Read every byte of the queue's files and say where one is not as it was written.
     Verify(VerifyArgs),
