@@ -105,6 +105,21 @@ impl Daemon {
         }
     }
 
+    /// All lines of the delivery log on a recipient, once there is one. They are written half a second after a verdict.
+    pub fn words_on(&self, recipient: &str) -> Vec<serde_json::Value> {
+        wait::until_some(&format!("a line on {recipient}"), PATIENCE, || {
+            let log = std::fs::read_to_string(self.setup.delivery_log()).unwrap_or_default();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let found: Vec<_> = lines.filter(|line| line["rcpt"] == recipient).collect();
+            (!found.is_empty()).then_some(found)
+        })
+    }
+
+    /// The last of [`Daemon::words_on`].
+    pub fn last_word_on(&self, recipient: &str) -> serde_json::Value {
+        self.words_on(recipient).pop().expect("it has one")
+    }
+
     /// Waits until the daemon has said it on standard error.
     pub fn wait_until_said(&self, words: &str) {
         wait::until(&format!("{words:?} in the daemon's log"), PATIENCE, || self.talk().contains(words));

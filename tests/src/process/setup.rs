@@ -3,6 +3,7 @@
 //! The folder is on a disk if one can be found: on tmpfs a sync costs nothing and O_DIRECT is another thing.
 
 use super::daemon::Daemon;
+use super::dns::NameServer;
 use super::{programs, wait};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -65,6 +66,19 @@ impl Setup {
     /// Everything goes to this address.
     pub fn relay(self, to: SocketAddr) -> Setup {
         self.with("routes.*", to.to_string())
+    }
+
+    /// Asks this name server, and connects to hosts on `port`.
+    pub fn by_mx(self, server: &NameServer, port: u16) -> Setup {
+        let setup = self.with("delivery.name_servers", vec![server.address.to_string()]);
+        setup.with("delivery.port", i64::from(port))
+    }
+
+    /// Lines of TOML; what they say of a key goes before what was there.
+    pub fn with_lines(mut self, lines: &str) -> Setup {
+        let more: Table = toml::from_str(lines).unwrap_or_else(|error| panic!("{error}"));
+        merge(&mut self.config, more);
+        self
     }
 
     pub fn on_cpus(self, cpus: &[i64]) -> Setup {
@@ -161,6 +175,15 @@ impl Setup {
     pub fn refusal(&self) -> Refusal {
         self.write_config();
         Refusal::of(&mut self.command(&["serve"]))
+    }
+}
+
+fn merge(into: &mut Table, more: Table) {
+    for (key, value) in more {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(more)) => merge(inner, more),
+            (_, value) => drop(into.insert(key, value)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{programs, setup};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,33 @@ pub struct Counters {
     pub connections: u64,
     pub connections_open: u64,
     pub connections_dropped: u64,
+    /// Complete ones, full and resumed.
+    pub tls_handshakes: u64,
+    pub tls_resumed: u64,
+    pub tls_failed: u64,
+    /// Complete handshakes by version, such as `TLSv1.3`.
+    pub tls_versions: BTreeMap<String, u64>,
+    pub tls_client_certificates: u64,
+    /// Octets in the clear behind STARTTLS: always a mistake.
+    pub starttls_injected: u64,
     pub replies: BTreeMap<u16, u64>,
+    /// By source address; in the report only.
+    #[serde(default)]
+    pub sources: Vec<Peer>,
+}
+
+/// What it saw of one source address. Peaks are by the window's seconds (`--window`).
+#[derive(Clone, Debug, Deserialize)]
+pub struct Peer {
+    pub source: IpAddr,
+    pub connections: u64,
+    pub connections_open_peak: u64,
+    pub messages: u64,
+    pub recipients: u64,
+    pub connections_peak: BTreeMap<u64, u64>,
+    pub mails_peak: BTreeMap<u64, u64>,
+    pub messages_peak: BTreeMap<u64, u64>,
+    pub helo_names: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +108,12 @@ impl Sink {
         Sink { child, folder, address, seen, reader: Some(reader) }
     }
 
+    /// A second one on the same port of 127.0.0.`last`.
+    pub fn beside(&self, last: u8, options: &[&str]) -> Sink {
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), self.address.port()));
+        Sink::start_on(&address.to_string(), options)
+    }
+
     pub fn audit_file(&self) -> PathBuf {
         self.folder.path().join("received.tsv")
     }
@@ -125,6 +157,12 @@ impl Sink {
 impl Ended {
     pub fn deliveries(&self) -> Vec<Delivery> {
         read_audit(&self.audit)
+    }
+
+    /// The source at 127.0.0.`last`, if anything came from there.
+    pub fn source(&self, last: u8) -> Option<&Peer> {
+        let address = IpAddr::from([127, 0, 0, last]);
+        self.counters.sources.iter().find(|peer| peer.source == address)
     }
 
     pub fn forward_paths(&self) -> BTreeSet<String> {
