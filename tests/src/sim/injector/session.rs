@@ -375,8 +375,9 @@ impl Session {
         for place in transaction.open_places() {
             match code / 100 {
                 2 => io.ledger().intake(place, Intake::Accepted),
-                // 503 and 554 5.5.1 follow a refused MAIL or RCPT, so only a clean transaction is refused for good.
-                5 if transaction.is_clean() => io.ledger().intake(place, Intake::Refused),
+                // 503 follows a refusal that said what was wrong: of MAIL, or of a chunk before this one (a full disk's
+                // 452). So does 554 5.5.1 of RCPT, so only a clean transaction is refused for good.
+                5 if code != 503 && transaction.is_clean() => io.ledger().intake(place, Intake::Refused),
                 _ => {}
             }
         }
