@@ -488,9 +488,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         connection.idle_since = is_idle.then_some(now);
         let site = self.sites.get_mut(connection_of(&mut self.outbound, place).site);
+        let way = site.way;
         site.idle.retain(|other| *other != place);
         if is_idle {
             site.idle.push(place);
+            self.hold_route_again(way);
             self.outbound.note_idle(place);
         }
     }
