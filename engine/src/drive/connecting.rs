@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, token};
 use crate::domains::SiteKey;
 use crate::drive::outbound::{Connection, connection_of};
+use crate::drive::sites::HOST_REST;
 use crate::hosts::{ConnectFailure, Trial};
 use crate::look::trace::Direction;
 use message::Reply;
@@ -34,8 +35,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Ok(socket) => socket,
             Err(error) => {
                 self.sites.get(key).pace.give_back(self.index);
-                let text = format!("connecting to {}: {error}", host.address);
-                self.go_to_next_host(key, Reply::ours(451, (4, 4, 1), &text));
+                self.source_failed(key, host.address, &error);
                 return false;
             }
         };
@@ -53,6 +53,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.timers.insert(now, first_look, token(Kind::Outbound, place));
         self.trace_line(place, Direction::Note, format_args!("connecting"));
         true
+    }
+
+    /// There is no socket to connect with: we do not have the source's address, or no descriptor is left. Without a rest
+    /// the host would be tried again at once, and for ever. Where no host is left to a source, others of its pool go.
+    fn source_failed(&mut self, key: SiteKey, address: SocketAddr, error: &io::Error) {
+        let until = self.now + HOST_REST;
+        let reply = Reply::ours(451, (4, 4, 1), &format!("connecting to {address}: {error}"));
+        let is_ours = error.kind() != io::ErrorKind::AddrNotAvailable;
+        self.sites.get_mut(key).host_rests(address, until);
+        if is_ours || self.has_host(key) {
+            return self.go_to_next_host(key, reply);
+        }
+        let source = self.settings.source_name(self.sites.get(key).source);
+        tracing::warn!(source, reason = %reply, "nothing goes out from this source: its address is not ours");
+        self.sites.get_mut(key).trouble = Some(reply);
+        self.close_site(key, until);
     }
 
     /// The domain whose mail the connection is for, if somebody reports on TLS.

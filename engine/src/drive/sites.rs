@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A host that failed is left alone for this long while another one answers.
-const HOST_REST: Duration = Duration::from_secs(60);
+pub(crate) const HOST_REST: Duration = Duration::from_secs(60);
 
 /// Between rounds of failures that do not yet make the site wait, and before asking again for a lease when all
 /// connections are another core's.
@@ -592,7 +592,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// True if some host does not rest. Tries nothing out.
-    fn has_host(&self, key: SiteKey) -> bool {
+    pub(crate) fn has_host(&self, key: SiteKey) -> bool {
         let is_direct = self.is_direct(key);
         let rests = |host: &HostState| {
             host.rests_until.is_some_and(|until| self.now < until)
