@@ -119,7 +119,9 @@ fn socks5(login: Option<Login>) -> (SocketAddr, Stop) {
     std::thread::spawn(move || {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = Socks5Config { login, announce: false, ..Socks5Config::on(listen) };
-        socks5::run_until(&config, &server_stop, |address| drop(said.send(address)))
+        socks5::run_until(&config, &server_stop, |address| {
+            let _ = said.send(address);
+        })
     });
     (bound.recv_timeout(PATIENCE).expect("it is bound"), stop)
 }
