@@ -318,8 +318,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn read_mail(&mut self) {
         while let Some(mail) = self.crossing.receive(self.index) {
             match mail {
-                Mail::Answer { domain, name, resolution } => {
-                    self.on_reply_to_question(domain, &name, resolution)
+                Mail::Answer { domain, name, target, resolution } => {
+                    self.on_reply_to_question(domain, &name, &target, resolution)
                 }
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),

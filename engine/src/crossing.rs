@@ -59,6 +59,8 @@ pub enum Mail {
     Answer {
         domain: DomainKey,
         name: Arc<str>,
+        /// What was asked.
+        target: Box<Target>,
         resolution: Resolution,
     },
     /// For the receiver alone: it has a connection to the chunk's site, and the owner can have none.

@@ -158,7 +158,7 @@ async fn answer<P>(resolver: &dns::Resolver, crossing: &Crossing, question: Ques
     let Question { core, domain, name, target } = question;
     let resolution = resolver.resolve(&name, &target, place).await;
     // A full mailbox empties within a turn; the domain's mail waits until then.
-    let mut mail = Mail::Answer { domain, name, resolution };
+    let mut mail = Mail::Answer { domain, name, target: Box::new(target), resolution };
     while let Err(back) = crossing.send(core, mail) {
         mail = back;
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -12,7 +12,7 @@ use crate::hosts::{ConnectFailure, Trial};
 use crate::look::trace::Direction;
 use message::Reply;
 use ring::Ring;
-use smtp_out::{Habits, Link, Session, TlsPolicy};
+use smtp_out::{Link, Session};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let now = self.now;
         let mut connection = Connection::new(place, socket, key, host, now);
+        connection.server = server;
         connection.deadline = now + self.settings.connect_timeout();
         connection.hurry_at = now + HURRY;
         connection.is_awaited = trial != Trial::Probe;
@@ -139,12 +140,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let now = self.now;
         let Some(connection) = self.outbound.get(place) else { return };
         let (key, peer) = (connection.site, connection.peer);
-        let known = self.sites.get(key).hosts.iter().find(|host| host.host.address == peer);
-        let (habits, tls) = known
-            .map(|host| (host.habits(now), Arc::clone(&host.host.tls)))
-            // The host was taken away while it was connected to: what it may be sent is not known any more.
-            .unwrap_or_else(|| (Habits::default(), Arc::new(TlsPolicy::Encrypt)));
-        let tls = self.tls_clients.get(&tls, &self.settings);
+        let (policy, name) = (Arc::clone(&connection.policy), Arc::clone(&connection.host));
+        let hosts = &self.sites.get(key).hosts;
+        let known = hosts.iter().find(|known| known.host.address == peer && known.host.name == name);
+        let habits = known.map(|host| host.habits(now)).unwrap_or_default();
+        let tls = self.tls_clients.get(&policy, &self.settings);
         let is_traced = self.wants_trace(key);
         let connection = connection_of(&mut self.outbound, place);
         let terms = &self.ways.get(self.sites.get(key).way).terms;

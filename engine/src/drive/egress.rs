@@ -25,8 +25,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The connection is up: what its server must hear first, if it has one. False: the session may begin.
     pub(crate) fn begin_preface(&mut self, place: Place) -> bool {
         let Some(connection) = self.outbound.get(place) else { return true };
-        let (site, peer) = (connection.site, connection.peer);
+        let (site, peer, connection_server) = (connection.site, connection.peer, connection.server);
         let bind = self.settings.bind_to(self.sites.get(site).source, peer.ip());
+        if connection_server != self.egress(site).server_for(peer) {
+            // The source leaves in another way since a reload: what is meant for one server must not reach another.
+            self.close_connection(place);
+            return true;
+        }
         let Some(preface) = Preface::new(self.egress(site), bind, peer) else { return false };
         if let Some(connection) = self.outbound.get(place) {
             connection.preface = Some(Box::new(preface));

@@ -252,6 +252,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         match (queued.and_then(|queued| self.assemble(&queued, range, &parts)), purpose) {
             (Some(open), Purpose::Deliver(site, lane)) => {
+                let open = self.first_part(site, open);
                 self.sites.get_mut(site).lanes.get_mut(lane).push_open(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
             }

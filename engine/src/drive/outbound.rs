@@ -19,12 +19,15 @@ use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Offered, Output, Session, Transaction};
+use smtp_out::{Flight, FlightPiece, Offered, Output, Session, TlsPolicy, Transaction};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Idle connections that are looked through for one whose room another site may have.
+const IDLE_LOOKS: usize = 256;
 
 /// A transaction in flight: what is needed when its verdicts come.
 #[derive(Debug)]
@@ -69,6 +72,10 @@ pub(crate) struct Connection {
     pub(crate) host: Arc<str>,
     /// What is said before the session, to a server between us and the peer.
     pub(crate) preface: Option<Box<Preface>>,
+    /// Where it really leads: the peer, or a server between us and it.
+    pub(crate) server: SocketAddr,
+    /// What the host demanded when it was connected to.
+    pub(crate) policy: Arc<TlsPolicy>,
     /// The domain whose mail it was opened for, if somebody reports on it.
     pub(crate) opened_for: Option<Arc<str>>,
     pub(crate) peer: SocketAddr,
@@ -134,6 +141,22 @@ impl Outbound {
     }
 
     /// One of the site's connections takes no more, and ends when what it has is done. One at a time.
+    /// The connection that has been idle longest of those whose site is meant ends. A look at some of them.
+    pub(crate) fn end_idle_one_of(
+        &mut self,
+        is_meant: impl Fn(&SiteKey) -> bool,
+        now: Instant,
+    ) -> Option<Place> {
+        let Outbound { idle, connections, .. } = self;
+        let meant = idle.iter().take(IDLE_LOOKS).find_map(|place| {
+            let connection = connections.get(place.index as usize)?;
+            let is_it = connection.generation == place.generation && connection.idle_since.is_some();
+            (is_it && is_meant(&connection.site)).then_some(*place)
+        })?;
+        self.get(meant)?.quit(now);
+        Some(meant)
+    }
+
     pub(crate) fn end_one_of(&mut self, site: SiteKey, now: Instant) -> Option<Place> {
         let is_ready = |connection: &Connection| connection.site == site && connection.was_ready;
         let (index, connection) = self.connections.iter_mut().find(|(_, connection)| is_ready(connection))?;
@@ -374,7 +397,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = connection.site;
         let Some(delivery) = connection.deliveries.try_remove(key) else { return };
         for range in delivery.open_ranges() {
-            self.sites.get_mut(site).lanes.push_front(turn_of(&delivery.letter), range);
+            self.give_back_range(site, turn_of(&delivery.letter), range);
         }
         self.sites.touch(site);
     }
@@ -391,7 +414,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         {
             host.learn(habits, self.now);
         }
-        let verdict = verdict.map(|(verdict, scope)| self.judge(place, verdict, scope));
+        // A connection's end is the host's, whatever a rule makes of its words.
+        let verdict = verdict.map(|(verdict, scope)| (self.judge(place, verdict, scope).0, scope));
         self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
         if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
@@ -420,9 +444,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.sites.room_was_made();
         self.sites.touch(connection.site);
         for (_, delivery) in &connection.deliveries {
-            let lanes = &mut self.sites.get_mut(connection.site).lanes;
             let turn = turn_of(&delivery.letter);
-            delivery.open_ranges().for_each(|range| lanes.push_front(turn, range));
+            delivery.open_ranges().for_each(|range| self.give_back_range(connection.site, turn, range));
         }
     }
 
@@ -436,6 +459,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 connection.quit(now);
                 self.sites.get_mut(site).idle.retain(|other| *other != place);
                 return self.drain_connection(place);
+            }
+        }
+    }
+
+    /// No attempt was made: to the front of its flow, or to another source if this one may not send any more.
+    fn give_back_range(&mut self, key: SiteKey, turn: (Lane, Flow), range: Range) {
+        let site = self.sites.get_mut(key);
+        match site.closed_at(self.now) {
+            None => site.lanes.push_front(turn, range),
+            Some(_) => {
+                let way = site.way;
+                self.send_along(way, range);
             }
         }
     }
@@ -611,7 +646,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Where a pool has several sources, each has its part of a list: the rest goes to the one whose turn is next.
-    fn first_part(&mut self, key: SiteKey, mut open: OpenRange) -> OpenRange {
+    pub(crate) fn first_part(&mut self, key: SiteKey, mut open: OpenRange) -> OpenRange {
         let range = open.range();
         if range.count <= PICKED_MAX || !self.has_other_sources(range.message) {
             return open;
@@ -696,6 +731,8 @@ impl Connection {
             socket,
             site,
             host: host.name,
+            server: host.address,
+            policy: host.tls,
             preface: None,
             opened_for: None,
             peer: host.address,

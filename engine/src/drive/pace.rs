@@ -97,6 +97,9 @@ impl Pace {
             if has_token || !meter.entry.is_rated() {
                 continue;
             }
+            if let Some((count, until)) = meter.tokens.take() {
+                meter.entry.give_back_tokens(count, until);
+            }
             match meter.entry.take(now, TOKENS_WANTED) {
                 Tokens::Unlimited => {}
                 Tokens::Granted { count, until } => meter.tokens = Some((count, until)),

@@ -163,6 +163,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn lend_of(&mut self, lane: Lane, share_len: u32) {
         for key in self.sites.busy_from(self.shares.lend_from, LEND_LOOKS) {
             self.shares.lend_from = SiteKey(key.0.wrapping_add(1));
+            // Where it would be held.
+            if self.ways.get(self.sites.get(key).way).terms.is_held {
+                continue;
+            }
             while self.shares.lent.len() < LENT_MAX
                 && self.crossing.chunks_on_offer() < 2 * self.crossing.cores()
             {

@@ -148,6 +148,11 @@ impl LocalSite {
         self.hosts = hosts.iter().map(state).collect();
     }
 
+    /// Nothing waits here, nothing is being read or in flight.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.lanes.is_empty() && self.connections as usize == self.idle.len()
+    }
+
     /// Nothing is under way here, and nothing waits.
     fn is_empty(&self) -> bool {
         self.connections == 0 && !self.wants_room && self.lanes.is_empty()
@@ -228,9 +233,14 @@ impl Sites {
 
     /// A connection has ended: the site that has waited longest may have its room.
     pub(crate) fn room_was_made(&mut self) {
-        for key in std::mem::take(&mut self.starving) {
+        if let Some(key) = self.starving.pop_first() {
             self.touch(key);
         }
+        self.give_room();
+    }
+
+    /// The site that has waited longest for room has its turn.
+    fn give_room(&mut self) {
         if let Some(key) = self.roomless.pop_front() {
             self.get_mut(key).wants_room = false;
             self.touch(key);
@@ -367,6 +377,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn reload_sites(&mut self) {
         self.limit_sites_anew();
         self.reroute_all();
+        for key in self.sites.keys() {
+            let is_gone = self.settings.sources.source(self.sites.get(key).source).is_none();
+            if is_gone {
+                // Nothing more goes out from it.
+                self.sites.take_all(key).into_iter().for_each(|range| self.offer_range(range));
+            }
+        }
     }
 
     pub(crate) fn limit_sites_anew(&mut self) {
@@ -407,13 +424,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.sites.get_mut(key).is_dirty = false;
             self.run_site(key);
         }
+        if self.outbound.open() < self.settings.connections_share(self.crossing.cores()) {
+            // Not every site that was given room could use it.
+            self.sites.give_room();
+        }
     }
 
     fn run_site(&mut self, key: SiteKey) {
         if self.halted || self.stop != Stop::Running {
             return;
         }
-        if self.site_waits(key) || self.ways.get(self.sites.get(key).way).is_held() {
+        let way = self.sites.get(key).way;
+        if self.ways.is_unused(way) {
+            // Its domains have another answer now: what is ready goes where they lead.
+            self.sites.take_all(key).into_iter().for_each(|range| self.offer_range(range));
+            return self.rest_site(key);
+        }
+        if self.site_waits(key) || self.ways.get(way).is_held() {
             self.return_borrowed(key);
             return self.rest_site(key);
         }
@@ -431,6 +458,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// May one more transaction begin? If not, the site has its turn when one may.
     pub(crate) fn may_begin(&mut self, key: SiteKey) -> bool {
         let now = self.now;
+        if self.sites.get(key).closed_at(now).is_some() {
+            return false;
+        }
         match self.sites.get_mut(key).pace.may_begin(now) {
             Begin::Now => true,
             Begin::Later(until) => {
@@ -439,7 +469,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 match self.sites.get(key).pace.holds(now) {
                     Some(Why::Held | Why::Suspended | Why::Dead) => self.site_must_wait(key, until),
                     Some(Why::Blocked) => self.close_site(key, until),
-                    None if is_long => self.close_site(key, until),
+                    // Others may give back what they have taken of it.
+                    None if is_long => self.close_site(key, until.min(now + NEW_LIMITS_MAX)),
                     None => self.wake_site(key, until),
                 }
                 false
@@ -459,8 +490,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = self.sites.get_mut(key);
         let has_work = site.lanes.has_work();
         let (way, waits) = (site.way, site.not_before.is_some());
-        if !has_work {
+        // Others may need what no connection of this site can use yet.
+        if !has_work || site.connections == site.connecting {
             site.pace.give_back_tokens();
+        }
+        if !has_work {
             self.hold_route_again(way);
         }
         let is_busy = has_work && !waits && !self.ways.get(way).is_held();
@@ -482,7 +516,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let now = self.now;
         let site = self.sites.get_mut(key);
         match site.not_before {
-            Some(until) if now < until => true,
+            Some(until) if now < until => {
+                // An earlier wake than this may have brought us here, and was the only one.
+                self.wake_site(key, until);
+                true
+            }
             Some(_) => {
                 site.not_before = None;
                 false
@@ -531,6 +569,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn ask_for_room(&mut self, key: SiteKey) {
         let pace = &self.sites.get(key).pace;
         let shares = |other: &SiteKey| *other != key && self.sites.get(*other).pace.shares_with(pace);
+        if let Some(place) = self.outbound.end_idle_one_of(shares, self.now) {
+            self.sites.starving.insert(key);
+            return self.drain_connection(place);
+        }
         let mut siblings = self.sites.busy_from(key, SIBLINGS_MAX).into_iter().filter(shares);
         let Some(sibling) = siblings.find(|other| self.sites.get(*other).connections > 0) else { return };
         self.sites.starving.insert(key);

@@ -106,6 +106,11 @@ impl Steering {
         }
     }
 
+    /// Mail that was deferred is on its way to its sites.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.sweep.as_ref().is_some_and(|sweep| sweep.order.action == Action::Flush)
+    }
+
     /// Keeps a range until it is released. Its mark was made.
     pub(crate) fn hold(&mut self, range: Range) {
         self.held_recipients += u64::from(range.count);

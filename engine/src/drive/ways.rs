@@ -230,18 +230,32 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let name = Arc::clone(&domain.name);
             let target = self.target_of(&name);
             self.ways.asked += 1;
+            let asked = target.clone();
             let question = Question { core: self.index, domain: key, name: Arc::clone(&name), target };
             if !self.crossing.ask(question) {
                 let busy = Reply::ours(451, (4, 4, 3), "too many questions wait for the name servers");
-                self.on_reply_to_question(key, &name, Resolution::Deferred(busy));
+                self.on_reply_to_question(key, &name, &asked, Resolution::Deferred(busy));
             }
         }
     }
 
     /// The control thread answered.
-    pub(crate) fn on_reply_to_question(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
+    pub(crate) fn on_reply_to_question(
+        &mut self,
+        key: DomainKey,
+        name: &str,
+        target: &Target,
+        resolution: Resolution,
+    ) {
         self.ways.asked = self.ways.asked.saturating_sub(1);
-        self.on_answer(key, name, resolution);
+        let is_known = self.domains.get_named(key, name).is_some();
+        if is_known && (*target != self.target_of(name) || self.answer_at_hand(name).is_some()) {
+            // The route was changed meanwhile: hosts of one must not be met on the terms of the other.
+            self.domains.get_mut(key).is_asked = false;
+            self.ask(key);
+        } else {
+            self.on_answer(key, name, resolution);
+        }
         self.ask_more();
     }
 
@@ -286,6 +300,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
                 let waiting = std::mem::take(&mut domain.waiting);
                 waiting.into_iter().for_each(|range| self.send_along(way, range));
+                self.take_along(key, before, way);
                 self.leave(before);
             }
             Resolution::Deferred(_) if matches!(domain.routed, Routed::Way(_)) => {
@@ -337,11 +352,30 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// A site of the way has nothing left: what comes now waits again.
     pub(crate) fn hold_route_again(&mut self, way: WayKey) {
-        let Core { ways, sites, .. } = self;
+        let Core { ways, sites, steering, .. } = self;
         let way = ways.get_mut(way);
-        if way.is_released && !way.sites.iter().any(|(_, site)| sites.get(*site).lanes.has_work()) {
+        // While it is being flushed more may come.
+        if way.is_released
+            && !steering.is_flushing()
+            && way.sites.iter().all(|(_, site)| sites.get(*site).is_at_rest())
+        {
             way.is_released = false;
         }
+    }
+
+    /// What is ready for the domain follows it to another way. (Of a way that no domain leads to, everything does.)
+    fn take_along(&mut self, key: DomainKey, before: Routed, way: WayKey) {
+        let Routed::Way(old) = before else { return };
+        if old == way || self.ways.get(old).domains < 2 {
+            return;
+        }
+        let mut ranges = Vec::new();
+        for (_, site) in &self.ways.get(old).sites {
+            for lane in self.sites.get_mut(*site).lanes.each_mut() {
+                lane.take_out_all(|range| range.domain == key, &mut ranges);
+            }
+        }
+        ranges.into_iter().for_each(|range| self.send_along(way, range));
     }
 
     /// What this core's sites of the way remember of hosts that stay, they keep.
@@ -383,11 +417,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// Routes are looked up anew.
+    /// Routes are looked up anew. Where something is owed, the old answer serves until the new one is here.
     pub(crate) fn reroute_all(&mut self) {
         for key in self.domains.keys() {
             let domain = self.domains.get_mut(key);
-            if matches!(domain.routed, Routed::Way(_)) {
+            let Routed::Way(_) = domain.routed else { continue };
+            if domain.owed() > 0 {
+                self.ask(key);
+            } else {
                 let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
                 self.leave(before);
             }

@@ -161,7 +161,8 @@ impl Window {
             && first.until + kept <= now
         {
             self.total -= first.count;
-            self.forgotten = Some(first.until);
+            // What was restored may be older than what was forgotten before it.
+            self.forgotten = self.forgotten.max(Some(first.until));
             self.entries.pop_front();
         }
     }

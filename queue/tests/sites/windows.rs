@@ -165,3 +165,15 @@ fn less_than_two_percent_of_a_rate_is_lost() {
         );
     }
 }
+
+#[test]
+fn what_was_forgotten_cannot_be_given_back_after_something_older_was_restored() {
+    let (site, now) = site_with(limits(&[Rate::per_second(4)]));
+    let (_, first) = granted(site.take(now, 1));
+    let later = first + Duration::from_secs(1) + Duration::from_secs(1) / 16;
+    assert_eq!(granted(site.take(later, 1)).0, 1);
+    site.restore_used(0, 1, first - Duration::from_micros(500));
+    assert_eq!(granted(site.take(later, 1)).0, 1);
+    site.give_back_tokens(1, first);
+    assert_eq!(granted(site.take(later, 9)).0, 2, "two of four are left");
+}

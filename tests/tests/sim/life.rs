@@ -3,7 +3,7 @@
 use engine::clock::Clock;
 use engine::config::{self, Config};
 use engine::core::{Core, CoreConfig, StartError};
-use engine::crossing::{Crossing, Mail};
+use engine::crossing::{Crossing, Mail, Question};
 use engine::domains::{Host, Resolution};
 use engine::observe::{Counter, Counters};
 use engine::recovery::read_journals;
@@ -158,7 +158,8 @@ fn answer(world: &World, crossing: &Arc<Crossing>) {
         let crossing = Arc::clone(crossing);
         let delay = Duration::from_micros(world.random(50_000));
         world.after(delay, move || {
-            let mail = Mail::Answer { domain: question.domain, name: question.name, resolution };
+            let Question { domain, name, target, .. } = question;
+            let mail = Mail::Answer { domain, name, target: Box::new(target), resolution };
             crossing.send(question.core, mail).unwrap();
         });
     }
