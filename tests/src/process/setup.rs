@@ -143,8 +143,8 @@ impl Setup {
     fn limited(&self, program: &Path) -> Command {
         let Some(count) = self.descriptors_max else { return Command::new(program) };
         let mut shell = Command::new("/bin/sh");
-        // The shell becomes the program: its pid is the daemon's.
-        shell.args(["-c", &format!("ulimit -S -n {count}; exec \"$0\" \"$@\"")]).arg(program);
+        // The shell becomes the program: its pid is the daemon's. The hard limit too, up to which a daemon helps itself.
+        shell.args(["-c", &format!("ulimit -n {count}; exec \"$0\" \"$@\"")]).arg(program);
         shell
     }
 
