@@ -59,7 +59,7 @@ fn password_is_not_shown_in_plain_text_unless_allowed() {
 fn tls_from_the_first_octet_on_and_a_login_in_it() {
     let sink = Sink::start(&["--tls", "implicit", "--auth", "ringpost:s3cret"]);
     let login = "relay = \"{sink}\", implicit_tls = true, user = \"ringpost\", password = \"s3cret\"";
-    let daemon = routed(&sink, login);
+    let daemon = routed(&sink, &format!("{login} }}\n[tls.domains]\n\"a.test\" = {{ mode = \"never\""));
     assert_eq!(delivers(&daemon, sink), 2);
     assert_eq!(daemon.metric("plain_connections"), 0);
 }

@@ -140,28 +140,21 @@ impl Outbound {
         connecting
     }
 
-    /// One of the site's connections takes no more, and ends when what it has is done. One at a time.
-    /// The connection that has been idle longest of those whose site is meant ends. A look at some of them.
-    pub(crate) fn end_idle_one_of(
-        &mut self,
-        is_meant: impl Fn(&SiteKey) -> bool,
-        now: Instant,
-    ) -> Option<Place> {
-        let Outbound { idle, connections, .. } = self;
-        let meant = idle.iter().take(IDLE_LOOKS).find_map(|place| {
-            let connection = connections.get(place.index as usize)?;
-            let is_it = connection.generation == place.generation && connection.idle_since.is_some();
-            (is_it && is_meant(&connection.site)).then_some(*place)
-        })?;
-        self.get(meant)?.quit(now);
-        Some(meant)
+    /// The connection that has been idle longest of those whose site is meant. A look at some of them.
+    pub(crate) fn idle_one_of(&self, is_meant: impl Fn(&SiteKey) -> bool) -> Option<Place> {
+        let is_it = |place: &&Place| {
+            let known = self.connections.get(place.index as usize);
+            let known = known.filter(|known| known.generation == place.generation);
+            known.is_some_and(|known| known.idle_since.is_some() && is_meant(&known.site))
+        };
+        self.idle.iter().take(IDLE_LOOKS).find(is_it).copied()
     }
 
-    pub(crate) fn end_one_of(&mut self, site: SiteKey, now: Instant) -> Option<Place> {
+    /// One of the site's connections that are up.
+    pub(crate) fn ready_one_of(&self, site: SiteKey) -> Option<Place> {
         let is_ready = |connection: &Connection| connection.site == site && connection.was_ready;
-        let (index, connection) = self.connections.iter_mut().find(|(_, connection)| is_ready(connection))?;
-        connection.quit(now);
-        Some(place_of(index, connection.generation))
+        let found = self.connections.iter().find(|(_, connection)| is_ready(connection));
+        found.map(|(index, connection)| place_of(index, connection.generation))
     }
 
     /// Where the next connection will stand.
@@ -298,8 +291,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if session.poll_timeout().is_some_and(|deadline| deadline <= now) {
             session.handle_timeout(now);
         } else if connection.idle_since.is_some_and(|since| since + idle <= now) {
-            self.sites.get_mut(key).idle.retain(|other| *other != place);
-            connection_of(&mut self.outbound, place).quit(now);
+            self.end_connection(place);
+            return self.watch_connection(place);
         }
         self.drain_connection(place);
         self.watch_connection(place);
@@ -452,15 +445,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The connection that has been idle longest ends, so that a site without one has its room.
     pub(crate) fn end_an_idle_connection(&mut self) {
         while let Some(place) = self.outbound.idle.pop_front() {
-            let now = self.now;
-            let Some(connection) = self.outbound.get(place) else { continue };
-            if connection.idle_since.is_some() {
-                let site = connection.site;
-                connection.quit(now);
-                self.sites.get_mut(site).idle.retain(|other| *other != place);
-                return self.drain_connection(place);
+            if self.outbound.get(place).is_some_and(|connection| connection.idle_since.is_some()) {
+                return self.end_connection(place);
             }
         }
+    }
+
+    /// It takes no more, and ends when what it has is done.
+    pub(crate) fn end_connection(&mut self, place: Place) {
+        let now = self.now;
+        let Some(connection) = self.outbound.get(place) else { return };
+        let site = connection.site;
+        connection.quit(now);
+        self.sites.get_mut(site).idle.retain(|other| *other != place);
+        self.drain_connection(place);
     }
 
     /// No attempt was made: to the front of its flow, or to another source if this one may not send any more.

@@ -151,9 +151,4 @@ impl Pace {
         let whys = self.meters.iter().filter_map(|meter| meter.entry.snapshot(now).hold).map(|hold| hold.why);
         whys.max_by_key(|why| *why == Why::Blocked)
     }
-
-    /// An operator wants mail tried now.
-    pub(crate) fn lift_back_off(&self) {
-        self.meters.iter().for_each(|meter| meter.entry.lift_back_off());
-    }
 }

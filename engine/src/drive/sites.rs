@@ -311,12 +311,16 @@ impl Sites {
 
     /// An operator wants mail tried now: no site and no host waits.
     pub(crate) fn lift_back_offs(&mut self) {
-        self.keys().into_iter().for_each(|key| self.lift_back_off(key));
+        for key in self.keys() {
+            self.get(key).pace.provider().lift_back_off();
+            self.lift_back_off(key);
+        }
     }
 
+    /// The same for one site. What its provider has suspended stays: that is not one domain's to lift.
     pub(crate) fn lift_back_off(&mut self, key: SiteKey) {
         let site = self.get_mut(key);
-        site.pace.lift_back_off();
+        site.pace.site().lift_back_off();
         (site.not_before, site.closed_until) = (None, None);
         site.hosts.iter_mut().for_each(|host| host.rests_until = None);
         self.touch(key);
@@ -569,15 +573,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn ask_for_room(&mut self, key: SiteKey) {
         let pace = &self.sites.get(key).pace;
         let shares = |other: &SiteKey| *other != key && self.sites.get(*other).pace.shares_with(pace);
-        if let Some(place) = self.outbound.end_idle_one_of(shares, self.now) {
+        let busy = || {
+            let mut siblings = self.sites.busy_from(key, SIBLINGS_MAX).into_iter().filter(shares);
+            siblings.find_map(|sibling| self.outbound.ready_one_of(sibling))
+        };
+        if let Some(place) = self.outbound.idle_one_of(shares).or_else(busy) {
             self.sites.starving.insert(key);
-            return self.drain_connection(place);
-        }
-        let mut siblings = self.sites.busy_from(key, SIBLINGS_MAX).into_iter().filter(shares);
-        let Some(sibling) = siblings.find(|other| self.sites.get(*other).connections > 0) else { return };
-        self.sites.starving.insert(key);
-        if let Some(place) = self.outbound.end_one_of(sibling, self.now) {
-            self.drain_connection(place);
+            self.end_connection(place);
         }
     }
 

@@ -21,6 +21,7 @@ use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
 use smallvec::SmallVec;
+use smtp_out::TlsPolicy;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const ASK_AGAIN_SECS: u64 = 300;
 /// Questions of one core that have no answer yet. The control thread takes up fewer at a time.
 const ASKED_MAX: usize = 1024;
 
-/// Recipients that a source is given at a time where it has others beside it: about what a window of names holds.
+/// Recipients that a source is given at a time where it has others beside it.
 pub(crate) const PICKED_MAX: u32 = 256;
 
 /// See the module.
@@ -318,6 +319,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if let Some(mode) = terms.tls {
             let tls = Arc::new(demands::of_mode(mode));
             hosts.iter_mut().for_each(|host| host.tls = Arc::clone(&tls));
+        }
+        if terms.is_tls_implicit {
+            // Plain text cannot be spoken there, whatever `[tls]` says of the domain.
+            let never = hosts.iter_mut().filter(|host| *host.tls == TlsPolicy::Never);
+            never.for_each(|host| host.tls = Arc::new(TlsPolicy::Encrypt));
         }
         Way {
             provider: self.settings.providers.of_hosts(hosts.iter().map(|host| &*host.name)),
