@@ -10,12 +10,14 @@
 
 mod command;
 mod data;
+pub mod door;
 mod fuzz;
 mod limits;
 mod line;
 mod output;
 mod replies;
 mod reply_queue;
+mod secret;
 mod session;
 mod transaction;
 
@@ -23,4 +25,5 @@ pub use fuzz::fuzz_session;
 pub use limits::{Client, Gate, Limits, Policy, Timeouts};
 pub use output::{Flush, Output, Stored, Submission, TransactionKey};
 pub use replies::refusal_too_busy;
+pub use secret::Secret;
 pub use session::Session;
