@@ -88,6 +88,8 @@ pub struct Intake {
     pub idle_timeout_secs: u64,
     /// Bytes of messages under way that each core holds in memory; past them MAIL gets 452.
     pub memory_max: usize,
+    /// Recipients in the queue, over all cores; past them MAIL gets 452 until some have gone.
+    pub backlog_max: u64,
     pub offer_chunking: bool,
 }
 
@@ -103,6 +105,8 @@ impl Default for Intake {
             hops_max: 100,
             idle_timeout_secs: 300,
             memory_max: 512 << 20,
+            // At 34 bytes each they hold less than a gigabyte.
+            backlog_max: 25_000_000,
             offer_chunking: true,
         }
     }

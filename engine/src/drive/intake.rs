@@ -8,7 +8,7 @@ use crate::config::Network;
 use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
 use crate::settings::Settings;
 use bytes::Bytes;
-use message::received::Received as Trace;
+use message::received::{Peer, Received as Trace};
 use message::{Class, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
 use ring::{Outgoing, Piece, Received, Ring, Socket, Token};
@@ -346,11 +346,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn gate(&self) -> Gate {
         if self.halted || self.logs.primary().is_poisoned() {
             Gate::Broken
-        } else if self.logs.is_full() || self.intake.buffered > self.settings.config.intake.memory_max {
+        } else if self.logs.is_full() || self.is_over_a_mark() {
             Gate::Full
         } else {
             Gate::Open
         }
+    }
+
+    /// More messages under way, or more mail in the queue, than the operator allows.
+    fn is_over_a_mark(&self) -> bool {
+        let marks = &self.settings.config.intake;
+        self.intake.buffered > marks.memory_max || self.crossing.backlog() > marks.backlog_max
     }
 
     /// Puts our trace field on top and hands the message to the log.
@@ -361,7 +367,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut content = Vec::with_capacity(submission.content.len() + 256);
         let by = &self.settings.config.host_name;
         let (helo, with, at) = (&submission.helo, submission.with, self.wall);
-        Trace { helo, client: peer.ip().to_canonical(), by, with, at }.render(&mut content);
+        let from = Peer::Net { address: peer.ip().to_canonical(), name: None, ident: None };
+        Trace { helo, from, tls: None, by, with, at }.render(&mut content);
         content.extend_from_slice(&submission.content);
         let Submission { transaction, envelope, facts, .. } = submission;
         let class = class_of(&self.settings, &envelope, &submission.content);
