@@ -43,6 +43,8 @@ pub struct Config {
     /// connect, and who does is asked of the kernel.
     #[serde(default)]
     pub control_uids: Vec<u32>,
+    /// Unix socket by which this machine's users submit (`ringpost sendmail`); all of them may. None: no such socket.
+    pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
     /// File of the delivery log, JSON lines. None: no log.
