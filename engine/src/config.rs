@@ -3,12 +3,14 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod compose;
 mod rate;
 mod routes;
 mod shaping;
 mod sources;
 mod tls;
 
+pub use compose::Compose;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
@@ -71,6 +73,8 @@ pub struct Config {
     pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
+    #[serde(default)]
+    pub compose: Compose,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -357,7 +361,7 @@ fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([127, 0, 0, 1], 2525))]
 }
 
-fn system_host_name() -> String {
+pub(crate) fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -459,6 +463,7 @@ impl Config {
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
         self.tls.check()?;
         self.shaping.check()?;
+        self.compose.check(&self.host_name)?;
         sources::check(self)
     }
 }
