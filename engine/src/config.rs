@@ -3,12 +3,14 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod compose;
 mod rate;
 mod routes;
 mod shaping;
 mod sources;
 mod tls;
 
+pub use compose::Compose;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
@@ -43,6 +45,8 @@ pub struct Config {
     /// connect, and who does is asked of the kernel.
     #[serde(default)]
     pub control_uids: Vec<u32>,
+    /// Unix socket by which this machine's users submit (`ringpost sendmail`); all of them may. None: no such socket.
+    pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
     /// File of the delivery log, JSON lines. None: no log.
@@ -69,6 +73,8 @@ pub struct Config {
     pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
+    #[serde(default)]
+    pub compose: Compose,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -359,7 +365,7 @@ fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([127, 0, 0, 1], 2525))]
 }
 
-fn system_host_name() -> String {
+pub(crate) fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -461,6 +467,7 @@ impl Config {
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
         self.tls.check()?;
         self.shaping.check()?;
+        self.compose.check(&self.host_name)?;
         sources::check(self)
     }
 }

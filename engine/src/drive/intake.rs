@@ -11,11 +11,12 @@ use bytes::Bytes;
 use message::received::{Peer, Received as Trace};
 use message::{Class, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
-use ring::{Outgoing, Piece, Received, Ring, Socket, Token};
+use ring::{Outgoing, Peer, Piece, Received, Ring, Socket, Token};
 use slab::Slab;
 use smtp_in::{Gate, Output, Session, Stored, Submission, TransactionKey};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Bytes received that wait for the session.
@@ -114,6 +115,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Ok(got)
     }
 
+    /// The Unix socket by which this machine's users submit.
+    pub(crate) fn listen_locally(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let socket = self.ring.adopt_listener(listener)?;
+        let index = u32::try_from(self.intake.listeners.len()).expect("a few listeners");
+        self.intake.listeners.push(socket);
+        self.ring.accept(token_of(Kind::Listener, index), socket);
+        Ok(())
+    }
+
     pub(crate) fn close_listeners(&mut self) {
         for socket in std::mem::take(&mut self.intake.listeners) {
             self.ring.close(socket);
@@ -131,7 +141,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    pub(crate) fn on_accepted(&mut self, listener: Token, socket: Socket, peer: SocketAddr) {
+    pub(crate) fn on_accepted(&mut self, listener: Token, socket: Socket, peer: Peer) {
         debug_assert_eq!(untoken(listener).0, Kind::Listener);
         self.counters.connections_in.add(1);
         let generation = self.intake.next_generation();
@@ -140,11 +150,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.refuse(socket, generation);
             return;
         }
+        let (peer, is_local) = match peer {
+            Peer::Net(address) => (address, false),
+            Peer::Local { .. } => (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), true),
+        };
         let config = &self.settings.config.intake;
         let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(peer.ip()));
         let client = smtp_in::Client {
             address: peer.ip().to_canonical(),
-            may_relay: is_in(&config.relay_from),
+            may_relay: is_local || is_in(&config.relay_from),
             may_flush: is_in(config.etrn_from.as_ref().unwrap_or(&config.relay_from)),
         };
         let session = Session::new(self.now, self.settings.intake.clone(), client);
