@@ -8,7 +8,7 @@ use crate::config::Network;
 use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
 use crate::settings::Settings;
 use bytes::Bytes;
-use message::received::{Peer, Received as Trace};
+use message::received::{Peer as TracePeer, Received as Trace};
 use message::{Class, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
 use ring::{Outgoing, Peer, Piece, Received, Ring, Socket, Token};
@@ -381,7 +381,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut content = Vec::with_capacity(submission.content.len() + 256);
         let by = &self.settings.config.host_name;
         let (helo, with, at) = (&submission.helo, submission.with, self.wall);
-        let from = Peer::Net { address: peer.ip().to_canonical(), name: None, ident: None };
+        let from = TracePeer::Net { address: peer.ip().to_canonical(), name: None, ident: None };
         Trace { helo, from, tls: None, by, with, at }.render(&mut content);
         content.extend_from_slice(&submission.content);
         let Submission { transaction, envelope, facts, .. } = submission;
