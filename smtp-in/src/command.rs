@@ -5,6 +5,7 @@
 
 use crate::output::Flush;
 use crate::replies::{self, Sentence};
+use crate::xtext;
 use message::path::{parse_forward_path, parse_reverse_path};
 use message::{AddressError, BodyKind, ForwardPath, Priority, ReversePath, Verp};
 
@@ -28,6 +29,7 @@ pub(crate) enum Command<'a> {
     Help,
     Quit,
     Etrn(Result<Flush, Sentence>),
+    StartTls,
     /// A command that some server knows, and we do not.
     NotOffered,
     /// A request of HTTP: a browser was made to talk to us, with mail commands in the body it posts.
@@ -50,6 +52,8 @@ pub(crate) struct Mail {
     pub(crate) size: Option<u64>,
     pub(crate) body: BodyKind,
     pub(crate) smtputf8: bool,
+    /// RFC 8689.
+    pub(crate) requires_tls: bool,
     /// RFC 6710.
     pub(crate) priority: Option<Priority>,
 }
@@ -77,8 +81,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, Sentence> {
         b"VRFY\0\0\0\0" if argument.is_empty() => Err(replies::VRFY_SYNTAX),
         b"VRFY\0\0\0\0" => Ok(Command::Vrfy),
         b"ETRN\0\0\0\0" => Ok(Command::Etrn(parse_etrn(argument))),
+        b"STARTTLS" => alone(argument, Command::StartTls),
         b"EXPN\0\0\0\0" | b"TURN\0\0\0\0" | b"ATRN\0\0\0\0" | b"SEND\0\0\0\0" | b"SOML\0\0\0\0"
-        | b"SAML\0\0\0\0" | b"AUTH\0\0\0\0" | b"BURL\0\0\0\0" | b"STARTTLS" | b"XCLIENT\0" | b"XFORWARD" => {
+        | b"SAML\0\0\0\0" | b"AUTH\0\0\0\0" | b"BURL\0\0\0\0" | b"XCLIENT\0" | b"XFORWARD" => {
             Ok(Command::NotOffered)
         }
         b"GET\0\0\0\0\0" | b"POST\0\0\0\0" | b"PUT\0\0\0\0\0" | b"HEAD\0\0\0\0" | b"OPTIONS\0"
@@ -137,8 +142,8 @@ fn parse_mail(argument: &[u8]) -> Result<Mail, Sentence> {
     if !rest.is_empty() && !rest.starts_with(' ') {
         return Err(replies::MAIL_SYNTAX);
     }
-    let (body, smtputf8) = (BodyKind::default(), false);
-    let mut mail = Mail { reverse_path, verp, size: None, body, smtputf8, priority: None };
+    let (body, smtputf8, requires_tls) = (BodyKind::default(), false, false);
+    let mut mail = Mail { reverse_path, verp, size: None, body, smtputf8, requires_tls, priority: None };
     mail.take_parameters(rest)?;
     mail.check_reverse_path()?;
     Ok(mail)
@@ -152,7 +157,8 @@ fn after_keyword<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
 
 impl Mail {
     fn take_parameters(&mut self, rest: &str) -> Result<(), Sentence> {
-        const KEYWORDS: [&str; 5] = ["SIZE", "BODY", "SMTPUTF8", "XVERP", "MT-PRIORITY"];
+        const KEYWORDS: [&str; 7] =
+            ["SIZE", "BODY", "SMTPUTF8", "XVERP", "MT-PRIORITY", "REQUIRETLS", "AUTH"];
         let mut seen = [false; KEYWORDS.len()];
         for parameter in rest.split(' ').filter(|parameter| !parameter.is_empty()) {
             let (keyword, value) = match parameter.split_once('=') {
@@ -174,6 +180,9 @@ impl Mail {
             ("SIZE", Some(digits)) => self.size = Some(parse_size(digits)?),
             ("BODY", Some(kind)) => self.body = parse_body(kind)?,
             ("SMTPUTF8", None) => self.smtputf8 = true,
+            ("REQUIRETLS", None) => self.requires_tls = true,
+            // RFC 4954 §5 lets us take every client for one whose word on who wrote this we do not pass on.
+            ("AUTH", Some(who)) if is_auth_parameter(who) => {}
             ("MT-PRIORITY", Some(value)) => {
                 self.priority = Some(Priority::parse(value).ok_or(replies::BAD_PARAMETER)?);
             }
@@ -198,6 +207,12 @@ impl Mail {
             (ReversePath::Mailbox(_), _) => Ok(()),
         }
     }
+}
+
+/// RFC 4954 §5: `<>`, or a mailbox in xtext.
+fn is_auth_parameter(who: &str) -> bool {
+    let mailbox = || xtext::decode(who.as_bytes()).and_then(|octets| String::from_utf8(octets).ok());
+    who == "<>" || mailbox().is_some_and(|mailbox| message::MailboxRef::parse(&mailbox).is_ok())
 }
 
 /// RFC 1870 §4 allows 20 digits, which may be more than fit: such a size is too big for anyone.
@@ -343,7 +358,8 @@ mod tests {
             assert_eq!(parse(line.as_bytes()).unwrap_err(), replies::UNKNOWN_COMMAND, "{line:?}");
         }
         assert!(matches!(parse(b"nOoP anything"), Ok(Command::Noop)));
-        assert!(matches!(parse(b"STARTTLS"), Ok(Command::NotOffered)));
+        assert!(matches!(parse(b"starttls"), Ok(Command::StartTls)));
+        assert!(matches!(parse(b"XFORWARD"), Ok(Command::NotOffered)));
     }
 
     #[test]

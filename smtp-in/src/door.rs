@@ -121,6 +121,12 @@ pub enum Answer {
     /// `454 4.7.0`: no fault of the client's.
     Unavailable,
     Scram(ScramKeys),
+    /// To [`crate::Output::Turn`]: `250`, and when that was taken [`crate::Output::HandOver`]: mail goes the other way.
+    Turning,
+    /// `453`: no mail waits for these domains (RFC 2645 §5.2).
+    NothingWaits,
+    /// `450`: these domains are not this login's.
+    TurnDenied,
 }
 
 /// What a server keeps of a password for SCRAM-SHA-256 (RFC 5802 §3, RFC 7677).
@@ -140,4 +146,6 @@ pub struct Arrival {
     pub local: Option<SocketAddr>,
     /// A PROXY header comes first (v1 or v2); without one the connection is closed.
     pub is_proxied: bool,
+    /// Unpredictable and never used before: what challenges of CRAM-MD5 and SCRAM are made of.
+    pub nonce: [u8; 16],
 }

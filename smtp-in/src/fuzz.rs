@@ -1,16 +1,23 @@
 //! A session under a peer that sends anything, for the fuzzer and for the properties below.
 
-use crate::{Client, Gate, Limits, Output, Policy, Session, Stored, Timeouts};
-use message::MessageId;
+use crate::door::{Answer, Arrival, Client, Door, Entry, Origin, Question, Refusal, Rights, ScramKeys};
+use crate::{Gate, Limits, Mechanism, Output, Policy, Session, Stored, Timeouts, TlsServer, TlsUse};
+use message::{MailboxRef, MessageId, ReversePath};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Whatever comes and wherever it is cut, the session stays within its bounds and says the same. `now` is any time.
 pub fn fuzz_session(now: Instant, bytes: &[u8]) {
-    let whole = converse(now, bytes, bytes.len().max(1));
+    hold_wherever_cut(now, false, &[], bytes);
+}
+
+/// As [`fuzz_session`], of a session that has said `opening` already.
+fn hold_wherever_cut(now: Instant, is_proxied: bool, opening: &[u8], bytes: &[u8]) {
+    let all = [opening, bytes].concat();
+    let whole = converse(now, is_proxied, &all, all.len().max(1));
     for piece_len in [1, 2, 3, 7] {
-        assert_eq!(converse(now, bytes, piece_len), whole, "pieces of {piece_len}");
+        assert_eq!(converse(now, is_proxied, &all, piece_len), whole, "pieces of {piece_len}");
     }
 }
 
@@ -21,39 +28,84 @@ fn tight_policy() -> Policy {
         recipients_max: 3,
         command_line_max: 80,
         errors_max: 6,
+        idle_commands_max: 30,
+        logins_max: 2,
         hops_max: 2,
         stores_in_flight_max: 2,
         replies_max: 300,
     };
-    let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 64 };
+    let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 64, handshake_secs: 60 };
     Policy {
         host_name: "mx.example.org".to_owned(),
         limits,
         timeouts,
         bulk_recipients: 100,
         offer_chunking: true,
+        offer_turn: true,
+        tls: TlsServer::without_identity().ok().map(Arc::new),
+        tls_use: TlsUse::Offer,
+        mechanisms: Mechanism::ALL.to_vec(),
+        auth_without_tls: false,
+        needs_login: false,
+        greeting_delay_secs: 0,
+        tells_rejections: true,
     }
 }
 
 /// All that a session said and gave, in order. Stores end only once the session stops reading for them.
-fn converse(now: Instant, bytes: &[u8], piece_len: usize) -> String {
-    let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: true };
+fn converse(now: Instant, is_proxied: bool, bytes: &[u8], piece_len: usize) -> String {
+    let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
+    let arrival = Arrival { origin, local: None, is_proxied, nonce: [7; 16] };
     let mut peer = Peer {
-        session: Session::new(now, Arc::new(tight_policy()), client),
+        session: Session::new(now, Arc::new(tight_policy()), arrival),
         now,
         heard: String::new(),
         open: Vec::new(),
     };
+    while peer.unblock() {}
     for piece in bytes.chunks(piece_len) {
         let mut at = 0;
         while at < piece.len() {
-            let used = peer.session.handle_bytes(now, Gate::Open, &piece[at..]);
+            let used = peer.session.handle_bytes(now, &mut Anyone, &piece[at..]);
             at += used;
             assert!(used > 0 || peer.unblock(), "a session that stops reading must wait for something");
         }
     }
     while peer.unblock() {}
     peer.heard
+}
+
+/// Refuses some.
+struct Anyone;
+
+impl Door for Anyone {
+    fn gate(&self) -> Gate {
+        Gate::Open
+    }
+
+    fn sender(&mut self, _client: &Client, sender: &ReversePath, _size: Option<u64>) -> Result<(), Refusal> {
+        if sender.as_str().starts_with('!') { Err(refusal(421)) } else { Ok(()) }
+    }
+
+    fn recipient(
+        &mut self,
+        _client: &Client,
+        _sender: &ReversePath,
+        recipient: MailboxRef<'_>,
+    ) -> Result<Entry, Refusal> {
+        match recipient.local_part.as_bytes() {
+            [b'!', ..] => Err(refusal(550)),
+            [b'?', ..] => Err(refusal(450)),
+            [b'/', ..] => {
+                message::Mailbox::parse(&recipient.to_string()[1..]).map(Entry::As).map_err(|_| refusal(553))
+            }
+            _ => Ok(Entry::AsGiven),
+        }
+    }
+}
+
+fn refusal(code: u16) -> Refusal {
+    Refusal { code, enhanced: (7, 1), text: "No".into() }
 }
 
 struct Peer {
@@ -64,26 +116,49 @@ struct Peer {
 }
 
 impl Peer {
-    /// Takes what there is; ends the newest store. False if there was nothing to do.
+    /// Takes what there is; answers what is asked, else ends the newest store. False if there was nothing to do.
     fn unblock(&mut self) -> bool {
+        let before = self.heard.len();
+        let mut answer = None;
         while let Some(output) = self.session.poll_output() {
+            self.heard += &format!("{output:?}\n");
             match output {
-                Output::Store(submission) => {
-                    self.open.push(submission.transaction);
-                    self.heard += &format!("store {submission:?}\n");
-                }
-                Output::Flush(flush) => self.heard += &format!("{flush:?}\n"),
-                Output::Close => self.heard += "close\n",
+                Output::Store(submission) => self.open.push(submission.transaction),
+                Output::Ask(question) => answer = Some(answer_to(question)),
+                Output::Turn(_) => answer = Some(Answer::NothingWaits),
+                Output::Flush(_) | Output::Rejected(_) | Output::HandOver | Output::Close => {}
             }
         }
         let mut replies = Vec::new();
-        let any = self.session.take_replies(&mut replies);
+        self.session.take_replies(&mut replies);
         self.heard += &String::from_utf8_lossy(&replies);
-        let ended = self.open.pop();
-        if let Some(key) = ended {
+        if let Some(answer) = answer {
+            self.session.handle_answer(self.now, answer);
+        } else if let Some(key) = self.open.pop() {
+            self.heard.push('\n');
             self.session.handle_stored(self.now, key, Stored::Accepted(MessageId(u64::from(key.0))));
         }
-        any || ended.is_some()
+        self.heard.len() > before
+    }
+}
+
+/// One user, `a`, whose password is `b`.
+fn answer_to(question: Question) -> Answer {
+    let rights = || Rights { may_relay: true, may_flush: true, may_xclient: true, ..Rights::default() };
+    match question {
+        Question::Introduce(_) => Answer::Welcome(rights()),
+        Question::Password { user, password } if user == "a" && password.octets() == b"b" => {
+            Answer::LoggedIn(rights())
+        }
+        Question::Password { .. } | Question::CramMd5 { .. } => Answer::WrongLogin,
+        Question::ScramKeys { user } if user == "?" => Answer::Unavailable,
+        Question::ScramKeys { .. } => Answer::Scram(ScramKeys {
+            salt: b"salt".to_vec(),
+            iterations: 4096,
+            stored_key: [1; 32],
+            server_key: [2; 32],
+        }),
+        Question::Prove { .. } => Answer::LoggedIn(rights()),
     }
 }
 

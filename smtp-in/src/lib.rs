@@ -19,11 +19,14 @@ mod replies;
 mod reply_queue;
 mod secret;
 mod session;
+mod tls;
 mod transaction;
+mod xtext;
 
 pub use fuzz::fuzz_session;
-pub use limits::{Client, Gate, Limits, Policy, Timeouts};
-pub use output::{Flush, Output, Stored, Submission, TransactionKey};
+pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse};
+pub use output::{Flush, Output, Rejection, Stage, Stored, Submission, TransactionKey};
 pub use replies::refusal_too_busy;
 pub use secret::Secret;
 pub use session::Session;
+pub use tls::{Encrypted, Identity, Opened, TlsServer, TlsServerError, Tunnel};

@@ -1,11 +1,12 @@
-//! What a session may use up, and what its client may do: set by the operator, shared by all sessions.
+//! What a session may use up and what it offers: set by the operator, shared by all sessions of a listener.
 
-use std::net::IpAddr;
+use crate::tls::TlsServer;
+use std::sync::Arc;
 
-/// How we take mail. Shared by all sessions of a listener.
+/// How we take mail. Shared by all sessions of a listener; a session keeps the one that it began under.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Our name in the greeting, in EHLO's reply and behind `<postmaster>`.
+    /// Our name in the greeting, in EHLO's reply and behind `<postmaster>`. Printable ASCII without a space.
     pub host_name: String,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -13,6 +14,61 @@ pub struct Policy {
     pub bulk_recipients: u32,
     /// Offer CHUNKING and BINARYMIME (RFC 3030).
     pub offer_chunking: bool,
+    /// Offer ATRN (RFC 2645) to whoever logged in.
+    pub offer_turn: bool,
+    /// Without it nothing is encrypted, whatever `tls_use` says.
+    pub tls: Option<Arc<TlsServer>>,
+    pub tls_use: TlsUse,
+    /// Ways to log in (RFC 4954), offered over TLS and to this machine's own processes; see `auth_without_tls`.
+    pub mechanisms: Vec<Mechanism>,
+    /// Let passwords come in plain text from anywhere.
+    pub auth_without_tls: bool,
+    /// RFC 6409: MAIL from a client that neither logged in nor may relay gets `530 5.7.0`.
+    pub needs_login: bool,
+    /// The greeting waits so long; whoever speaks before it gets `554 5.5.1` and is closed. 0: no wait, and octets that
+    /// come early are read in their turn.
+    pub greeting_delay_secs: u64,
+    /// Give out [`crate::Output::Rejected`].
+    pub tells_rejections: bool,
+}
+
+/// What a listener's TLS is for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TlsUse {
+    /// STARTTLS for those who want it (RFC 3207).
+    #[default]
+    Offer,
+    /// STARTTLS before MAIL, AUTH and ETRN: `530 5.7.0`.
+    Require,
+    /// From the first octet (RFC 8314 §3.3).
+    Implicit,
+}
+
+/// A way to log in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    Login,
+    /// RFC 2195.
+    CramMd5,
+    /// RFC 5802, RFC 7677; without channel binding.
+    ScramSha256,
+}
+
+impl Mechanism {
+    pub const ALL: [Mechanism; 4] =
+        [Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Plain, Mechanism::Login];
+
+    /// As EHLO announces it and AUTH names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::Login => "LOGIN",
+            Mechanism::CramMd5 => "CRAM-MD5",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+        }
+    }
 }
 
 /// The bounds of one session and the answer at each.
@@ -27,6 +83,11 @@ pub struct Limits {
     pub command_line_max: usize,
     /// Bad commands between two messages. The last of them gets `421 4.7.0`.
     pub errors_max: u32,
+    /// Commands that bring no mail on between two messages: MAIL, RSET, NOOP, VRFY, HELP, EHLO, ETRN, refused BDAT. Past
+    /// it: `421 4.7.0`.
+    pub idle_commands_max: u32,
+    /// Wrong passwords in a session. The last of them gets `535 5.7.8` and `421 4.7.0`.
+    pub logins_max: u32,
     /// `Received` and `Delivered-To` fields. Past it: `554 5.4.6`.
     pub hops_max: usize,
     /// Messages whose reply waits for their store. At it: we stop reading until one is stored.
@@ -37,7 +98,7 @@ pub struct Limits {
 }
 
 /// How long we wait for a client (RFC 5321 §4.5.3.2). No time runs while a store is in flight: then the client
-/// waits for us.
+/// waits for us. Nor while a question is open.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
     /// For the next whole command line. Octets that do not complete one win no time.
@@ -46,16 +107,8 @@ pub struct Timeouts {
     pub data_secs: u64,
     /// Octets of content that win another `data_secs`: the quotient is the slowest client that we bear.
     pub data_block_len: u64,
-}
-
-/// Who is at the other end, as the engine knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    pub address: IpAddr,
-    /// May send to any domain.
-    pub may_relay: bool,
-    /// May have mail sent out now (RFC 1985).
-    pub may_flush: bool,
+    /// For a whole TLS handshake, and for a PROXY header. Nothing is said then, as nothing would be understood.
+    pub handshake_secs: u64,
 }
 
 /// Whether the queue takes mail now.

@@ -7,7 +7,7 @@
 use memchr::memchr_iter;
 
 /// Holds the part of a line that came so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Lines {
     partial: Vec<u8>,
     /// The line is too long already; its octets go to nobody.
@@ -23,6 +23,13 @@ pub(crate) enum Line<'a> {
     InPlace(&'a [u8]),
     Joined(Vec<u8>),
     TooLong,
+}
+
+/// A line may be a password.
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").field("len", &self.partial.len()).finish_non_exhaustive()
+    }
 }
 
 impl Lines {

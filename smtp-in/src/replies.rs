@@ -3,8 +3,10 @@
 //! All but the greeting, EHLO's and HELO's reply and `354` carry an enhanced code (RFC 2034). A reply quotes
 //! nothing that the peer sent.
 
+use crate::door::Refusal;
 use crate::limits::Policy;
 use message::{AddressError, MessageId};
+use std::borrow::Cow;
 use std::io::Write;
 
 /// One reply of one line: fixed, or fixed with what is wrong with an address behind it.
@@ -27,11 +29,14 @@ pub(crate) const FLUSH_BEGUN: Sentence = says("250 2.0.0 Queuing started");
 pub(crate) const CANNOT_VERIFY: Sentence = says("252 2.1.5 Cannot verify, but will try to deliver");
 pub(crate) const HELP: Sentence =
     says("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321, RFC 3030)");
+pub(crate) const BEGIN_TLS: Sentence = says("220 2.0.0 Begin TLS now");
 pub(crate) const BYE: Sentence = says("221 2.0.0 Bye");
 
 pub(crate) const SHUTTING_DOWN: Sentence = says("421 4.3.2 Shutting down, come back later");
 pub(crate) const IDLE: Sentence = says("421 4.4.2 Idle too long");
 pub(crate) const TOO_MANY_ERRORS: Sentence = says("421 4.7.0 Too many errors");
+pub(crate) const TOO_MANY_IDLE: Sentence = says("421 4.7.0 Too many commands that bring no mail");
+pub(crate) const CANNOT_LOOK_UP: Sentence = says("421 4.3.0 Cannot find out who you are, come back later");
 pub(crate) const NOT_A_WEB_SERVER: Sentence = says("421 4.7.0 This is no web server");
 pub(crate) const QUEUE_BROKEN: Sentence = says("451 4.3.0 Queue is out of order, try later");
 pub(crate) const QUEUE_FULL: Sentence = says("452 4.3.1 Queue is full, try later");
@@ -58,20 +63,23 @@ pub(crate) const VERP_TWICE: Sentence = says("501 5.5.4 XVERP with a reverse-pat
 pub(crate) const NOT_OFFERED: Sentence = says("502 5.5.1 Command not offered");
 pub(crate) const HELO_FIRST: Sentence = says("503 5.5.1 EHLO or HELO first");
 pub(crate) const MAIL_FIRST: Sentence = says("503 5.5.1 MAIL first");
-pub(crate) const ETRN_IN_TRANSACTION: Sentence = says("503 5.5.1 Not within a transaction");
+pub(crate) const IN_TRANSACTION: Sentence = says("503 5.5.1 Not within a transaction");
 pub(crate) const NESTED_MAIL: Sentence = says("503 5.5.1 MAIL given already");
 pub(crate) const RCPT_FIRST: Sentence = says("503 5.5.1 RCPT first");
 pub(crate) const CHUNKS_BEGUN: Sentence = says("503 5.5.1 BDAT begun; only BDAT or RSET may follow");
 pub(crate) const BINARY_NEEDS_BDAT: Sentence = says("503 5.5.1 BODY=BINARYMIME needs BDAT");
 
-pub(crate) const RELAY_DENIED: Sentence = says("550 5.7.1 Relaying denied");
+pub(crate) const TLS_FIRST: Sentence = says("530 5.7.0 STARTTLS first");
+pub(crate) const LOGIN_FIRST: Sentence = says("530 5.7.0 AUTH first");
 pub(crate) const TOO_BIG: Sentence = says("552 5.3.4 Message too big");
 pub(crate) const NO_ROOM_FOR_VERP: Sentence =
     says("553 5.1.7 XVERP needs a reverse-path with an unquoted local part of at most 30 octets");
 pub(crate) const NEEDS_SMTPUTF8: Sentence = says("553 5.6.7 Address needs SMTPUTF8");
 pub(crate) const NO_VALID_RECIPIENTS: Sentence = says("554 5.5.1 No valid recipients");
+pub(crate) const TOO_EARLY: Sentence = says("554 5.5.1 You spoke before the greeting");
 pub(crate) const TOO_MANY_HOPS: Sentence = says("554 5.4.6 Too many hops");
 pub(crate) const UNKNOWN_PARAMETER: Sentence = says("555 5.5.4 Parameter unknown");
+pub(crate) const REQUIRETLS_IN_PLAIN: Sentence = says("555 5.5.4 REQUIRETLS is for encrypted sessions");
 pub(crate) const PARAMETER_TWICE: Sentence = says("555 5.5.4 Parameter given twice");
 
 const _: () = assert!(message::verp::BASE_LOCAL_PART_MAX == 30); // NO_ROOM_FOR_VERP says so
@@ -93,6 +101,78 @@ impl Sentence {
         }
         out.extend_from_slice(b"\r\n");
     }
+
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self.text.as_bytes()[0], b'4' | b'5')
+    }
+
+    /// Without its line end.
+    pub(crate) fn cow(self) -> Cow<'static, str> {
+        self.why.map_or(Cow::Borrowed(self.text), |why| Cow::Owned(format!("{}{why}", self.text)))
+    }
+}
+
+/// A refusal's text is cut here: with its codes it fits into a reply's line (RFC 5321 §4.5.3.1.5).
+const REFUSAL_MAX: usize = 480;
+
+/// A refusal: one of our own, or the engine's.
+#[derive(Clone, Debug)]
+pub(crate) enum No {
+    Ours(Sentence),
+    Theirs(Refusal),
+}
+
+impl From<Sentence> for No {
+    fn from(sentence: Sentence) -> No {
+        No::Ours(sentence)
+    }
+}
+
+impl No {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            No::Ours(sentence) => sentence.write(out),
+            No::Theirs(_) => print(out, format_args!("{}\r\n", self.cow())),
+        }
+    }
+
+    /// Without its line end. Of an operator's words nothing comes through that could be another reply.
+    pub(crate) fn cow(&self) -> Cow<'static, str> {
+        match self {
+            No::Ours(sentence) => sentence.cow(),
+            No::Theirs(Refusal { code, enhanced: (subject, detail), text }) => {
+                let printable =
+                    |octet: u8| if matches!(octet, b' '..=b'~') { char::from(octet) } else { '?' };
+                let text: String = text.bytes().take(REFUSAL_MAX).map(printable).collect();
+                let code = if matches!(code, 400..600) { *code } else { 451 };
+                format!("{code} {}.{subject}.{detail} {text}", code / 100).into()
+            }
+        }
+    }
+
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            No::Ours(sentence) => sentence.text.starts_with('5'),
+            No::Theirs(refusal) => refusal.code >= 500,
+        }
+    }
+
+    /// True of what is said before closing.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            No::Ours(sentence) => sentence.text.starts_with("421"),
+            No::Theirs(refusal) => refusal.code == 421,
+        }
+    }
+}
+
+/// What EHLO's reply names beside what all clients may use.
+#[derive(Debug)]
+pub(crate) struct Offers {
+    pub(crate) size_max: u64,
+    pub(crate) starttls: bool,
+    pub(crate) requiretls: bool,
+    pub(crate) etrn: bool,
 }
 
 pub(crate) fn greeting(policy: &Policy, out: &mut Vec<u8>) {
@@ -103,11 +183,11 @@ pub(crate) fn helo(policy: &Policy, out: &mut Vec<u8>) {
     print(out, format_args!("250 {}\r\n", policy.host_name));
 }
 
-pub(crate) fn ehlo(policy: &Policy, may_flush: bool, out: &mut Vec<u8>) {
+pub(crate) fn ehlo(policy: &Policy, offers: &Offers, out: &mut Vec<u8>) {
     let limits = &policy.limits;
     print(
         out,
-        format_args!("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n", policy.host_name, limits.size_max),
+        format_args!("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n", policy.host_name, offers.size_max),
     );
     if policy.offer_chunking {
         out.extend_from_slice(b"250-CHUNKING\r\n250-BINARYMIME\r\n");
@@ -116,8 +196,9 @@ pub(crate) fn ehlo(policy: &Policy, may_flush: bool, out: &mut Vec<u8>) {
         out,
         format_args!("250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX={}\r\n", limits.recipients_max),
     );
-    if may_flush {
-        out.extend_from_slice(b"250-ETRN\r\n");
+    let switched = [(offers.starttls, "STARTTLS"), (offers.requiretls, "REQUIRETLS"), (offers.etrn, "ETRN")];
+    for (_, keyword) in switched.into_iter().filter(|(is_offered, _)| *is_offered) {
+        print(out, format_args!("250-{keyword}\r\n"));
     }
     out.extend_from_slice(b"250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
 }

@@ -7,7 +7,7 @@ use crate::output::{Stored, TransactionKey};
 use crate::replies::{self, Sentence};
 use std::collections::VecDeque;
 
-/// Room that is kept between two batches of replies, so that an idle session costs little.
+/// Room that is kept between two batches of replies of a transaction; an idle session keeps none.
 const READY_KEEP_MAX: usize = 256;
 
 #[derive(Debug, Default)]
@@ -60,14 +60,18 @@ impl ReplyQueue {
         }
     }
 
-    /// Moves what may be sent; true if there was something.
-    pub(crate) fn take(&mut self, out: &mut Vec<u8>) -> bool {
-        let any = !self.ready.is_empty();
-        out.append(&mut self.ready);
-        if self.ready.capacity() > READY_KEEP_MAX {
+    /// Hands over what may be sent. `keeps_room`: more replies will come soon.
+    pub(crate) fn take(&mut self, keeps_room: bool, put: impl FnOnce(&[u8])) {
+        if !self.ready.is_empty() {
+            put(&self.ready);
+            self.ready.clear();
+        }
+        if !keeps_room || self.ready.capacity() > READY_KEEP_MAX {
             self.ready = Vec::new();
         }
-        any
+        if self.gaps.is_empty() {
+            self.gaps = VecDeque::new();
+        }
     }
 
     /// Octets that nobody took yet.
@@ -101,7 +105,7 @@ mod tests {
 
     fn taken(queue: &mut ReplyQueue) -> String {
         let mut out = Vec::new();
-        queue.take(&mut out);
+        queue.take(true, |plain| out.extend_from_slice(plain));
         String::from_utf8(out).unwrap()
     }
 
@@ -138,5 +142,8 @@ mod tests {
         }
         assert_eq!(taken(&mut queue).len(), 14_000);
         assert!(queue.ready.capacity() <= READY_KEEP_MAX);
+        queue.say(replies::RECIPIENT_OK);
+        queue.take(false, |_| {});
+        assert_eq!(queue.ready.capacity(), 0);
     }
 }

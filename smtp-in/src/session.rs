@@ -1,7 +1,8 @@
 //! One connection on which a client gives us mail (RFC 5321).
 //!
 //! Decides, for each command, whether it is due; for each message, whether it goes to the queue; and when a
-//! client has tried our patience. The caller passes the time, the gate of the queue and what the peer sent.
+//! client has tried our patience. The caller passes the time, a [`Door`] that knows who may do what, and what the peer
+//! sent; what takes longer to find out is a question ([`Output::Ask`]), and until it is answered we read no more.
 //!
 //! A message is answered only after its store: until then its reply is a gap, later replies wait behind it, and
 //! the client may go on, so that a pipelined window of messages shares one sync.
@@ -9,17 +10,25 @@
 //! Trusts nothing that the peer sent. What a peer sends after our goodbye is thrown away unread.
 //! Bounds: [`crate::Limits`]. At `stores_in_flight_max` and `replies_max` we stop reading, and TCP slows the peer.
 
+mod commands;
 mod content;
+mod introduction;
+mod reading;
+mod refusing;
+mod securing;
+mod turning;
 
-use crate::command::{self, Command, Mail};
 use crate::data::DataReader;
-use crate::limits::{Client, Gate, Policy};
-use crate::line::{Line, Lines};
-use crate::output::{Flush, Output, Stored, Submission, TransactionKey};
+use crate::door::{Answer, Arrival, Client, Door};
+use crate::limits::Policy;
+use crate::line::Lines;
+use crate::output::{Output, Rejection, Stage, Stored, Submission, TransactionKey};
 use crate::replies::{self, Sentence};
 use crate::reply_queue::ReplyQueue;
+use crate::tls::{Encrypted, Tunnel};
 use crate::transaction::Transaction;
-use message::{BodyKind, ForwardPath, MailboxRef};
+use introduction::After;
+use securing::Securing;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,31 +37,44 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Session {
     policy: Arc<Policy>,
-    client: Client,
+    client: Arc<Client>,
+    nonce: [u8; 16],
     /// `None` until EHLO or HELO.
     helo: Option<Helo>,
     reading: Reading,
+    waiting: Waiting,
     lines: Lines,
     transaction: Option<Box<Transaction>>,
     replies: ReplyQueue,
     stores: VecDeque<Box<Submission>>,
     /// Until it is taken we read no more.
-    flush: Option<Box<Flush>>,
+    due: Option<Box<Output>>,
+    rejections: VecDeque<Box<Rejection>>,
+    securing: Securing,
+    tunnel: Option<Box<Tunnel>>,
+    encrypted: Option<Encrypted>,
+    /// Where the command stands that is carried out, for rejections.
+    stage: Stage,
     next_key: u32,
     /// Bad commands since the last message that went to the queue.
     errors_count: u32,
+    /// Commands since then that brought no mail on.
+    idle_count: u32,
     ending: Ending,
     deadline: Instant,
     /// The client did what wins it more time.
     progressed: bool,
     /// Octets of content until the next one wins more time.
     block_left: u64,
+    is_greeted: bool,
+    /// Opened octets wait in the tunnel.
+    has_plain: bool,
 }
 
 /// How the client introduced itself.
 #[derive(Debug)]
 struct Helo {
-    name: String,
+    name: Box<str>,
     extended: bool,
 }
 
@@ -74,64 +96,97 @@ struct OpenChunk {
     refusal: Option<Sentence>,
 }
 
+/// What must come before we read on.
+#[derive(Debug)]
+enum Waiting {
+    Nothing,
+    /// Who the client is; then this.
+    Introduction(After),
+    /// The time of the greeting, which is `deadline`.
+    Greeting,
+}
+
 /// How far the session is from its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ending {
     Open,
     /// We read no more, and say goodbye when the last store ended.
     Draining,
+    /// The client said by TLS that it sends no more: closed without a word when the last store ended.
+    Leaving,
     /// Goodbye is said; we close when it was taken.
     Closing,
     Closed,
 }
 
-/// What has been agreed on so far; decides which commands are due.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
-    /// Before EHLO or HELO.
-    Start,
-    Ready,
-    /// After MAIL.
-    Envelope,
-    /// After a first BDAT.
-    Chunks,
-}
-
 impl Session {
-    /// The greeting is queued.
-    pub fn new(now: Instant, policy: Arc<Policy>, client: Client) -> Session {
-        let mut replies = ReplyQueue::default();
-        replies::greeting(&policy, replies.tail());
-        Session {
-            deadline: now + Duration::from_secs(policy.timeouts.command_secs),
+    /// Asks who comes, behind its PROXY header and its handshake where these come first; the greeting follows the
+    /// answer.
+    pub fn new(now: Instant, policy: Arc<Policy>, arrival: Arrival) -> Session {
+        let mut session = Session {
+            deadline: now,
             block_left: policy.timeouts.data_block_len,
             policy,
-            client,
+            client: Arc::new(Client {
+                origin: arrival.origin,
+                rights: Default::default(),
+                login: None,
+                certificate: None,
+                is_encrypted: false,
+            }),
+            nonce: arrival.nonce,
             helo: None,
             reading: Reading::Commands,
+            waiting: Waiting::Nothing,
             lines: Lines::default(),
             transaction: None,
-            replies,
+            replies: ReplyQueue::default(),
             stores: VecDeque::new(),
-            flush: None,
+            due: None,
+            rejections: VecDeque::new(),
+            securing: Securing::Plain,
+            tunnel: None,
+            encrypted: None,
+            stage: Stage::Connect,
             next_key: 0,
             errors_count: 0,
+            idle_count: 0,
             ending: Ending::Open,
             progressed: false,
-        }
+            is_greeted: false,
+            has_plain: false,
+        };
+        session.arrive();
+        session.restart_deadline(now);
+        session
     }
 
-    /// Returns how many octets it used. It uses fewer when a bound is reached; the caller keeps the rest and
-    /// calls again after `handle_stored` or once replies were taken.
-    pub fn handle_bytes(&mut self, now: Instant, gate: Gate, bytes: &[u8]) -> usize {
-        let mut used = 0;
-        while used < bytes.len() && self.ending == Ending::Open && !self.is_blocked() {
-            used += self.read(gate, &bytes[used..]);
-        }
+    /// Returns how many octets it used. It uses fewer when a bound is reached or something is asked; the caller keeps the
+    /// rest and calls again after `handle_stored`, `handle_answer`, `poll_output` or once replies were taken. The octets
+    /// may be none, see [`Session::wants_turn`].
+    pub fn handle_bytes(&mut self, now: Instant, door: &mut dyn Door, bytes: &[u8]) -> usize {
+        let used = self.read_wire(door, bytes);
         if std::mem::take(&mut self.progressed) {
             self.restart_deadline(now);
         }
         if self.ending == Ending::Open { used } else { bytes.len() }
+    }
+
+    /// True if octets wait inside that `handle_bytes` would read now, though the caller has none to give: those of a TLS
+    /// record that came whole while the session could not read on.
+    pub fn wants_turn(&self) -> bool {
+        self.has_plain && self.ending == Ending::Open && !self.is_blocked()
+    }
+
+    /// Answers what was asked last. An answer that comes too late changes nothing; one of another kind is taken as no.
+    pub fn handle_answer(&mut self, now: Instant, answer: Answer) {
+        if self.ending != Ending::Open {
+            return;
+        }
+        match std::mem::replace(&mut self.waiting, Waiting::Nothing) {
+            Waiting::Introduction(after) => self.on_introduced(now, after, answer),
+            waiting @ (Waiting::Nothing | Waiting::Greeting) => self.waiting = waiting,
+        }
     }
 
     /// Answers a message. A key that is not in flight is a bug of the caller's and changes nothing.
@@ -142,8 +197,12 @@ impl Session {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.close_with(replies::IDLE);
+        if self.poll_timeout().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match self.waiting {
+            Waiting::Greeting => self.greet(now),
+            _ => self.close_with(replies::IDLE),
         }
     }
 
@@ -159,24 +218,30 @@ impl Session {
         if let Some(submission) = self.stores.pop_front() {
             return Some(Output::Store(submission));
         }
-        if let Some(flush) = self.flush.take() {
-            return Some(Output::Flush(*flush));
+        if let Some(rejection) = self.rejections.pop_front() {
+            return Some(Output::Rejected(rejection));
         }
-        if self.ending == Ending::Closing && self.replies.is_empty() {
+        if let Some(output) = self.due.take() {
+            return Some(*output);
+        }
+        // An idle session keeps no room for what it once had.
+        (self.stores, self.rejections) = (VecDeque::new(), VecDeque::new());
+        if self.ending == Ending::Closing && self.has_said_all() {
             self.ending = Ending::Closed;
             return Some(Output::Close);
         }
         None
     }
 
-    /// Appends what may be sent now to `out`; true if there was anything.
-    pub fn take_replies(&mut self, out: &mut Vec<u8>) -> bool {
-        self.replies.take(out)
+    /// Who the client is, as far as it is known now.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
-    /// `None` while the client waits for us: a store is in flight, or goodbye is said.
+    /// `None` while the client waits for us: a store is in flight, a question is open, or goodbye is said.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (self.ending == Ending::Open && self.replies.gap_count() == 0).then_some(self.deadline)
+        let waits_for_us = self.replies.gap_count() > 0 || matches!(self.waiting, Waiting::Introduction(_));
+        (self.ending == Ending::Open && !waits_for_us).then_some(self.deadline)
     }
 
     /// Memory held for the open transaction: content and recipients.
@@ -187,241 +252,58 @@ impl Session {
     /// True between transactions with nothing in flight, nothing to send and no command begun.
     pub fn is_idle(&self) -> bool {
         let at_rest = matches!(self.reading, Reading::Commands) && self.lines.is_empty();
-        at_rest && self.transaction.is_none() && self.replies.is_empty()
+        let nothing_open = matches!(self.waiting, Waiting::Nothing) && self.due.is_none();
+        at_rest && nothing_open && self.transaction.is_none() && self.replies.is_empty()
     }
 
-    /// True at a bound that `handle_stored`, `poll_output` or `take_replies` lifts.
+    /// True at a bound that `handle_stored`, `handle_answer`, `poll_output` or `take_replies` lifts.
     fn is_blocked(&self) -> bool {
         let limits = &self.policy.limits;
         self.replies.gap_count() >= limits.stores_in_flight_max.max(1)
             || self.replies.len() >= limits.replies_max.max(1)
-            || self.flush.is_some()
+            || self.due.is_some()
+            || self.rejections.len() >= refusing::REJECTIONS_MAX
+            || !matches!(self.waiting, Waiting::Nothing)
     }
 
     fn restart_deadline(&mut self, now: Instant) {
         let timeouts = &self.policy.timeouts;
         let secs = match self.reading {
-            Reading::Commands => timeouts.command_secs,
+            _ if !self.can_speak() => timeouts.handshake_secs,
             Reading::Data(_) | Reading::Chunk(_) => timeouts.data_secs,
+            Reading::Commands if self.is_in_chunks() => timeouts.data_secs,
+            Reading::Commands => timeouts.command_secs,
         };
         self.block_left = timeouts.data_block_len;
         self.deadline = now + Duration::from_secs(secs);
     }
 
     fn close_if_drained(&mut self) {
-        if self.ending == Ending::Draining && self.replies.gap_count() == 0 {
-            self.close_with(replies::SHUTTING_DOWN);
+        match self.ending {
+            _ if self.replies.gap_count() > 0 => {}
+            Ending::Draining => self.close_with(replies::SHUTTING_DOWN),
+            Ending::Leaving => self.stop_reading(Ending::Closing),
+            Ending::Open | Ending::Closing | Ending::Closed => {}
         }
     }
 
+    /// Without a word where none would be understood: in a handshake, and before a PROXY header.
     fn close_with(&mut self, goodbye: Sentence) {
-        self.say(goodbye);
+        if self.can_speak() {
+            self.say(goodbye);
+        } else {
+            self.tell_unsaid(goodbye.cow());
+        }
         self.stop_reading(Ending::Closing);
     }
 
     fn stop_reading(&mut self, ending: Ending) {
         self.ending = ending;
         self.reading = Reading::Commands;
+        self.waiting = Waiting::Nothing;
         self.lines = Lines::default();
         self.transaction = None;
-    }
-
-    fn say(&mut self, sentence: Sentence) {
-        self.replies.say(sentence);
-    }
-
-    /// Says no to a command that no client in its right mind sends, and counts it.
-    fn refuse(&mut self, sentence: Sentence) {
-        self.errors_count += 1;
-        if self.errors_count >= self.policy.limits.errors_max {
-            self.close_with(replies::TOO_MANY_ERRORS);
-        } else {
-            self.say(sentence);
-        }
-    }
-}
-
-/// Octets in: lines, content, chunks.
-impl Session {
-    /// Uses at least one octet.
-    fn read(&mut self, gate: Gate, bytes: &[u8]) -> usize {
-        match self.reading {
-            Reading::Commands => self.read_line(gate, bytes),
-            Reading::Data(_) => self.read_data(bytes),
-            Reading::Chunk(_) => self.read_chunk(bytes),
-        }
-    }
-
-    fn read_line(&mut self, gate: Gate, bytes: &[u8]) -> usize {
-        let (used, line) = self.lines.take(bytes, self.policy.limits.command_line_max);
-        self.progressed |= line.is_some();
-        match line {
-            Some(Line::InPlace(line)) => self.on_line(gate, line),
-            Some(Line::Joined(line)) => self.on_line(gate, &line),
-            Some(Line::TooLong) => self.refuse(replies::LINE_TOO_LONG),
-            None => {}
-        }
-        used
-    }
-}
-
-/// Commands.
-impl Session {
-    fn on_line(&mut self, gate: Gate, line: &[u8]) {
-        match command::parse(line) {
-            Ok(command) => self.on_command(gate, command),
-            Err(sentence) => self.refuse(sentence),
-        }
-    }
-
-    /// What is out of turn is not counted as an error: whoever pipelines cannot know that what it builds on
-    /// was refused.
-    fn on_command(&mut self, gate: Gate, command: Command<'_>) {
-        use Phase::{Chunks, Envelope, Ready, Start};
-        match (self.phase(), command) {
-            (Envelope, Command::Rcpt(path)) => self.on_rcpt(path),
-            (Start | Ready, Command::Rcpt(_)) => self.say(replies::MAIL_FIRST),
-            (Chunks, Command::Rcpt(_)) => self.say(replies::CHUNKS_BEGUN),
-            (Ready, Command::Mail(mail)) => self.on_mail(gate, mail),
-            (Start, Command::Mail(_)) => self.say(replies::HELO_FIRST),
-            (Envelope | Chunks, Command::Mail(_)) => self.say(replies::NESTED_MAIL),
-            (Envelope, Command::Data) => self.on_data(gate),
-            (Start | Ready, Command::Data) => self.say(replies::MAIL_FIRST),
-            (Chunks, Command::Data) => self.say(replies::CHUNKS_BEGUN),
-            (_, Command::Bdat(chunk)) => self.on_bdat(gate, chunk),
-            (_, Command::UnsizedBdat) => self.close_with(replies::BDAT_SYNTAX),
-            (_, Command::Ehlo(name)) => self.on_helo(name, true),
-            (_, Command::Helo(name)) => self.on_helo(name, false),
-            (_, Command::Rset) => self.on_rset(),
-            (_, Command::Noop) => self.say(replies::NOTHING_DONE),
-            (_, Command::Vrfy) => self.say(replies::CANNOT_VERIFY),
-            (_, Command::Help) => self.say(replies::HELP),
-            (_, Command::Quit) => self.close_with(replies::BYE),
-            (Ready, Command::Etrn(flush)) => self.on_etrn(flush),
-            (Start, Command::Etrn(_)) => self.say(replies::HELO_FIRST),
-            (Envelope | Chunks, Command::Etrn(_)) => self.say(replies::ETRN_IN_TRANSACTION),
-            (_, Command::NotOffered) => self.refuse(replies::NOT_OFFERED),
-            (_, Command::WebRequest) => self.close_with(replies::NOT_A_WEB_SERVER),
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        match (&self.helo, &self.transaction) {
-            (None, _) => Phase::Start,
-            (Some(_), None) => Phase::Ready,
-            (Some(_), Some(transaction)) if transaction.chunks_begun => Phase::Chunks,
-            (Some(_), Some(_)) => Phase::Envelope,
-        }
-    }
-
-    /// RFC 5321 §4.1.4: a later EHLO is also a RSET.
-    fn on_helo(&mut self, name: &str, extended: bool) {
-        self.transaction = None;
-        self.helo = Some(Helo { name: name.to_owned(), extended });
-        let tail = self.replies.tail();
-        match extended {
-            true => replies::ehlo(&self.policy, self.client.may_flush, tail),
-            false => replies::helo(&self.policy, tail),
-        }
-    }
-
-    /// Whether anything waits is not known here: RFC 1985 §5.3 lets us say that it begins.
-    fn on_etrn(&mut self, flush: Result<Flush, Sentence>) {
-        match flush {
-            _ if !self.client.may_flush => self.refuse(replies::ETRN_DENIED),
-            Ok(flush) => {
-                self.flush = Some(Box::new(flush));
-                self.say(replies::FLUSH_BEGUN);
-            }
-            Err(sentence) => self.refuse(sentence),
-        }
-    }
-
-    fn on_rset(&mut self) {
-        self.transaction = None;
-        self.say(replies::RESET);
-    }
-
-    fn on_mail(&mut self, gate: Gate, mail: Result<Mail, Sentence>) {
-        let mail = match mail {
-            Ok(mail) => mail,
-            Err(sentence) => return self.refuse(sentence),
-        };
-        match self.check_mail(gate, &mail) {
-            Ok(()) => {
-                self.transaction = Some(Box::new(Transaction::new(mail, self.policy.limits.size_max)));
-                self.say(replies::SENDER_OK);
-            }
-            Err(sentence) => self.say(sentence),
-        }
-    }
-
-    fn check_mail(&self, gate: Gate, mail: &Mail) -> Result<(), Sentence> {
-        if mail.body == BodyKind::BinaryMime && !self.policy.offer_chunking {
-            return Err(replies::BAD_PARAMETER);
-        }
-        if mail.size.is_some_and(|size| size > self.policy.limits.size_max) {
-            return Err(replies::TOO_BIG);
-        }
-        check_gate(gate)
-    }
-
-    /// The hot path of a large list: no allocation beyond the list's own growth.
-    fn on_rcpt(&mut self, path: Result<ForwardPath<'_>, Sentence>) {
-        match path.and_then(|path| self.add_recipient(path)) {
-            Ok(()) => self.say(replies::RECIPIENT_OK),
-            Err(sentence) => self.refuse_recipient(sentence),
-        }
-    }
-
-    fn add_recipient(&mut self, path: ForwardPath<'_>) -> Result<(), Sentence> {
-        if !self.client.may_relay {
-            return Err(replies::RELAY_DENIED);
-        }
-        let Some(transaction) = &mut self.transaction else {
-            return Err(replies::MAIL_FIRST);
-        };
-        let mailbox = match path {
-            ForwardPath::Mailbox(mailbox) => mailbox,
-            ForwardPath::Postmaster => {
-                MailboxRef { local_part: "postmaster", domain: &self.policy.host_name }
-            }
-        };
-        transaction.add_recipient(mailbox, self.policy.limits.recipients_max)
-    }
-
-    /// The list of a client that may relay can have any number of bad addresses; whoever may not is guessing.
-    fn refuse_recipient(&mut self, sentence: Sentence) {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.note_refused_recipient();
-        }
-        if self.client.may_relay { self.say(sentence) } else { self.refuse(sentence) }
-    }
-
-    fn on_data(&mut self, gate: Gate) {
-        let Some(transaction) = &mut self.transaction else {
-            return self.say(replies::MAIL_FIRST);
-        };
-        let check = match transaction.envelope.body {
-            BodyKind::BinaryMime => Err(replies::BINARY_NEEDS_BDAT),
-            BodyKind::SevenBit | BodyKind::EightBitMime => transaction.check_recipients(),
-        };
-        match check.and_then(|()| check_gate(gate)) {
-            Ok(()) => {
-                transaction.reserve();
-                self.reading = Reading::Data(DataReader::new());
-                self.say(replies::SEND_DATA);
-            }
-            Err(sentence) => self.say(sentence),
-        }
-    }
-}
-
-fn check_gate(gate: Gate) -> Result<(), Sentence> {
-    match gate {
-        Gate::Open => Ok(()),
-        Gate::Full => Err(replies::QUEUE_FULL),
-        Gate::Broken => Err(replies::QUEUE_BROKEN),
+        self.due = None;
     }
 }
 

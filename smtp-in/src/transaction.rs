@@ -27,10 +27,10 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(mail: Mail, size_max: u64) -> Transaction {
-        let Mail { reverse_path, verp, size, body, smtputf8, priority } = mail;
+        let Mail { reverse_path, verp, size, body, smtputf8, requires_tls, priority } = mail;
         let (lane, recipients) = (Lane::default(), Recipients::new());
         Transaction {
-            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls: false, lane, recipients },
+            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls, lane, recipients },
             content: Content::with_len_max(size_max),
             chunks_begun: false,
             priority,
@@ -39,20 +39,25 @@ impl Transaction {
         }
     }
 
-    /// No allocation beyond the list's own growth.
-    pub(crate) fn add_recipient(
-        &mut self,
+    /// Whether this one may be asked for at all.
+    pub(crate) fn check_recipient(
+        &self,
         mailbox: MailboxRef<'_>,
         recipients_max: u32,
     ) -> Result<(), Sentence> {
-        let recipients = &mut self.envelope.recipients;
-        let count = recipients.count();
-        if count >= recipients_max {
+        if self.envelope.recipients.count() >= recipients_max {
             return Err(replies::TOO_MANY_RECIPIENTS);
         }
         if mailbox.needs_smtputf8() && !self.envelope.smtputf8 {
             return Err(replies::NEEDS_SMTPUTF8);
         }
+        Ok(())
+    }
+
+    /// No allocation beyond the list's own growth.
+    pub(crate) fn add_recipient(&mut self, mailbox: MailboxRef<'_>) -> Result<(), Sentence> {
+        let recipients = &mut self.envelope.recipients;
+        let count = recipients.count();
         recipients.push(mailbox);
         // The list keeps no domain that outgrew it when it was lower-cased.
         let kept = recipients.count() > count;
@@ -168,6 +173,7 @@ mod tests {
             size: None,
             body: message::BodyKind::default(),
             smtputf8: false,
+            requires_tls: false,
             priority,
         };
         let mut transaction = Transaction::new(mail, 1000);

@@ -2,14 +2,16 @@
 //!
 //! Whatever is refused is still read to its end, so that content never becomes commands.
 
-use super::{OpenChunk, Reading, Session, check_gate};
+use super::commands::check_gate;
+use super::{OpenChunk, Reading, Session};
 use crate::command::Chunk;
 use crate::data::Progress;
 use crate::limits::Gate;
-use crate::output::{Submission, TransactionKey};
+use crate::output::{Stage, Submission, TransactionKey};
 use crate::replies::{self, Sentence};
 use crate::transaction::Transaction;
 use message::{ContentFacts, Envelope};
+use std::sync::Arc;
 
 impl Session {
     pub(super) fn read_data(&mut self, bytes: &[u8]) -> usize {
@@ -57,6 +59,9 @@ impl Session {
         let refusal = self.begin_chunk(gate, chunk).err();
         if refusal.is_some() {
             self.transaction = None;
+            if self.is_idling() {
+                return self.close_with(replies::TOO_MANY_IDLE);
+            }
         }
         let Chunk { len, last } = chunk;
         self.reading = Reading::Chunk(OpenChunk { len, left: len, last, refusal });
@@ -88,9 +93,11 @@ impl Session {
         let Reading::Chunk(chunk) = std::mem::replace(&mut self.reading, Reading::Commands) else {
             unreachable!("only the reader of a chunk calls");
         };
-        self.progressed = true;
         match chunk {
-            OpenChunk { refusal: Some(sentence), .. } => self.say(sentence),
+            OpenChunk { refusal: Some(sentence), .. } => {
+                self.progressed = true;
+                self.say(sentence);
+            }
             OpenChunk { last: true, .. } => self.end_content(),
             OpenChunk { len, .. } => replies::chunk_taken(len, self.replies.tail()),
         }
@@ -100,6 +107,7 @@ impl Session {
     fn end_content(&mut self) {
         self.reading = Reading::Commands;
         self.progressed = true;
+        self.stage = Stage::Content;
         let Some(transaction) = self.transaction.take() else {
             unreachable!("a transaction is open while its content comes");
         };
@@ -113,10 +121,10 @@ impl Session {
     }
 
     fn submit(&mut self, mut transaction: Transaction) {
-        let is_lowered = transaction.settle_lane(self.client.may_relay, self.policy.bulk_recipients);
+        let is_lowered = transaction.settle_lane(self.client.rights.may_relay, self.policy.bulk_recipients);
         let key = TransactionKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
-        self.errors_count = 0;
+        (self.errors_count, self.idle_count) = (0, 0);
         self.replies.hold(key, is_lowered);
         let content = transaction.content.into_vec();
         self.stores.push_back(Box::new(Submission {
@@ -125,16 +133,25 @@ impl Session {
             envelope: transaction.envelope,
             facts: ContentFacts::of(&content),
             content,
-            helo: self.helo.as_ref().map_or_else(String::new, |helo| helo.name.clone()),
+            helo: self.helo.as_ref().map_or_else(String::new, |helo| helo.name.to_string()),
+            client: Arc::clone(&self.client),
+            encrypted: self.encrypted,
         }));
     }
 
     /// RFC 3848, RFC 6531 §4.3.
     fn with(&self, envelope: &Envelope) -> &'static str {
-        match &self.helo {
-            _ if envelope.smtputf8 => "UTF8SMTP",
-            Some(helo) if helo.extended => "ESMTP",
-            _ => "SMTP",
+        let is_extended = self.helo.as_ref().is_some_and(|helo| helo.extended);
+        match (envelope.smtputf8, self.client.is_encrypted, self.client.login.is_some()) {
+            (true, false, false) => "UTF8SMTP",
+            (true, true, false) => "UTF8SMTPS",
+            (true, false, true) => "UTF8SMTPA",
+            (true, true, true) => "UTF8SMTPSA",
+            _ if !is_extended => "SMTP",
+            (false, false, false) => "ESMTP",
+            (false, true, false) => "ESMTPS",
+            (false, false, true) => "ESMTPA",
+            (false, true, true) => "ESMTPSA",
         }
     }
 }
