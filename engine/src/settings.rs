@@ -1,6 +1,8 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
+use crate::access::Access;
 use crate::config::{Config, ConfigError, Retry, RetrySchedule};
+use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
 use message::VerpKey;
@@ -15,7 +17,9 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Settings {
     pub config: Config,
-    pub intake: Arc<smtp_in::Policy>,
+    /// What each listener offers, and who may do what there.
+    pub ingress: Ingress,
+    pub access: Access,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub sources: Sources,
@@ -28,30 +32,22 @@ pub struct Settings {
     pub log_salt: u64,
 }
 
-/// Octets of a command line: what RFC 5321 §4.5.3.1.4 asks for and what extensions add.
-const COMMAND_LINE_MAX: usize = 2048;
-
-/// Messages of one session whose store is under way.
-const STORES_IN_FLIGHT_MAX: usize = 64;
-
-/// A client that sends content must bring this much in `DATA_BLOCK_SECS`.
-const DATA_BLOCK_LEN: u64 = 16 * 1024;
-const DATA_BLOCK_SECS: u64 = 180;
-
 impl Settings {
     /// With what the configuration names files for: authorities, our certificate, provider rules.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
+        let ingress = Ingress::load(&config)?;
         let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
-        Ok(Settings { tls, providers, ..Settings::new(config, verp_secret) })
+        Ok(Settings { ingress, tls, providers, ..Settings::new(config, verp_secret) })
     }
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
-            intake: Arc::new(intake_policy(&config)),
+            ingress: Ingress::plain(&config),
+            access: Access::new(&config),
             outbound: Arc::new(smtp_out::Config {
                 helo: config.host_name.clone(),
                 timeouts: smtp_out::Timeouts::default(),
@@ -137,26 +133,4 @@ fn retry_policy(retry: &Retry) -> RetryPolicy {
 #[expect(clippy::cast_possible_truncation, reason = "the configuration allows 0 to 100")]
 fn permille(part: f64) -> u64 {
     (part * 1000.0).round() as u64
-}
-
-fn intake_policy(config: &Config) -> smtp_in::Policy {
-    smtp_in::Policy {
-        host_name: config.host_name.clone(),
-        limits: smtp_in::Limits {
-            size_max: config.intake.message_size_max,
-            recipients_max: config.intake.recipients_max,
-            command_line_max: COMMAND_LINE_MAX,
-            errors_max: config.intake.errors_max,
-            hops_max: config.intake.hops_max,
-            stores_in_flight_max: STORES_IN_FLIGHT_MAX,
-            replies_max: 64 << 10,
-        },
-        timeouts: smtp_in::Timeouts {
-            command_secs: config.intake.idle_timeout_secs,
-            data_secs: DATA_BLOCK_SECS,
-            data_block_len: DATA_BLOCK_LEN,
-        },
-        bulk_recipients: config.lanes.bulk_recipients,
-        offer_chunking: config.intake.offer_chunking,
-    }
 }

@@ -27,21 +27,26 @@ pub fn load(tls: &Tls) -> Result<TlsBase, TlsFilesError> {
     };
     let own = match (&tls.certificate, &tls.key) {
         (Some(chain), Some(key)) => {
-            let read = PrivateKeyDer::from_pem_file(key);
-            Some((certificates(chain)?, read.map_err(|source| pem_error(key, source))?))
+            Some((certificates(chain)?, self::key(key)?))
         }
         _ => None,
     };
     Ok(TlsBase::new(roots, own)?.with_time(Arc::new(CertificateClock)))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {
+/// Of a PEM file, in its order; at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {
     let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
     let found = read().map_err(|source| pem_error(path, source))?;
     if found.is_empty() {
         return Err(TlsFilesError::Empty { path: path.display().to_string() });
     }
     Ok(found)
+}
+
+/// The first private key of a PEM file.
+pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFilesError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| pem_error(path, source))
 }
 
 fn pem_error(path: &Path, source: rustls_pki_types::pem::Error) -> TlsFilesError {
