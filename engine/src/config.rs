@@ -4,14 +4,26 @@
 //! checked against what the machines can do.
 
 mod compose;
+mod access;
+mod listeners;
+mod network;
 mod rate;
+mod retry;
 mod routes;
 mod shaping;
 mod sources;
 mod tls;
 
 pub use compose::Compose;
+pub use access::{
+    Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
+    NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
+};
+pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
+pub use network::Network;
+pub(crate) use network::bits_of;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
+pub use retry::{Retry, RetrySchedule};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
@@ -34,7 +46,8 @@ pub struct Config {
     pub host_name: String,
     /// Folder of the queue.
     pub queue: PathBuf,
-    /// Addresses that take mail.
+    /// Addresses that take mail: the short form of a listener called `default`. Default: 127.0.0.1:2525, unless there are
+    /// other listeners.
     #[serde(default = "default_listen")]
     pub listen: Vec<SocketAddr>,
     /// Address of metrics and health. None: no HTTP.
@@ -75,6 +88,12 @@ pub struct Config {
     pub routes: Routes,
     #[serde(default)]
     pub compose: Compose,
+    #[serde(default)]
+    pub listeners: BTreeMap<String, Listener>,
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
+    #[serde(default)]
+    pub access: Access,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -153,91 +172,6 @@ impl Default for Storage {
     }
 }
 
-/// `[retry]`: when deferred mail is tried again, and for how long.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    pub schedule: RetrySchedule,
-    /// With `quadratic`: attempt n is due at birth + n² × this.
-    pub quadratic_secs: u64,
-    /// With `list`: the waits between attempts; the last one repeats.
-    pub list_secs: Vec<u64>,
-    /// With `exponential`: the first wait, what each is multiplied by, the longest, and the part of itself by which
-    /// a wait may be shorter or longer.
-    pub first_secs: u64,
-    pub factor: f64,
-    pub max_secs: u64,
-    pub jitter: f64,
-    /// At this age one last attempt is made.
-    pub lifetime_secs: u64,
-    /// From this age on, a failed attempt is told to the sender, once. 0: never.
-    pub warn_after_secs: u64,
-}
-
-/// `retry.schedule`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RetrySchedule {
-    Quadratic,
-    List,
-    Exponential,
-}
-
-impl Default for Retry {
-    fn default() -> Retry {
-        Retry {
-            schedule: RetrySchedule::Quadratic,
-            quadratic_secs: 400,
-            list_secs: Vec::new(),
-            first_secs: 60,
-            factor: 2.0,
-            max_secs: 4 * 3600,
-            jitter: 0.1,
-            lifetime_secs: 7 * 24 * 3600,
-            warn_after_secs: 0,
-        }
-    }
-}
-
-impl Retry {
-    /// What must hold, and what is said if it does not. A key of another schedule than the chosen one is a
-    /// mistake that would otherwise be noticed when mail is late.
-    fn rules(&self) -> [(bool, &'static str); 9] {
-        let is = |schedule| self.schedule == schedule;
-        let usual = Retry::default();
-        let is_usual_curve = (self.first_secs, self.max_secs) == (usual.first_secs, usual.max_secs)
-            && self.factor.to_bits() == usual.factor.to_bits()
-            && self.jitter.to_bits() == usual.jitter.to_bits();
-        [
-            (self.quadratic_secs > 0, "retry.quadratic_secs must be at least 1"),
-            (
-                !is(RetrySchedule::List) || !self.list_secs.is_empty(),
-                "retry.schedule is \"list\": write the waits into retry.list_secs, such as [300, 900, 3600]",
-            ),
-            (
-                is(RetrySchedule::List) || self.list_secs.is_empty(),
-                "retry.list_secs is used by no other schedule: write retry.schedule = \"list\" or remove it",
-            ),
-            (self.list_secs.iter().all(|secs| *secs > 0), "retry.list_secs: each wait must be at least 1"),
-            (
-                is(RetrySchedule::Exponential) || is_usual_curve,
-                "retry.first_secs, factor, max_secs and jitter are used by no other schedule: write \
-                 retry.schedule = \"exponential\" or remove them",
-            ),
-            (
-                (1..=self.max_secs).contains(&self.first_secs),
-                "retry.first_secs must be at least 1 and at most retry.max_secs",
-            ),
-            ((1.0..=100.0).contains(&self.factor), "retry.factor must be 1.0 to 100.0"),
-            ((0.0..=0.5).contains(&self.jitter), "retry.jitter must be 0.0 to 0.5"),
-            (
-                self.warn_after_secs == 0 || self.warn_after_secs < self.lifetime_secs,
-                "retry.warn_after_secs must be below retry.lifetime_secs, where the bounce is; 0 turns warnings off",
-            ),
-        ]
-    }
-}
-
 /// `[delivery]`: how mail goes out.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -312,55 +246,6 @@ impl Default for Lanes {
     }
 }
 
-/// `192.0.2.0/24`, `2001:db8::/32`, or one address.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Network {
-    address: IpAddr,
-    prefix_len: u8,
-}
-
-impl Network {
-    pub const LOOPBACK_V4: Network =
-        Network { address: IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 };
-    pub const LOOPBACK_V6: Network =
-        Network { address: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), prefix_len: 128 };
-
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
-                (u32::from(net) ^ u32::from(ip)) & mask == 0
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len)).unwrap_or(0);
-                (u128::from(net) ^ u128::from(ip)) & mask == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Network, String> {
-        let wrong = || format!("{text:?} is no network; write an address or address/bits");
-        let (address, bits) =
-            text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_len = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
-        if prefix_len > most { Err(wrong()) } else { Ok(Network { address, prefix_len }) }
-    }
-}
-
-impl From<Network> for String {
-    fn from(network: Network) -> String {
-        format!("{}/{}", network.address, network.prefix_len)
-    }
-}
-
 fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([127, 0, 0, 1], 2525))]
 }
@@ -390,12 +275,14 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let mut config = parse(&text, &name)?;
     sources::read_passwords(&mut config)?;
     config.routes.read_secrets()?;
+    config.access.read_files()?;
     Ok(config)
 }
 
 /// `name` stands for the file in errors.
 pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
-    let config: Config = read_toml(text, name)?;
+    let mut config: Config = read_toml(text, name)?;
+    listeners::settle(&mut config, text);
     config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     Ok(config)
 }
@@ -426,7 +313,10 @@ impl Config {
         let (storage, delivery) = (&self.storage, &self.delivery);
         let rules = [
             (message::Domain::parse(&self.host_name).is_ok(), "host_name is no host name"),
-            (!self.listen.is_empty(), "listen is empty: there is nobody to take mail from"),
+            (
+                !(self.listen.is_empty() && self.listeners.is_empty()),
+                "listen is empty: there is nobody to take mail from",
+            ),
             (
                 self.cpus
                     .as_ref()
@@ -468,6 +358,8 @@ impl Config {
         self.tls.check()?;
         self.shaping.check()?;
         self.compose.check(&self.host_name)?;
+        listeners::check(self)?;
+        self.access.check(&self.listeners)?;
         sources::check(self)
     }
 }
@@ -561,51 +453,5 @@ mod tests {
         assert!(
             error(&text.replace("= 3", "= 0")).contains("shaping.sites.\"*.example.net\".connections_max")
         );
-    }
-
-    fn retry(keys: &str) -> Result<Retry, String> {
-        let text = format!("host_name = \"h.test\"\nqueue = \"q\"\n[retry]\n{keys}");
-        parse(&text, "ringpost.toml").map(|config| config.retry).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn retry_schedules_are_read() {
-        let shown = toml::to_string(&retry("").unwrap()).unwrap();
-        assert!(retry(&shown).is_ok(), "what `check` prints can be used: {shown}");
-        assert_eq!(retry("quadratic_secs = 7\nlifetime_secs = 99").unwrap().quadratic_secs, 7);
-        assert_eq!(retry("schedule = \"list\"\nlist_secs = [60, 600]").unwrap().list_secs, [60, 600]);
-        let keys = "schedule = \"exponential\"\nfirst_secs = 30\nfactor = 3\nmax_secs = 7200\njitter = 0.5";
-        assert_eq!(retry(keys).unwrap().schedule, RetrySchedule::Exponential);
-    }
-
-    #[test]
-    fn wrong_retry_schedules_name_the_key_and_what_to_write() {
-        for (keys, said) in [
-            ("schedule = \"cubic\"", "ringpost.toml:4: schedule: unknown variant `cubic`, expected one of"),
-            ("schedule = \"list\"", "write the waits into retry.list_secs"),
-            ("list_secs = [60]", "write retry.schedule = \"list\" or remove it"),
-            ("schedule = \"list\"\nlist_secs = [60, 0]", "retry.list_secs: each wait must be at least 1"),
-            ("jitter = 0.2", "write retry.schedule = \"exponential\" or remove them"),
-            ("schedule = \"exponential\"\nfirst_secs = 0", "retry.first_secs must be at least 1"),
-            ("schedule = \"exponential\"\nfirst_secs = 20\nmax_secs = 10", "at most retry.max_secs"),
-            ("schedule = \"exponential\"\nfactor = 0.5", "retry.factor must be 1.0 to 100.0"),
-            ("schedule = \"exponential\"\nfactor = nan", "retry.factor must be 1.0 to 100.0"),
-            ("schedule = \"exponential\"\njitter = 0.6", "retry.jitter must be 0.0 to 0.5"),
-            ("warn_after_secs = 700000", "retry.warn_after_secs must be below retry.lifetime_secs"),
-            ("warn_after_sec = 60", "did you mean \"warn_after_secs\"?"),
-        ] {
-            let error = retry(keys).unwrap_err();
-            assert!(error.contains(said), "{keys}: {error}");
-        }
-    }
-
-    #[test]
-    fn networks_contain_their_addresses() {
-        let network = |text: &str| Network::try_from(text.to_owned()).unwrap();
-        assert!(network("10.0.0.0/8").contains("10.9.8.7".parse().unwrap()));
-        assert!(!network("10.0.0.0/8").contains("11.0.0.1".parse().unwrap()));
-        assert!(network("0.0.0.0/0").contains("1.2.3.4".parse().unwrap()));
-        assert!(network("::1").contains("::1".parse().unwrap()));
-        assert!(Network::LOOPBACK_V4.contains("::ffff:127.0.0.1".parse().unwrap()));
     }
 }

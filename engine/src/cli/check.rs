@@ -17,6 +17,8 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     match toml::to_string(&config) {
         Ok(text) => {
             print!("{text}");
+            // What came from other files, in a comment, so that what is printed can be read again.
+            println!("\n# {}", crate::access::Access::new(&config).summary());
             ExitCode::SUCCESS
         }
         Err(error) => complain(75, &error),

@@ -2,6 +2,7 @@
 //!
 //! Exit codes as in `sysexits(3)`: 0 done, 1 the demo lost something, 75 try again, 78 the configuration is wrong.
 
+mod access;
 mod check;
 mod demo;
 mod explain;
@@ -32,6 +33,8 @@ enum Command {
     Serve(ConfigFile),
     /// Check a configuration and print what is in force.
     Check(ConfigFile),
+    /// Say which rule of [access] a client would meet, and what it would be allowed.
+    Access(access::AccessArgs),
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -83,6 +86,7 @@ impl Cli {
         match self.command {
             Command::Serve(file) => serve::run(file),
             Command::Check(file) => check::run(&file),
+            Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),

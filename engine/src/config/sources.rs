@@ -171,7 +171,7 @@ fn check_sources(config: &Config) -> Result<(), String> {
 }
 
 /// Names stand in logs and metrics.
-fn check_name(table: &str, name: &str) -> Result<(), String> {
+pub(super) fn check_name(table: &str, name: &str) -> Result<(), String> {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
     if (1..65).contains(&name.len()) && name.bytes().all(is_plain) {
         return Ok(());

@@ -12,6 +12,7 @@ mod gate;
 mod own;
 mod questions;
 
+pub(crate) use own::is_local;
 pub use questions::StartError;
 pub(crate) use questions::{Lack, Questions};
 
@@ -56,7 +57,7 @@ impl Resolver {
         Ok(Resolver {
             policies: Some(policies),
             questions: Some(questions),
-            own: Own::new(&config.host_name, &config.listen),
+            own: Own::new(&config.host_name, &config.addresses()),
             notes: Box::new(notes),
             settings: RefCell::new(Arc::clone(settings)),
         })

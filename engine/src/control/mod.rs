@@ -7,6 +7,7 @@ pub mod dns;
 mod http;
 mod https;
 mod look;
+pub mod lookups;
 mod socket;
 pub mod sts;
 mod tlsrpt;

@@ -44,7 +44,7 @@ fn listens(listener: IpAddr, ip: IpAddr) -> bool {
 }
 
 /// An interface has this address: only then a socket may be bound to it.
-fn is_local(ip: IpAddr) -> bool {
+pub(crate) fn is_local(ip: IpAddr) -> bool {
     ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 

@@ -6,6 +6,7 @@
 //! Trusts no answer further than its form, unless it is `secure`.
 
 use super::gate::Gate;
+use crate::config::Config;
 use crate::settings::Settings;
 use hickory_resolver::Resolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
@@ -14,7 +15,7 @@ use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use smtp_out::Tlsa;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,10 @@ const DENIAL_MAX: Duration = Duration::from_secs(3600);
 
 /// Answers that are kept.
 const ANSWERS_MAX: u64 = 1 << 16;
+
+/// An attempt at an answer; there are two.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
+const CLIENT_QUESTION_MAX: Duration = Duration::from_secs(2);
 
 /// Aliases in a row that are followed; hickory follows no more.
 const ALIASES_MAX: usize = 8;
@@ -74,7 +79,21 @@ impl Questions {
     /// Of the configured name servers, or the system's.
     pub(crate) fn new(settings: &Settings) -> Result<Questions, StartError> {
         let config = &settings.config;
-        let gate = Gate::new(config.delivery.questions_max);
+        Questions::build(config, config.delivery.questions_max, QUESTION_MAX, config.tls.dane)
+    }
+
+    /// About clients that wait for the answer: with places of their own, less patience and no DNSSEC.
+    pub(crate) fn about_clients(settings: &Settings) -> Result<Questions, StartError> {
+        Questions::build(&settings.config, settings.config.access.questions_max, CLIENT_QUESTION_MAX, false)
+    }
+
+    fn build(
+        config: &Config,
+        places: usize,
+        patience: Duration,
+        is_validated: bool,
+    ) -> Result<Questions, StartError> {
+        let gate = Gate::new(places);
         let servers = &config.delivery.name_servers;
         let mut builder = if servers.is_empty() {
             Resolver::builder(gate)?
@@ -84,13 +103,13 @@ impl Questions {
         };
         let options = builder.options_mut();
         (options.ndots, options.cache_size, options.attempts) = (0, ANSWERS_MAX, 2);
-        options.timeout = Duration::from_secs(5);
+        options.timeout = patience;
         // Only the gate says busy.
-        options.max_active_requests = config.delivery.questions_max;
+        options.max_active_requests = places;
         options.use_hosts_file = ResolveHosts::Auto;
         (options.negative_min_ttl, options.negative_max_ttl) = (Some(DENIAL_MIN), Some(DENIAL_MAX));
-        options.validate = config.tls.dane;
-        if let Some(path) = config.tls.trust_anchors.as_deref().filter(|_| config.tls.dane) {
+        options.validate = is_validated;
+        if let Some(path) = config.tls.trust_anchors.as_deref().filter(|_| is_validated) {
             builder = builder.with_trust_anchor(Arc::new(anchors(path)?));
         }
         Ok(Questions { resolver: builder.build()? })
@@ -118,6 +137,23 @@ impl Questions {
         )
         .await;
         both_families(v6, v4)
+    }
+
+    pub(crate) async fn ipv4_addresses(&self, name: &str) -> Result<Answer<Ipv4Addr>, Lack> {
+        let take = |data: &RData| match data {
+            RData::A(a) => Some(a.0),
+            _ => None,
+        };
+        self.ask(name, RecordType::A, take).await
+    }
+
+    /// What PTR records say, in lower case without the last dot.
+    pub(crate) async fn pointers(&self, name: &str) -> Result<Answer<String>, Lack> {
+        let take = |data: &RData| match data {
+            RData::PTR(pointer) => Some(plain(&pointer.0)),
+            _ => None,
+        };
+        self.ask(name, RecordType::PTR, take).await
     }
 
     pub(crate) async fn tlsa(&self, name: &str) -> Result<Answer<Tlsa>, Lack> {
