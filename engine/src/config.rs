@@ -3,8 +3,8 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
-mod compose;
 mod access;
+mod compose;
 mod listeners;
 mod network;
 mod rate;
@@ -14,11 +14,11 @@ mod shaping;
 mod sources;
 mod tls;
 
-pub use compose::Compose;
 pub use access::{
     Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
 };
+pub use compose::Compose;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
 pub(crate) use network::bits_of;
@@ -265,6 +265,8 @@ pub enum ConfigError {
     Value { file: String, what: String },
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsFilesError),
+    #[error(transparent)]
+    Ingress(#[from] crate::ingress::IngressError),
 }
 
 /// Reads and checks a configuration file.

@@ -231,9 +231,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Ok(core)
     }
 
-    /// Begins to take mail. Returns the addresses that the listeners got.
-    pub fn listen(&mut self, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, StartError> {
-        addresses.iter().map(|address| self.listen_on(*address)).collect()
+    /// Begins to take mail, at addresses of listeners by their numbers. Returns the addresses that they got.
+    pub fn listen(&mut self, places: &[(usize, SocketAddr)]) -> Result<Vec<SocketAddr>, StartError> {
+        places.iter().map(|(number, address)| self.listen_on(*number, *address)).collect()
     }
 
     /// One turn: waits until something is to be done and does it. False when the core has ended.
@@ -321,6 +321,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Answer { domain, name, target, resolution } => {
                     self.on_reply_to_question(domain, &name, &target, resolution)
                 }
+                Mail::Client(answer) => self.on_client_answer(answer),
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
@@ -381,6 +382,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn reload(&mut self, settings: Arc<Settings>) {
+        self.number_listeners(&settings);
         self.settings = settings;
         self.tls_clients.clear();
         self.letters.set_max(self.settings.config.storage.cache_max);

@@ -4,6 +4,8 @@
 //! answer about a domain serves all its mail. Bounds: [`MAIL_MAX`] entries per core; the queue of questions is the
 //! control thread's; chunks on offer are bounded by what each core may have lent.
 
+use crate::access::{Counts, Rates};
+use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
 use crate::hosts::Hosts;
@@ -63,6 +65,8 @@ pub enum Mail {
         target: Box<Target>,
         resolution: Resolution,
     },
+    /// About a client of the receiver's.
+    Client(clients::Answer),
     /// For the receiver alone: it has a connection to the chunk's site, and the owner can have none.
     Chunk(Chunk),
     ChunkDone(ChunkReport),
@@ -118,11 +122,16 @@ pub struct Crossing {
     idle: AtomicU64,
     questions: (Sender<Question>, Receiver<Question>),
     question_waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    client_questions: (Sender<clients::Question>, Receiver<clients::Question>),
+    client_waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
     tls_notes: (Sender<TlsNote>, Receiver<TlsNote>),
     wants_tls_notes: AtomicBool,
     tls_notes_dropped: AtomicU64,
     pub sites: SiteTable,
     pub hosts: Hosts,
+    /// Sessions and rates of all clients.
+    pub counts: Arc<Counts>,
+    pub rates: Rates,
     pub unrestored: Unrestored,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
@@ -143,6 +152,10 @@ impl Crossing {
             tls_notes_dropped: AtomicU64::new(0),
             sites: SiteTable::new(100_000),
             hosts: Hosts::default(),
+            counts: Arc::default(),
+            rates: Rates::default(),
+            client_questions: bounded(clients::QUESTIONS_MAX),
+            client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
             states_durable: AtomicUsize::new(0),
@@ -199,6 +212,23 @@ impl Crossing {
 
     pub fn set_question_waker(&self, wake: Box<dyn Fn() + Send + Sync>) {
         let _ = self.question_waker.set(wake);
+    }
+
+    /// False if too many questions about clients wait already.
+    pub fn ask_about_client(&self, question: clients::Question) -> bool {
+        let asked = self.client_questions.0.try_send(question).is_ok();
+        if let Some(wake) = self.client_waker.get() {
+            wake();
+        }
+        asked
+    }
+
+    pub fn next_client_question(&self) -> Option<clients::Question> {
+        self.client_questions.1.try_recv().ok()
+    }
+
+    pub fn set_client_waker(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.client_waker.set(wake);
     }
 
     /// A note is made at all: somebody reports. Asked before one is put together.

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -17,6 +18,7 @@ mod drive;
 pub mod egress;
 mod files;
 pub mod hosts;
+pub mod ingress;
 pub mod look;
 pub mod observe;
 pub mod providers;

@@ -47,6 +47,8 @@ counters! {
     deleted,
     /// Connections taken
     connections_in,
+    /// Replies that refused something to a client
+    rejections,
     /// Connections made
     connections_out,
     /// Connections that failed before a session began

@@ -105,7 +105,7 @@ pub fn serve(
     let crossing = Arc::new(Crossing::new(cpus.len()));
     crossing.unrestored.take_over(&journals.fold.spent);
     let listener = http.map(bind_http).transpose()?;
-    check_ports(&settings.config.listen)?;
+    check_ports(&places(&settings.config))?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let orders = bind_control(&settings.config)?;
     let submit = bind_submit(&settings.config)?;
@@ -263,9 +263,17 @@ pub fn small_ring() -> Result<Uring, ring::StartError> {
     })
 }
 
+/// Where mail is taken: each address with its listener's number.
+fn places(config: &Config) -> Vec<(usize, SocketAddr)> {
+    let listeners = config.listeners();
+    let all = listeners.values().enumerate();
+    all.flat_map(|(number, listener)| listener.addresses.iter().map(move |address| (number, *address)))
+        .collect()
+}
+
 /// Our cores share their ports (SO_REUSEPORT), which would let another daemon of ours share them too.
-fn check_ports(addresses: &[SocketAddr]) -> Result<(), ServeError> {
-    for address in addresses.iter().filter(|address| address.port() != 0) {
+fn check_ports(places: &[(usize, SocketAddr)]) -> Result<(), ServeError> {
+    for (_, address) in places.iter().filter(|(_, address)| address.port() != 0) {
         let refused = |source| crate::core::StartError::Listen { address: *address, source };
         std::net::TcpListener::bind(address).map_err(refused)?;
     }
@@ -324,7 +332,7 @@ impl Start {
     /// Starts all cores, which recover side by side; the first one to listen finds out what port 0 became.
     fn cores(&self, cpus: &[usize]) -> Result<(Vec<CoreThread>, Vec<SocketAddr>), ServeError> {
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
-        let mut addresses = self.settings.config.listen.clone();
+        let mut places = places(&self.settings.config);
         for (index, cpu) in cpus.iter().enumerate() {
             let (report, reported) = mpsc::channel();
             let (listen, to_listen_on) = mpsc::channel();
@@ -351,10 +359,11 @@ impl Start {
             reported.recv().map_err(|_| ServeError::CoreDied(index))??;
         }
         for (index, (listen, reported)) in starting.into_iter().enumerate() {
-            let _ = listen.send(Doors { addresses, submit: self.own_submit()? });
-            addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
+            let _ = listen.send(Doors { places: places.clone(), submit: self.own_submit()? });
+            let got = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
+            places.iter_mut().zip(got).for_each(|((_, address), got)| *address = got);
         }
-        Ok((threads, addresses))
+        Ok((threads, places.into_iter().map(|(_, address)| address).collect()))
     }
 
     /// A core's own descriptor of the one socket.
@@ -367,7 +376,7 @@ impl Start {
 
 /// Where a core takes mail.
 struct Doors {
-    addresses: Vec<SocketAddr>,
+    places: Vec<(usize, SocketAddr)>,
     submit: Option<UnixListener>,
 }
 
@@ -397,7 +406,7 @@ fn core_thread(
 }
 
 fn listen(core: &mut SystemCore, doors: Doors) -> Report {
-    let addresses = core.listen(&doors.addresses)?;
+    let addresses = core.listen(&doors.places)?;
     if let Some(submit) = doors.submit {
         core.listen_locally(submit.into()).map_err(|source| ServeError::Submit {
             path: core.settings.config.submit.clone().unwrap_or_default(),

@@ -26,9 +26,7 @@ pub fn load(tls: &Tls) -> Result<TlsBase, TlsFilesError> {
         None => system_roots(),
     };
     let own = match (&tls.certificate, &tls.key) {
-        (Some(chain), Some(key)) => {
-            Some((certificates(chain)?, self::key(key)?))
-        }
+        (Some(chain), Some(key)) => Some((certificates(chain)?, self::key(key)?)),
         _ => None,
     };
     Ok(TlsBase::new(roots, own)?.with_time(Arc::new(CertificateClock)))

@@ -1,6 +1,6 @@
 //! What a session gives the engine to do, and what the engine answers.
 
-use crate::door::{Client, Question};
+use crate::door::{Client, Question, Refusal};
 use crate::tls::Encrypted;
 use message::{ContentFacts, Envelope, MessageId};
 use std::borrow::Cow;
@@ -11,12 +11,14 @@ use std::sync::Arc;
 pub struct TransactionKey(pub u32);
 
 /// What became of a store.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Stored {
     /// Durable under this id; only now `250` is true.
     Accepted(MessageId),
     Full,
     Failed,
+    /// Not stored: what was found out about it is against it.
+    Refused(Refusal),
 }
 
 /// What the engine has to do.

@@ -4,7 +4,7 @@
 //! Bound: the session reads no further while `len` or `gap_count` is at its limit.
 
 use crate::output::{Stored, TransactionKey};
-use crate::replies::{self, Sentence};
+use crate::replies::{self, No, Sentence};
 use std::collections::VecDeque;
 
 /// Room that is kept between two batches of replies of a transaction; an idle session keeps none.
@@ -54,9 +54,10 @@ impl ReplyQueue {
         if let Some(gap) = gap {
             gap.outcome = Some(outcome);
         }
-        while let Some(&Gap { outcome: Some(outcome), is_lowered, .. }) = self.gaps.front() {
-            outcome_reply(outcome, is_lowered, &mut self.ready);
-            self.ready.extend(self.gaps.pop_front().into_iter().flat_map(|gap| gap.behind));
+        while let Some(gap) = self.gaps.pop_front_if(|gap| gap.outcome.is_some()) {
+            let Gap { outcome, is_lowered, behind, .. } = gap;
+            outcome.into_iter().for_each(|outcome| outcome_reply(&outcome, is_lowered, &mut self.ready));
+            self.ready.extend(behind);
         }
     }
 
@@ -89,10 +90,11 @@ impl ReplyQueue {
     }
 }
 
-fn outcome_reply(outcome: Stored, is_lowered: bool, out: &mut Vec<u8>) {
+fn outcome_reply(outcome: &Stored, is_lowered: bool, out: &mut Vec<u8>) {
     match outcome {
-        Stored::Accepted(id) if is_lowered => replies::queued_at_normal_priority(id, out),
-        Stored::Accepted(id) => replies::queued(id, out),
+        Stored::Accepted(id) if is_lowered => replies::queued_at_normal_priority(*id, out),
+        Stored::Accepted(id) => replies::queued(*id, out),
+        Stored::Refused(refusal) => No::Theirs(refusal.clone()).write(out),
         Stored::Full => replies::QUEUE_FULL.write(out),
         Stored::Failed => replies::QUEUE_BROKEN.write(out),
     }

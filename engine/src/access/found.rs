@@ -46,6 +46,13 @@ pub struct Found {
     pub listed: Vec<Listed>,
 }
 
+impl Found {
+    /// Worth to be remembered.
+    pub fn is_something(&self) -> bool {
+        self.name != ReverseName::Unknown || self.ident.is_some() || !self.listed.is_empty()
+    }
+}
+
 /// The client's name, if one leads back to its address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum ReverseName {

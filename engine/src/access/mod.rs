@@ -112,6 +112,17 @@ impl Access {
         self.listeners.iter().position(|place| place.name == name)
     }
 
+    /// The listener of that number; none for the Unix socket.
+    pub fn name_of(&self, listener: usize) -> Option<&str> {
+        self.listeners.get(listener).map(|place| place.name.as_str())
+    }
+
+    /// Connections from that address begin with a PROXY header.
+    pub fn is_proxied(&self, listener: usize, address: IpAddr) -> bool {
+        let place = self.listeners.get(listener);
+        place.is_some_and(|place| place.listener.proxy_from.iter().any(|network| network.contains(address)))
+    }
+
     /// A place among the sessions, before anything is said. `Err`: 421. Two short locks.
     pub fn seat(&self, counts: &Arc<Counts>, client: &Client, listener: usize) -> Result<Seat, Refusal> {
         let mut limits = self.listeners.get(listener).map_or(self.sessions, |place| place.sessions);

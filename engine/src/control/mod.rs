@@ -3,6 +3,7 @@
 //! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`LOOK_UPS_MAX`] domains are looked up
 //! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
+mod clients;
 pub mod dns;
 mod http;
 mod https;
@@ -50,6 +51,7 @@ impl Control {
         let resolver = Rc::new(self.resolver());
         self.answer_questions(&resolver);
         let reports = self.report(&resolver);
+        tokio::task::spawn_local(clients::serve(Arc::clone(&self.crossing), self.look_ups()));
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -105,6 +107,11 @@ impl Control {
                 notify.notified().await;
             }
         });
+    }
+
+    fn look_ups(&self) -> Option<Rc<lookups::LookUps>> {
+        let made = lookups::LookUps::new(&self.settings);
+        made.map(Rc::new).map_err(|error| tracing::error!(%error, "nothing is looked up about clients")).ok()
     }
 
     /// Starts to report about TLS, if there are name servers to find out to whom.

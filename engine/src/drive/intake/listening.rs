@@ -1,45 +1,64 @@
 //! Connections as they come: taken, or refused with one sentence.
 //!
+//! Listeners are those of the start; a reload changes what they offer to connections that come afterwards.
+//!
 //! Bound: `sessions_max` sessions (421 past it). What is refused costs a send and a close.
 
-use super::{Client, REFUSED, Receiving, place_of};
+use super::{Client, Listening, REFUSED, place_of};
+use crate::access::SOCKET;
 use crate::clock::Clock;
-use crate::config::Network;
 use crate::core::{Core, Kind, Place, StartError, Stop, token, token_of, untoken};
+use crate::settings::Settings;
 use ring::{Outgoing, Peer, Piece, Ring, Socket, Token};
 use smtp_in::Session;
+use smtp_in::door::{Arrival, Origin};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// After running out of descriptors, accepting rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    pub(crate) fn listen_on(&mut self, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    /// `number`: the listener's ([`crate::access::Access::listener`]).
+    pub(crate) fn listen_on(&mut self, number: usize, address: SocketAddr) -> Result<SocketAddr, StartError> {
         let wrap = |source| StartError::Listen { address, source };
         let socket = self.ring.listen(address).map_err(wrap)?;
         let got = self.ring.local_address(socket).map_err(wrap)?;
-        let index = u32::try_from(self.intake.listeners.len()).expect("a few listeners");
-        self.intake.listeners.push(socket);
-        self.ring.accept(token_of(Kind::Listener, index), socket);
+        let name = self.settings.access.name_of(number).map(Box::from);
+        self.take_from(Listening { socket, name, number, address: Some(got) });
         Ok(got)
     }
 
     /// The Unix socket by which this machine's users submit.
     pub(crate) fn listen_locally(&mut self, listener: OwnedFd) -> io::Result<()> {
         let socket = self.ring.adopt_listener(listener)?;
-        let index = u32::try_from(self.intake.listeners.len()).expect("a few listeners");
-        self.intake.listeners.push(socket);
-        self.ring.accept(token_of(Kind::Listener, index), socket);
+        self.take_from(Listening { socket, name: None, number: SOCKET, address: None });
         Ok(())
     }
 
-    pub(crate) fn close_listeners(&mut self) {
-        for socket in std::mem::take(&mut self.intake.listeners) {
-            self.ring.close(socket);
+    fn take_from(&mut self, listening: Listening) {
+        let index = u32::try_from(self.intake.listeners.len()).expect("a few listeners");
+        self.ring.accept(token_of(Kind::Listener, index), listening.socket);
+        self.intake.listeners.push(listening);
+    }
+
+    /// Before new settings are in force: a listener that they do not have any more is like one without a name.
+    pub(crate) fn number_listeners(&mut self, settings: &Settings) {
+        for listening in &mut self.intake.listeners {
+            let number = listening.name.as_ref().and_then(|name| settings.access.listener(name));
+            listening.number = number.unwrap_or(SOCKET);
         }
+    }
+
+    /// Sessions that are open keep their number.
+    pub(crate) fn close_listeners(&mut self) {
+        for listening in &self.intake.listeners {
+            self.ring.close(listening.socket);
+        }
+        self.intake.is_closed = true;
     }
 
     pub(crate) fn on_accept_ended(&mut self, token: Token, error: &io::Error) {
@@ -48,50 +67,40 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     pub(crate) fn accept_again(&mut self, place: Place) {
-        if let Some(socket) = self.intake.listeners.get(place.index as usize) {
-            self.ring.accept(token_of(Kind::Listener, place.index), *socket);
+        let listening = self.intake.listeners.get(place.index as usize);
+        if let Some(listening) = listening.filter(|_| !self.intake.is_closed) {
+            self.ring.accept(token_of(Kind::Listener, place.index), listening.socket);
         }
     }
 
     pub(crate) fn on_accepted(&mut self, listener: Token, socket: Socket, peer: Peer) {
-        debug_assert_eq!(untoken(listener).0, Kind::Listener);
         self.counters.connections_in.add(1);
         let generation = self.intake.next_generation();
-        if self.intake.clients.len() >= self.settings.config.intake.sessions_max || self.stop != Stop::Running
-        {
-            self.refuse(socket, generation);
-            return;
+        let is_full = self.intake.clients.len() >= self.settings.config.intake.sessions_max;
+        let index = untoken(listener).1.index as usize;
+        if is_full || self.stop != Stop::Running || index >= self.intake.listeners.len() {
+            return self.refuse(socket, generation);
         }
-        let (peer, is_local) = match peer {
-            Peer::Net(address) => (address, false),
-            Peer::Local { .. } => (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), true),
-        };
-        let config = &self.settings.config.intake;
-        let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(peer.ip()));
-        let client = smtp_in::Client {
-            address: peer.ip().to_canonical(),
-            may_relay: is_local || is_in(&config.relay_from),
-            may_flush: is_in(config.etrn_from.as_ref().unwrap_or(&config.relay_from)),
-        };
-        let session = Session::new(self.now, self.settings.intake.clone(), client);
-        let index = self.intake.clients.insert(Client {
-            generation,
-            socket,
-            peer,
-            session,
-            held: Vec::new(),
-            outgoing: Some(Outgoing::default()),
-            buffered: 0,
-            receiving: Receiving::Armed,
-            is_closing: false,
-            has_ended: false,
-            stores: 0,
-            sending_since: None,
-        });
+        let arrival = self.arrival(index, peer);
+        let (number, origin) = (self.intake.listeners[index].number, arrival.origin.clone());
+        let session = Session::new(self.now, Arc::clone(self.settings.ingress.policy(number)), arrival);
+        let index = self.intake.clients.insert(Client::new(generation, socket, index, origin, session));
         let place = place_of(index, generation);
         self.ring.receive(token(Kind::Intake, place), socket);
         self.watch_client(place);
         self.drain_client(place);
+    }
+
+    fn arrival(&mut self, index: usize, peer: Peer) -> Arrival {
+        let listening = &self.intake.listeners[index];
+        let (origin, is_proxied) = match peer {
+            Peer::Local { uid } => (Origin::Local { uid }, false),
+            Peer::Net(peer) => {
+                let (address, port) = (peer.ip().to_canonical(), peer.port());
+                (Origin::Net { address, port }, self.settings.access.is_proxied(listening.number, address))
+            }
+        };
+        Arrival { origin, local: listening.address, is_proxied, nonce: self.intake.nonces.next() }
     }
 
     /// One sentence, then the door.

@@ -3,16 +3,27 @@
 //! Bounds: `sessions_max` sessions (421 past it), `memory_max` bytes of messages under way (452 past it), and
 //! [`HELD_MAX`] bytes that a session has not taken yet, past which its socket is paused.
 
+mod asking;
+mod complaints;
 mod listening;
+mod nonces;
 mod storing;
 
+use asking::Parked;
+use complaints::Complaints;
+use nonces::Nonces;
+
+use crate::access::{AccessDoor, Found, Seat, Shared};
 use crate::clock::Clock;
+use crate::control::dns::is_local;
 use crate::core::{Core, Kind, Place, token};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
+use smtp_in::door::{Answer, Origin};
 use smtp_in::{Output, Session, TransactionKey};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes received that wait for the session.
@@ -22,7 +33,10 @@ const HELD_MAX: usize = 256 << 10;
 struct Client {
     generation: u32,
     socket: Socket,
-    peer: SocketAddr,
+    /// Where it came in: its place among the listeners.
+    listening: u32,
+    /// Who the kernel says it is: its session may know better who stands behind that.
+    origin: Origin,
     session: Session,
     held: Vec<u8>,
     outgoing: Option<Outgoing>,
@@ -36,6 +50,40 @@ struct Client {
     stores: u32,
     /// Since when a send has been under way.
     sending_since: Option<Instant>,
+    /// What is known of it besides what its session knows: nothing for most.
+    known: Option<Box<Known>>,
+    /// Its place among all sessions of the daemon.
+    seat: Option<Seat>,
+}
+
+/// What was found out about a client.
+#[derive(Debug, Default)]
+struct Known {
+    found: Found,
+    /// Goes on top of each of its messages.
+    field: Option<Arc<str>>,
+}
+
+impl Client {
+    fn new(generation: u32, socket: Socket, listening: usize, origin: Origin, session: Session) -> Client {
+        Client {
+            generation,
+            socket,
+            listening: u32::try_from(listening).expect("a few listeners"),
+            origin,
+            session,
+            held: Vec::new(),
+            outgoing: Some(Outgoing::default()),
+            buffered: 0,
+            receiving: Receiving::Armed,
+            is_closing: false,
+            has_ended: false,
+            stores: 0,
+            sending_since: None,
+            known: None,
+            seat: None,
+        }
+    }
 }
 
 /// Whether the ring receives for a client.
@@ -46,15 +94,32 @@ enum Receiving {
     Paused,
 }
 
+/// A socket that takes connections.
+#[derive(Debug)]
+struct Listening {
+    socket: Socket,
+    /// Of its listener; none for the Unix socket.
+    name: Option<Box<str>>,
+    /// Its listener's number in the settings in force.
+    number: usize,
+    address: Option<SocketAddr>,
+}
+
 /// All incoming sessions of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
-    listeners: Vec<Socket>,
+    listeners: Vec<Listening>,
+    /// No more connections are taken.
+    is_closed: bool,
     clients: Slab<Client>,
     /// Connections that only get a refusal.
     refused: Slab<(u32, Socket)>,
     generation: u32,
     buffered: usize,
+    nonces: Nonces,
+    /// Messages that wait for what is found out about them.
+    parked: Slab<Parked>,
+    complaints: Complaints,
 }
 
 /// Refusals stand in the upper half of the places.
@@ -76,6 +141,14 @@ impl Intake {
         self.clients.get_mut(place.index as usize).filter(|client| client.generation == place.generation)
     }
 
+    /// With its listener's number.
+    fn get_with_number(&mut self, place: Place) -> Option<(&mut Client, usize)> {
+        let client = self.clients.get_mut(place.index as usize)?;
+        let is_it = client.generation == place.generation;
+        let number = self.listeners.get(client.listening as usize)?.number;
+        is_it.then_some((client, number))
+    }
+
     fn next_generation(&mut self) -> u32 {
         self.generation = (self.generation + 1) & 0xff_ffff;
         self.generation
@@ -89,12 +162,18 @@ fn place_of(index: usize, generation: u32) -> Place {
 impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn on_intake_received(&mut self, place: Place, data: Received) {
         let gate = self.gate();
-        let Some(client) = self.intake.get(place) else { return self.ring.give_back(data) };
-        let bytes = self.ring.received(&data);
-        let used =
-            if client.held.is_empty() { client.session.handle_bytes(self.now, gate, bytes) } else { 0 };
+        let Core { ring, intake, settings, crossing, now, .. } = self;
+        let Some(client) = intake.get_with_number(place) else { return ring.give_back(data) };
+        let (client, listener) = client;
+        let bytes = ring.received(&data);
+        let used = if client.held.is_empty() {
+            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+            client.session.handle_bytes(*now, &mut AccessDoor::new(&settings.access, shared), bytes)
+        } else {
+            0
+        };
         client.held.extend_from_slice(&bytes[used..]);
-        self.ring.give_back(data);
+        ring.give_back(data);
         self.drain_client(place);
     }
 
@@ -154,32 +233,47 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Carries out what the session wants until it wants no more.
     fn drain_client(&mut self, place: Place) {
-        let gate = self.gate();
         loop {
-            let Some(client) = self.intake.get(place) else { return };
-            match client.session.poll_output() {
-                Some(Output::Store(submission)) => {
-                    self.store(place, *submission);
-                    continue;
-                }
-                Some(Output::Flush(flush)) => {
-                    self.flush_for_client(&flush);
-                    continue;
-                }
-                Some(Output::Close) => client.is_closing = true,
-                None => {}
-            }
-            if client.held.is_empty() || client.is_closing {
-                break;
-            }
-            let used = client.session.handle_bytes(self.now, gate, &client.held);
-            client.held.drain(..used);
-            if used == 0 {
+            while self.carry_out(place) {}
+            if !self.read_on(place) {
                 break;
             }
         }
         self.account(place);
         self.flush_client(place);
+    }
+
+    /// The next thing that the session wants; false if that is nothing.
+    fn carry_out(&mut self, place: Place) -> bool {
+        let Some(client) = self.intake.get(place) else { return false };
+        let Some(output) = client.session.poll_output() else { return false };
+        match output {
+            Output::Store(submission) => self.take_submission(place, *submission),
+            Output::Flush(flush) => self.flush_for_client(&flush),
+            Output::Ask(question) => self.ask_for_session(place, question),
+            Output::Rejected(rejection) => self.complain(place, &rejection),
+            // Not offered: no listener's policy has it.
+            Output::Turn(_) => client.session.handle_answer(self.now, Answer::TurnDenied),
+            Output::Close | Output::HandOver => client.is_closing = true,
+        }
+        true
+    }
+
+    /// Gives the session what it has not taken yet; false if it takes none of it.
+    fn read_on(&mut self, place: Place) -> bool {
+        let gate = self.gate();
+        let Core { intake, settings, crossing, now, .. } = self;
+        let Some((client, listener)) = intake.get_with_number(place) else { return false };
+        let has_some = !client.held.is_empty() || client.session.wants_turn();
+        if !has_some || client.is_closing {
+            return false;
+        }
+        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+        let mut door = AccessDoor::new(&settings.access, shared);
+        let wanted_turn = client.session.wants_turn();
+        let used = client.session.handle_bytes(*now, &mut door, &client.held);
+        client.held.drain(..used);
+        used > 0 || wanted_turn
     }
 
     /// Keeps the sum of what all sessions hold.
@@ -206,7 +300,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         client.outgoing = Some(outgoing);
         // What was said last may have been the goodbye.
-        client.is_closing |= matches!(client.session.poll_output(), Some(Output::Close));
+        let last = client.session.poll_output();
+        client.is_closing |= matches!(last, Some(Output::Close | Output::HandOver));
         if client.is_closing || client.has_ended && client.stores == 0 {
             return self.close_client(place);
         }

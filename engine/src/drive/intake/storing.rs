@@ -2,15 +2,28 @@
 
 use super::Submitter;
 use crate::clock::Clock;
-use crate::core::{Core, Place};
+use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
 use crate::settings::Settings;
 use bytes::Bytes;
-use message::received::{Peer as TracePeer, Received as Trace};
+use message::received::{Peer as TracePeer, Received as Trace, Tls};
 use message::{Class, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
 use ring::Ring;
-use smtp_in::{Gate, Stored, Submission};
+use smtp_in::door::{self, Client};
+use smtp_in::{Encrypted, Gate, Stored, Submission};
+
+/// The client, for the trace field.
+fn peer_of(client: &Client) -> TracePeer<'_> {
+    match client.origin {
+        door::Origin::Local { uid } => TracePeer::Local { uid },
+        door::Origin::Net { address, .. } => TracePeer::Net {
+            address,
+            name: client.rights.name.as_deref(),
+            ident: client.rights.ident.as_deref(),
+        },
+    }
+}
 
 /// Which pool a message goes out from, and whose turn it takes: decided here, once. One pass over the header.
 fn class_of(settings: &Settings, envelope: &Envelope, content: &[u8]) -> Class {
@@ -41,27 +54,33 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.intake.buffered > marks.memory_max || self.crossing.backlog() > marks.backlog_max
     }
 
-    /// Puts our trace field on top and hands the message to the log.
-    pub(super) fn store(&mut self, place: Place, submission: Submission) {
-        let Some(client) = self.intake.get(place) else { return };
-        let peer = client.peer;
-        client.stores += 1;
-        let mut content = Vec::with_capacity(submission.content.len() + 256);
-        let by = &self.settings.config.host_name;
-        let (helo, with, at) = (&submission.helo, submission.with, self.wall);
-        let from = TracePeer::Net { address: peer.ip().to_canonical(), name: None, ident: None };
-        Trace { helo, from, tls: None, by, with, at }.render(&mut content);
-        content.extend_from_slice(&submission.content);
-        let Submission { transaction, envelope, facts, .. } = submission;
+    /// Puts our trace field on top, what was found out about client and message below it, and hands the message to the log.
+    pub(super) fn store(&mut self, submitter: Submitter, submission: Submission, fields: &[&str]) {
+        let content = self.content_of(submitter, &submission, fields);
+        let Submission { envelope, facts, .. } = submission;
         let class = class_of(&self.settings, &envelope, &submission.content);
         let meta = record::meta_of(&envelope);
         let recipients = envelope.recipients.count();
         let (content, meta) = (Bytes::from(content), Bytes::from(meta));
         let new = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
-        let submitter = Submitter { place, transaction };
         if let Err(outcome) = self.append(new, Origin::Session(submitter)) {
             self.answer(submitter, outcome);
         }
+    }
+
+    fn content_of(&mut self, submitter: Submitter, submission: &Submission, fields: &[&str]) -> Vec<u8> {
+        let Submission { helo, with, client, encrypted, .. } = submission;
+        let mut content = Vec::with_capacity(submission.content.len() + 512);
+        let tls = encrypted.map(|Encrypted { version, cipher }| Tls { version, cipher });
+        let (by, at) = (&self.settings.config.host_name, self.wall);
+        Trace { helo, from: peer_of(client), tls, by, with, at }.render(&mut content);
+        let known = self.intake.get(submitter.place).and_then(|client| client.known.as_ref());
+        let own = known.and_then(|known| known.field.as_deref());
+        for field in own.into_iter().chain(fields.iter().copied()) {
+            content.extend_from_slice(field.as_bytes());
+        }
+        content.extend_from_slice(&submission.content);
+        content
     }
 
     /// Tells a session what became of its message.

@@ -1,0 +1,167 @@
+//! What sessions want to know: who a client is and what it may do, whether a password is right, what is known of a message.
+//!
+//! Most answers are here at once. What must be looked up is the control thread's: the session waits, the core does not.
+//! Bounds: one question of a session at a time; messages that wait for an answer hold memory that counts as theirs while
+//! they came, see [`Core::gate`].
+
+use super::{Known, Submitter};
+use crate::access::{Admission, Found, Judgement};
+use crate::clients::{self, Ask, Finding};
+use crate::clock::Clock;
+use crate::core::{Core, Place};
+use ring::Ring;
+use smtp_in::door::{Answer, Client, Question, Refusal};
+use smtp_in::{Stored, Submission};
+use std::sync::Arc;
+
+/// A message whose content is here and of which something is to be found out.
+#[derive(Debug)]
+pub(super) struct Parked {
+    submitter: Submitter,
+    submission: Submission,
+}
+
+impl<R: Ring, C: Clock> Core<R, C> {
+    pub(super) fn ask_for_session(&mut self, place: Place, question: Question) {
+        match question {
+            Question::Introduce(client) => self.introduce(place, &client),
+            Question::Prove { user } => self.log_in(place, &user),
+            Question::Password { .. } | Question::CramMd5 { .. } | Question::ScramKeys { .. } => {
+                self.answer_session(place, Answer::Unavailable);
+            }
+        }
+    }
+
+    fn answer_session(&mut self, place: Place, answer: Answer) {
+        if let Some(client) = self.intake.get(place) {
+            client.session.handle_answer(self.now, answer);
+        }
+    }
+
+    /// It comes, or it is somebody else than we thought.
+    fn introduce(&mut self, place: Place, client: &Client) {
+        if let Err(refusal) = self.seat(place, client) {
+            return self.answer_session(place, Answer::Turned(refusal));
+        }
+        let Some((known, listener)) = self.intake.get_with_number(place) else { return };
+        let listening = known.listening as usize;
+        // Where another host stands between us, its connection is not the client's.
+        let is_direct = known.origin == client.origin;
+        let local = self.intake.listeners[listening].address.filter(|_| is_direct);
+        match self.settings.access.needs(client, listener, local) {
+            None => self.admit(place, client, Found::default()),
+            Some(look_up) => {
+                let ask = Ask::WhoIsIt(Box::new(look_up));
+                if !self.ask_control(place, ask) {
+                    self.answer_session(place, Answer::Turned(busy()));
+                }
+            }
+        }
+    }
+
+    /// A place among the sessions of its address and network. Whoever changes who it is changes its place.
+    fn seat(&mut self, place: Place, client: &Client) -> Result<(), Refusal> {
+        let Some((known, listener)) = self.intake.get_with_number(place) else { return Ok(()) };
+        known.seat = None;
+        let seat = self.settings.access.seat(&self.crossing.counts, client, listener)?;
+        if let Some(known) = self.intake.get(place) {
+            known.seat = Some(seat);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, place: Place, client: &Client, found: Found) {
+        let Some((_, listener)) = self.intake.get_with_number(place) else { return };
+        let answer = match self.settings.access.rights(client, listener, &found) {
+            Admission::Turned(refusal) => Answer::Turned(refusal),
+            Admission::Welcome(rights, field) => {
+                self.keep_found(place, found, field);
+                Answer::Welcome(rights)
+            }
+        };
+        self.answer_session(place, answer);
+    }
+
+    fn keep_found(&mut self, place: Place, found: Found, field: Option<Arc<str>>) {
+        let is_worth_it = field.is_some() || found.is_something();
+        if let Some(client) = self.intake.get(place) {
+            client.known = is_worth_it.then(|| Box::new(Known { found, field }));
+        }
+    }
+
+    /// Its password was right: what it may do now.
+    fn log_in(&mut self, place: Place, user: &str) {
+        let Some((client, listener)) = self.intake.get_with_number(place) else { return };
+        let mut named = Client::clone(client.session.client());
+        named.login = Some(user.into());
+        let found = client.known.as_ref().map(|known| known.found.clone()).unwrap_or_default();
+        let answer = match self.settings.access.rights(&named, listener, &found) {
+            Admission::Welcome(rights, field) => {
+                self.keep_found(place, found, field);
+                Answer::LoggedIn(rights)
+            }
+            Admission::Turned(_) => Answer::WrongLogin,
+        };
+        self.answer_session(place, answer);
+    }
+
+    fn ask_control(&mut self, place: Place, ask: Ask) -> bool {
+        self.crossing.ask_about_client(clients::Question { core: self.index, place, ask })
+    }
+
+    pub(crate) fn on_client_answer(&mut self, answer: clients::Answer) {
+        let clients::Answer { place, found } = answer;
+        match found {
+            Finding::Client(found) => {
+                // While it waits its session is as it was when it asked.
+                let Some(client) = self.intake.get(place) else { return };
+                let asked = Arc::clone(client.session.client());
+                self.admit(place, &asked, *found);
+            }
+            Finding::Message { slot, found } => self.on_message_known(slot, &found),
+        }
+        self.drain_client(place);
+    }
+}
+
+/// Messages.
+impl<R: Ring, C: Clock> Core<R, C> {
+    /// Stores it, or waits until what must be known of it is.
+    pub(super) fn take_submission(&mut self, place: Place, submission: Submission) {
+        let Some((client, listener)) = self.intake.get_with_number(place) else { return };
+        client.stores += 1;
+        let submitter = Submitter { place, transaction: submission.transaction };
+        let sender = &submission.envelope.reverse_path;
+        let access = &self.settings.access;
+        let look_up = access.needs_of_message(&submission.client, listener, &submission.helo, sender);
+        let Some(look_up) = look_up else { return self.store(submitter, submission, &[]) };
+        self.intake.buffered += submission.content.len();
+        let slot = self.intake.parked.insert(Parked { submitter, submission });
+        let slot = u32::try_from(slot).expect("memory_max bounds the messages that wait");
+        let ask = Ask::Message { slot, look_up: Some(Box::new(look_up)) };
+        if !self.ask_control(place, ask) {
+            self.unpark(slot);
+            self.answer(submitter, Stored::Full);
+        }
+    }
+
+    fn unpark(&mut self, slot: u32) -> Option<Parked> {
+        let parked = self.intake.parked.try_remove(slot as usize)?;
+        self.intake.buffered -= parked.submission.content.len();
+        Some(parked)
+    }
+
+    fn on_message_known(&mut self, slot: u32, found: &Found) {
+        let Some(Parked { submitter, submission }) = self.unpark(slot) else { return };
+        let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
+        match self.settings.access.judge_message(listener, found) {
+            Judgement::Nothing => self.store(submitter, submission, &[]),
+            Judgement::Tag(field) => self.store(submitter, submission, &[&field]),
+            Judgement::Refuse(refusal) => self.answer(submitter, Stored::Refused(refusal)),
+        }
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal { code: 421, enhanced: (3, 2), text: "Too busy to look you up; try again later".into() }
+}
