@@ -9,12 +9,17 @@
 
 pub mod address_list;
 pub mod fix_up;
+mod followup;
+pub mod header;
 pub mod hosts;
 pub mod identity;
 pub mod inject;
 pub mod masquerade;
 pub mod options;
 mod quoting;
+mod recipients;
+mod role;
+mod sender;
 pub mod stamp;
 pub mod token;
 

@@ -72,6 +72,18 @@ impl<'a> AddressList<'a> {
         parser::parse(text)
     }
 
+    /// A list of addresses without names.
+    pub fn of(addresses: impl IntoIterator<Item = AddrSpec<'a>>) -> AddressList<'a> {
+        let entry = |address| Entry {
+            before: Phrase::default(),
+            address: Some(address),
+            in_angles: false,
+            after: Vec::new(),
+        };
+        let elements = addresses.into_iter().map(|address| Element::Mailbox(entry(address))).collect();
+        AddressList { elements, ..AddressList::default() }
+    }
+
     /// True if printing gives something else than was read, white space between elements aside.
     pub fn altered(&self) -> bool {
         self.altered
@@ -141,6 +153,12 @@ impl AddrSpec<'_> {
             Some(inner) => Mailbox::parse(&format!("{}@{host}", least_quoted(inner))),
             None => Mailbox::parse(&format!("{local}@{host}")),
         }
+    }
+
+    /// The same in memory of its own.
+    pub fn into_owned(self) -> AddrSpec<'static> {
+        let own = |text: Cow<'_, [u8]>| Cow::Owned(text.into_owned());
+        AddrSpec { local: own(self.local), host: self.host.map(own) }
     }
 
     /// For a message to people.

@@ -90,7 +90,7 @@ fn errors_say_where_and_what() {
 
 #[test]
 fn long_lists_are_folded_between_addresses() {
-    let list = vec!["somebody.with.a.name@example.net"; 5].join(",");
+    let list = ["somebody.with.a.name@example.net"; 5].join(",");
     let list = AddressList::parse(list.as_bytes()).unwrap();
     let field = String::from_utf8(list.print(b"To")).unwrap();
     assert_eq!(
