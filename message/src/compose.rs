@@ -7,13 +7,21 @@
 //! Pure: time, host names, identity and whatever makes a Message-ID unique are arguments. Trusts nothing in the
 //! text. Bound: time and memory are linear in the input; nothing recurses.
 
+pub mod address_list;
 pub mod fix_up;
+mod followup;
+pub mod header;
 pub mod hosts;
 pub mod identity;
 pub mod inject;
 pub mod masquerade;
 pub mod options;
+mod quoting;
+mod recipients;
+mod role;
+mod sender;
 pub mod stamp;
+pub mod token;
 
 pub use fix_up::{FixUp, fix_up};
 pub use hosts::{Hosts, HostsError};

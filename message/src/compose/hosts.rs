@@ -82,18 +82,23 @@ impl Hosts {
         &self.id_host
     }
 
-    /// The whole name of `host`; `None` is an address without one. A dot at the end says that the name is
-    /// whole; it goes, because SMTP has no place for it. Cost: one allocation if the name changes.
+    /// The whole name of `host`; `None` is an address without one. Dots at the end go first, as in rewriting(5) of
+    /// mess822: SMTP has no place for them. A whole name stays whole, so doing it twice changes nothing.
     pub fn complete<'a>(&self, host: Option<&'a [u8]>) -> Cow<'a, [u8]> {
         match host {
             None => Cow::Owned(self.complete(Some(self.default_host.as_bytes())).into_owned()),
             Some(whole) if whole.starts_with(b"[") => Cow::Borrowed(whole),
-            Some([name @ .., b'.']) => Cow::Borrowed(name),
+            Some([name @ .., b'.']) => self.complete(Some(without_dots(name))),
             Some([name @ .., b'+']) => Cow::Owned(joined(name, &self.plus_domain)),
             Some(name) if !name.contains(&b'.') => Cow::Owned(joined(name, &self.default_domain)),
             Some(whole) => Cow::Borrowed(whole),
         }
     }
+}
+
+fn without_dots(name: &[u8]) -> &[u8] {
+    let len = name.iter().rposition(|octet| *octet != b'.').map_or(0, |last| last + 1);
+    &name[..len]
 }
 
 fn joined(name: &[u8], domain: &str) -> Vec<u8> {
@@ -135,7 +140,8 @@ mod tests {
         assert_eq!(complete("mammoth+"), "mammoth.example.edu");
         assert_eq!(complete("+"), "example.edu");
         assert_eq!(complete("[192.0.2.1]"), "[192.0.2.1]");
-        assert_eq!(complete("localhost."), "localhost");
+        assert_eq!(complete("heaven.af.mil.."), "heaven.af.mil");
+        assert_eq!(complete("localhost."), "localhost.cs.example.edu");
     }
 
     #[test]

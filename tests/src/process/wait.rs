@@ -30,8 +30,13 @@ pub fn until(what: &str, timeout: Duration, mut holds: impl FnMut() -> bool) {
 
 /// Runs a program to its end and returns what it said. Past `timeout` it is killed and the test fails.
 pub fn finish(command: &mut Command, timeout: Duration) -> Output {
+    finish_with(command, Stdio::null(), timeout)
+}
+
+/// As [`finish`]; the program reads `input`.
+pub fn finish_with(command: &mut Command, input: Stdio, timeout: Duration) -> Output {
     let what = format!("{command:?}");
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|error| panic!("{what}: {error}"));
     let (stdout, stderr) = (gather(child.stdout.take()), gather(child.stderr.take()));
     let Some(status) = ends_within(&mut child, timeout) else {

@@ -1,0 +1,148 @@
+//! Text that must be quoted to stand in a structured field, and back (RFC 5322 §3.2.4, RFC 2047).
+
+use super::token::{Kind, Token, is_atext};
+
+/// Longest encoded word (RFC 2047 §2).
+const ENCODED_WORD_MAX: usize = 75;
+
+/// `text` as a quoted string.
+pub(crate) fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    out.push(b'"');
+    escape_into(text, b"\"\\", &mut out);
+    out.push(b'"');
+    out
+}
+
+fn escape_into(text: &[u8], special: &[u8], out: &mut Vec<u8>) {
+    for octet in text {
+        if special.contains(octet) {
+            out.push(b'\\');
+        }
+        out.push(*octet);
+    }
+}
+
+/// What a word says, without quotes and backslashes.
+pub(crate) fn meaning(token: &Token<'_>) -> Vec<u8> {
+    let text = match (token.kind, token.text) {
+        (Kind::Quoted, [b'"', inner @ .., b'"']) => inner,
+        (_, text) => text,
+    };
+    let mut out = Vec::with_capacity(text.len());
+    let mut octets = text.iter();
+    while let Some(octet) = octets.next() {
+        // A backslash is always followed by something: the token would not have ended otherwise.
+        out.push(if *octet == b'\\' { *octets.next().unwrap_or(octet) } else { *octet });
+    }
+    out
+}
+
+/// True if `text` needs no quotes as a local part: words of `atext` with single dots between them.
+pub(crate) fn is_dot_atom(text: &[u8]) -> bool {
+    text.split(|octet| *octet == b'.').all(|word| !word.is_empty() && word.iter().copied().all(is_atext))
+}
+
+/// A local part from anywhere, quoted if it must be. One that comes in quotes stays as it is.
+pub(crate) fn local_part(text: &str) -> Vec<u8> {
+    let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
+    if is_quoted || is_dot_atom(text.as_bytes()) { text.into() } else { quoted(text.as_bytes()) }
+}
+
+/// A person's name in front of an address: words as they are, quoted, or encoded.
+pub(crate) fn phrase(name: &str) -> Vec<u8> {
+    let name = one_line(name);
+    if !name.is_ascii() {
+        return encoded(&name);
+    }
+    let plain = name.bytes().all(|octet| is_atext(octet) || octet == b' ');
+    // What looks like an encoded word and is none would be decoded.
+    if plain && !name.contains("=?") { name.into() } else { quoted(name.as_bytes()) }
+}
+
+/// A person's name behind an address.
+pub(crate) fn comment(name: &str) -> Vec<u8> {
+    let name = one_line(name);
+    let mut out = vec![b'('];
+    if name.is_ascii() {
+        escape_into(name.as_bytes(), b"()\\", &mut out);
+    } else {
+        out.extend(encoded(&name));
+    }
+    out.push(b')');
+    out
+}
+
+/// Control characters have no place in a name, line ends least of all.
+fn one_line(name: &str) -> String {
+    let clean: String = name.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// RFC 2047 §4.2, as many words as it takes; §5 (3) says which octets stay in a phrase.
+fn encoded(text: &str) -> Vec<u8> {
+    const START: &str = "=?UTF-8?Q?";
+    let mut out = String::from(START);
+    let mut len = START.len();
+    for char in text.chars() {
+        let coded = encoded_char(char);
+        if len + coded.len() + 2 > ENCODED_WORD_MAX {
+            out.push_str("?= ");
+            out.push_str(START);
+            len = START.len();
+        }
+        len += coded.len();
+        out.push_str(&coded);
+    }
+    out.push_str("?=");
+    out.into()
+}
+
+fn encoded_char(char: char) -> String {
+    use std::fmt::Write as _;
+    match char {
+        ' ' => "_".to_owned(),
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '!' | '*' | '+' | '-' | '/' => char.to_string(),
+        other => other.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |mut out, octet| {
+            let _ = write!(out, "={octet:02X}");
+            out
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(octets: Vec<u8>) -> String {
+        String::from_utf8(octets).unwrap()
+    }
+
+    #[test]
+    fn names_are_quoted_as_little_as_they_can_be() {
+        assert_eq!(text(phrase("Ann Example")), "Ann Example");
+        assert_eq!(text(phrase("Ann B. Example")), "\"Ann B. Example\"");
+        assert_eq!(text(phrase("A \"b\" \\c")), r#""A \"b\" \\c""#);
+        assert_eq!(text(phrase("Zoë")), "=?UTF-8?Q?Zo=C3=AB?=");
+        assert_eq!(text(phrase("=?x?q?y?=")), "\"=?x?q?y?=\"");
+        assert_eq!(text(phrase("a\r\nBcc: b@c")), "\"a Bcc: b@c\"");
+        assert_eq!(text(comment("Ann (home)")), r"(Ann \(home\))");
+        assert_eq!(text(comment("Zoë (x)")), "(=?UTF-8?Q?Zo=C3=AB_=28x=29?=)");
+    }
+
+    #[test]
+    fn long_names_take_several_encoded_words() {
+        let name = "é".repeat(40);
+        let words = text(phrase(&name));
+        assert!(words.split(' ').all(|word| word.len() <= ENCODED_WORD_MAX), "{words}");
+        assert_eq!(words.matches("=C3=A9").count(), 40);
+    }
+
+    #[test]
+    fn local_parts_are_quoted_only_if_they_must_be() {
+        assert_eq!(text(local_part("ann.b+c")), "ann.b+c");
+        assert_eq!(text(local_part("a b@c")), "\"a b@c\"");
+        assert_eq!(text(local_part("a..b")), "\"a..b\"");
+        assert_eq!(text(local_part("\"a b\"")), "\"a b\"");
+    }
+}
