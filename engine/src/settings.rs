@@ -6,6 +6,7 @@ use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
 use message::VerpKey;
+use message::compose::Hosts;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use smtp_out::TlsBase;
@@ -28,6 +29,8 @@ pub struct Settings {
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
     pub verp_key: VerpKey,
+    /// What completes addresses of clients whose messages are mended; `None` if the host's own name is none.
+    pub hosts: Option<Hosts>,
     /// Makes the salts of segments: known to nobody who sends mail.
     pub log_salt: u64,
 }
@@ -66,6 +69,7 @@ impl Settings {
             },
             tls: TlsBase::default(),
             verp_key: VerpKey::new(verp_secret),
+            hosts: config.compose.hosts(&config.host_name).ok(),
             log_salt: log_salt(verp_secret),
             config,
         }

@@ -6,8 +6,9 @@ use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
 use crate::settings::Settings;
 use bytes::Bytes;
+use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
-use message::{Class, Envelope, Marks, MessageId, Traits};
+use message::{Class, ContentFacts, Envelope, Marks, MessageId, Traits};
 use queue::log::record;
 use ring::Ring;
 use smtp_in::door::{self, Client};
@@ -55,7 +56,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Puts our trace field on top, what was found out about client and message below it, and hands the message to the log.
-    pub(super) fn store(&mut self, submitter: Submitter, submission: Submission, fields: &[&str]) {
+    pub(super) fn store(&mut self, submitter: Submitter, mut submission: Submission, fields: &[&str]) {
+        self.mend(submitter, &mut submission);
         let content = self.content_of(submitter, &submission, fields);
         let Submission { envelope, facts, .. } = submission;
         let class = class_of(&self.settings, &envelope, &submission.content);
@@ -65,6 +67,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let new = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         if let Err(outcome) = self.append(new, Origin::Session(submitter)) {
             self.answer(submitter, outcome);
+        }
+    }
+
+    /// Adds what the message lacks, for clients whose rule says so (RFC 6409 §8).
+    fn mend(&mut self, submitter: Submitter, submission: &mut Submission) {
+        let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
+        let is_wanted = self.settings.access.wants_fix_up(&submission.client, listener);
+        let Some(hosts) = self.settings.hosts.as_ref().filter(|_| is_wanted) else { return };
+        let now = Stamp { at: self.wall, zone: Zone::Universal };
+        let nonce = u128::from_le_bytes(self.intake.nonces.next());
+        let unique = Unique { process: std::process::id(), serial: u64::try_from(nonce >> 64).unwrap_or(0) };
+        if let Some(content) = fix_up(&submission.content, &FixUp { hosts, now, unique }) {
+            submission.facts = ContentFacts::of(&content);
+            submission.content = content;
         }
     }
 
