@@ -5,6 +5,7 @@
 
 use crate::output::Flush;
 use crate::replies::{self, Sentence};
+use crate::xclient::{self, Attributes};
 use crate::xtext;
 use message::path::{parse_forward_path, parse_reverse_path};
 use message::{AddressError, BodyKind, ForwardPath, Priority, ReversePath, Verp};
@@ -30,10 +31,29 @@ pub(crate) enum Command<'a> {
     Quit,
     Etrn(Result<Flush, Sentence>),
     StartTls,
+    Auth(Result<Auth<'a>, Sentence>),
+    /// The domains asked for; none: all.
+    Atrn(Result<Vec<Box<str>>, Sentence>),
+    /// `None` if anything in it is wrong.
+    Xclient(Option<Attributes>),
     /// A command that some server knows, and we do not.
     NotOffered,
     /// A request of HTTP: a browser was made to talk to us, with mail commands in the body it posts.
     WebRequest,
+}
+
+/// AUTH's arguments.
+pub(crate) struct Auth<'a> {
+    pub(crate) mechanism: &'a [u8],
+    /// Still in base64.
+    pub(crate) initial: Option<&'a [u8]>,
+}
+
+/// A password may be in it.
+impl std::fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Auth(hidden)")
+    }
 }
 
 /// BDAT's argument.
@@ -82,10 +102,11 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, Sentence> {
         b"VRFY\0\0\0\0" => Ok(Command::Vrfy),
         b"ETRN\0\0\0\0" => Ok(Command::Etrn(parse_etrn(argument))),
         b"STARTTLS" => alone(argument, Command::StartTls),
-        b"EXPN\0\0\0\0" | b"TURN\0\0\0\0" | b"ATRN\0\0\0\0" | b"SEND\0\0\0\0" | b"SOML\0\0\0\0"
-        | b"SAML\0\0\0\0" | b"AUTH\0\0\0\0" | b"BURL\0\0\0\0" | b"XCLIENT\0" | b"XFORWARD" => {
-            Ok(Command::NotOffered)
-        }
+        b"AUTH\0\0\0\0" => Ok(Command::Auth(parse_auth(argument))),
+        b"ATRN\0\0\0\0" => Ok(Command::Atrn(parse_atrn(argument))),
+        b"XCLIENT\0" => Ok(Command::Xclient(xclient::parse(argument))),
+        b"EXPN\0\0\0\0" | b"TURN\0\0\0\0" | b"SEND\0\0\0\0" | b"SOML\0\0\0\0" | b"SAML\0\0\0\0"
+        | b"BURL\0\0\0\0" | b"XFORWARD" => Ok(Command::NotOffered),
         b"GET\0\0\0\0\0" | b"POST\0\0\0\0" | b"PUT\0\0\0\0\0" | b"HEAD\0\0\0\0" | b"OPTIONS\0"
         | b"CONNECT\0" => Ok(Command::WebRequest),
         _ => Err(replies::UNKNOWN_COMMAND),
@@ -242,6 +263,33 @@ fn parse_etrn(argument: &[u8]) -> Result<Flush, Sentence> {
     };
     message::Domain::parse(domain).map_err(|_| replies::ETRN_SYNTAX)?;
     Ok(Flush { domain: domain.to_lowercase().into(), with_subdomains })
+}
+
+/// True of a line that may be longer than others.
+pub(crate) fn is_auth(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}
+
+/// RFC 4954 §4: a mechanism, and perhaps its first response.
+fn parse_auth(argument: &[u8]) -> Result<Auth<'_>, Sentence> {
+    let mut words = argument.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Auth { mechanism, initial }),
+        _ => Err(replies::AUTH_SYNTAX),
+    }
+}
+
+/// RFC 2645 §5.2: domains with commas between them, or none. Bound: a command line.
+fn parse_atrn(argument: &[u8]) -> Result<Vec<Box<str>>, Sentence> {
+    if argument.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = std::str::from_utf8(argument).map_err(|_| replies::ATRN_SYNTAX)?;
+    let parse = |domain: &str| match message::Domain::parse(domain) {
+        Ok(_) => Ok(domain.to_lowercase().into()),
+        Err(_) => Err(replies::ATRN_SYNTAX),
+    };
+    text.split(',').map(|domain| parse(domain.trim_matches(' '))).collect()
 }
 
 /// `None` for what RFC 3030 does not allow, and for sizes past 64 bits.

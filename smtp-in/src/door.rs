@@ -94,7 +94,6 @@ pub struct Rights {
 }
 
 /// Asked when it is due; the session reads no more until it has an answer. One at a time.
-#[derive(Debug)]
 pub enum Question {
     /// Who this is has become known or has changed: at the connection's begin (behind its PROXY header), after a
     /// handshake that brought a certificate, after XCLIENT. Answer: `Welcome` or `Turned`.
@@ -107,6 +106,19 @@ pub enum Question {
     ScramKeys { user: String },
     /// SCRAM's proof was right, or another step of the engine's is due after it. Answer: `LoggedIn` or `WrongLogin`.
     Prove { user: String },
+}
+
+/// What passwords could be guessed by is left out.
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Question::Introduce(client) => f.debug_tuple("Introduce").field(client).finish(),
+            Question::Password { user, .. } => write!(f, "Password({user:?})"),
+            Question::CramMd5 { user, .. } => write!(f, "CramMd5({user:?})"),
+            Question::ScramKeys { user } => write!(f, "ScramKeys({user:?})"),
+            Question::Prove { user } => write!(f, "Prove({user:?})"),
+        }
+    }
 }
 
 /// See [`Question`].
@@ -130,12 +142,18 @@ pub enum Answer {
 }
 
 /// What a server keeps of a password for SCRAM-SHA-256 (RFC 5802 §3, RFC 7677).
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct ScramKeys {
     pub salt: Vec<u8>,
     pub iterations: u32,
     pub stored_key: [u8; 32],
     pub server_key: [u8; 32],
+}
+
+impl std::fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScramKeys(hidden)")
+    }
 }
 
 /// A connection before anything was read from it.

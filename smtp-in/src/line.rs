@@ -62,6 +62,11 @@ impl Lines {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// True between two lines.
     pub(crate) fn is_empty(&self) -> bool {
         self.partial.is_empty() && !self.skipping

@@ -4,7 +4,7 @@
 //! nothing that the peer sent.
 
 use crate::door::Refusal;
-use crate::limits::Policy;
+use crate::limits::{Mechanism, Policy};
 use message::{AddressError, MessageId};
 use std::borrow::Cow;
 use std::io::Write;
@@ -26,6 +26,8 @@ pub(crate) const SENDER_OK: Sentence = says("250 2.1.0 Ok");
 pub(crate) const RECIPIENT_OK: Sentence = says("250 2.1.5 Ok");
 pub(crate) const SEND_DATA: Sentence = says("354 End data with <CR><LF>.<CR><LF>");
 pub(crate) const FLUSH_BEGUN: Sentence = says("250 2.0.0 Queuing started");
+pub(crate) const LOGGED_IN: Sentence = says("235 2.7.0 You are logged in");
+pub(crate) const TURNING: Sentence = says("250 2.0.0 Now reversing the connection");
 pub(crate) const CANNOT_VERIFY: Sentence = says("252 2.1.5 Cannot verify, but will try to deliver");
 pub(crate) const HELP: Sentence =
     says("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321, RFC 3030)");
@@ -35,12 +37,19 @@ pub(crate) const BYE: Sentence = says("221 2.0.0 Bye");
 pub(crate) const SHUTTING_DOWN: Sentence = says("421 4.3.2 Shutting down, come back later");
 pub(crate) const IDLE: Sentence = says("421 4.4.2 Idle too long");
 pub(crate) const TOO_MANY_ERRORS: Sentence = says("421 4.7.0 Too many errors");
+pub(crate) const TOO_MANY_LOGINS: Sentence = says("421 4.7.0 Too many wrong logins");
 pub(crate) const TOO_MANY_IDLE: Sentence = says("421 4.7.0 Too many commands that bring no mail");
 pub(crate) const CANNOT_LOOK_UP: Sentence = says("421 4.3.0 Cannot find out who you are, come back later");
 pub(crate) const NOT_A_WEB_SERVER: Sentence = says("421 4.7.0 This is no web server");
 pub(crate) const QUEUE_BROKEN: Sentence = says("451 4.3.0 Queue is out of order, try later");
 pub(crate) const QUEUE_FULL: Sentence = says("452 4.3.1 Queue is full, try later");
 pub(crate) const TOO_MANY_RECIPIENTS: Sentence = says("452 4.5.3 Too many recipients");
+
+// RFC 2645 §5.2.
+pub(crate) const TURN_DENIED: Sentence = says("450 4.7.1 These domains are not yours");
+pub(crate) const NOTHING_WAITS: Sentence = says("453 4.0.0 No mail waits for you");
+
+pub(crate) const LOGIN_UNAVAILABLE: Sentence = says("454 4.7.0 Cannot check passwords now, try later");
 
 // RFC 1985 §5.3.
 pub(crate) const ETRN_NO_QUEUE: Sentence = says("458 4.3.5 There is no queue of that name");
@@ -57,6 +66,11 @@ pub(crate) const RCPT_SYNTAX: Sentence = says("501 5.5.4 Syntax: RCPT TO:<addres
 pub(crate) const BDAT_SYNTAX: Sentence = says("501 5.5.4 Syntax: BDAT size [LAST]; cannot tell what follows");
 pub(crate) const VRFY_SYNTAX: Sentence = says("501 5.5.4 Syntax: VRFY address");
 pub(crate) const ETRN_SYNTAX: Sentence = says("501 5.5.4 Syntax: ETRN domain or ETRN @domain");
+pub(crate) const ATRN_SYNTAX: Sentence = says("501 5.5.4 Syntax: ATRN [domain[,domain...]]");
+pub(crate) const AUTH_SYNTAX: Sentence = says("501 5.5.4 Syntax: AUTH mechanism [response]");
+pub(crate) const XCLIENT_SYNTAX: Sentence = says("501 5.5.4 Syntax: XCLIENT attribute=value ...");
+pub(crate) const RESPONSE_SYNTAX: Sentence = says("501 5.5.2 Cannot read this response");
+pub(crate) const LOGIN_CANCELLED: Sentence = says("501 5.7.0 Cancelled as you wish");
 pub(crate) const BAD_PARAMETER: Sentence = says("501 5.5.4 Bad value of a parameter");
 pub(crate) const VERP_WITHOUT_SENDER: Sentence = says("501 5.5.4 XVERP needs a reverse-path");
 pub(crate) const VERP_TWICE: Sentence = says("501 5.5.4 XVERP with a reverse-path that asks for it already");
@@ -64,11 +78,16 @@ pub(crate) const NOT_OFFERED: Sentence = says("502 5.5.1 Command not offered");
 pub(crate) const HELO_FIRST: Sentence = says("503 5.5.1 EHLO or HELO first");
 pub(crate) const MAIL_FIRST: Sentence = says("503 5.5.1 MAIL first");
 pub(crate) const IN_TRANSACTION: Sentence = says("503 5.5.1 Not within a transaction");
+pub(crate) const LOGGED_IN_ALREADY: Sentence = says("503 5.5.1 Logged in already");
 pub(crate) const NESTED_MAIL: Sentence = says("503 5.5.1 MAIL given already");
 pub(crate) const RCPT_FIRST: Sentence = says("503 5.5.1 RCPT first");
 pub(crate) const CHUNKS_BEGUN: Sentence = says("503 5.5.1 BDAT begun; only BDAT or RSET may follow");
 pub(crate) const BINARY_NEEDS_BDAT: Sentence = says("503 5.5.1 BODY=BINARYMIME needs BDAT");
 
+pub(crate) const MECHANISM_UNKNOWN: Sentence = says("504 5.5.4 No such mechanism here");
+pub(crate) const WRONG_LOGIN: Sentence = says("535 5.7.8 Wrong name or password");
+pub(crate) const LOGIN_NEEDS_TLS: Sentence = says("538 5.7.11 Passwords only over TLS: STARTTLS first");
+pub(crate) const XCLIENT_DENIED: Sentence = says("550 5.7.0 Not allowed from your address");
 pub(crate) const TLS_FIRST: Sentence = says("530 5.7.0 STARTTLS first");
 pub(crate) const LOGIN_FIRST: Sentence = says("530 5.7.0 AUTH first");
 pub(crate) const TOO_BIG: Sentence = says("552 5.3.4 Message too big");
@@ -168,11 +187,14 @@ impl No {
 
 /// What EHLO's reply names beside what all clients may use.
 #[derive(Debug)]
-pub(crate) struct Offers {
+pub(crate) struct Offers<'a> {
     pub(crate) size_max: u64,
     pub(crate) starttls: bool,
     pub(crate) requiretls: bool,
+    pub(crate) mechanisms: &'a [Mechanism],
     pub(crate) etrn: bool,
+    pub(crate) atrn: bool,
+    pub(crate) xclient: bool,
 }
 
 pub(crate) fn greeting(policy: &Policy, out: &mut Vec<u8>) {
@@ -183,7 +205,7 @@ pub(crate) fn helo(policy: &Policy, out: &mut Vec<u8>) {
     print(out, format_args!("250 {}\r\n", policy.host_name));
 }
 
-pub(crate) fn ehlo(policy: &Policy, offers: &Offers, out: &mut Vec<u8>) {
+pub(crate) fn ehlo(policy: &Policy, offers: &Offers<'_>, out: &mut Vec<u8>) {
     let limits = &policy.limits;
     print(
         out,
@@ -196,9 +218,20 @@ pub(crate) fn ehlo(policy: &Policy, offers: &Offers, out: &mut Vec<u8>) {
         out,
         format_args!("250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX={}\r\n", limits.recipients_max),
     );
-    let switched = [(offers.starttls, "STARTTLS"), (offers.requiretls, "REQUIRETLS"), (offers.etrn, "ETRN")];
+    let switched = [
+        (offers.starttls, "STARTTLS"),
+        (offers.requiretls, "REQUIRETLS"),
+        (offers.etrn, "ETRN"),
+        (offers.atrn, "ATRN"),
+        (offers.xclient, "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
+    ];
     for (_, keyword) in switched.into_iter().filter(|(is_offered, _)| *is_offered) {
         print(out, format_args!("250-{keyword}\r\n"));
+    }
+    if !offers.mechanisms.is_empty() {
+        out.extend_from_slice(b"250-AUTH");
+        offers.mechanisms.iter().for_each(|mechanism| print(out, format_args!(" {}", mechanism.name())));
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
 }
@@ -206,6 +239,11 @@ pub(crate) fn ehlo(policy: &Policy, offers: &Offers, out: &mut Vec<u8>) {
 /// RFC 3030 §2: a chunk's reply should name its octets.
 pub(crate) fn chunk_taken(len: u64, out: &mut Vec<u8>) {
     print(out, format_args!("250 2.0.0 {len} octets received\r\n"));
+}
+
+/// RFC 4954 §4: `challenge` is in base64.
+pub(crate) fn challenge(challenge: &str, out: &mut Vec<u8>) {
+    print(out, format_args!("334 {challenge}\r\n"));
 }
 
 /// The promise: this message will not be lost.

@@ -75,6 +75,11 @@ impl ReplyQueue {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.ready.capacity() + self.gaps.capacity()
+    }
+
     /// Octets that nobody took yet.
     pub(crate) fn len(&self) -> usize {
         self.ready.len() + self.gaps.iter().map(|gap| gap.behind.len()).sum::<usize>()

@@ -13,6 +13,7 @@
 mod commands;
 mod content;
 mod introduction;
+mod login;
 mod reading;
 mod refusing;
 mod securing;
@@ -23,8 +24,10 @@ use crate::door::{Answer, Arrival, Client, Door};
 use crate::limits::Policy;
 use crate::line::Lines;
 use crate::output::{Output, Rejection, Stage, Stored, Submission, TransactionKey};
+use crate::proxy::HeaderReader;
 use crate::replies::{self, Sentence};
 use crate::reply_queue::ReplyQueue;
+use crate::sasl::Exchange;
 use crate::tls::{Encrypted, Tunnel};
 use crate::transaction::Transaction;
 use introduction::After;
@@ -41,8 +44,12 @@ pub struct Session {
     nonce: [u8; 16],
     /// `None` until EHLO or HELO.
     helo: Option<Helo>,
+    /// Who the client is, as a front server says.
+    named: Option<Box<Named>>,
     reading: Reading,
     waiting: Waiting,
+    /// Of an AUTH whose next response is the client's to give.
+    exchange: Option<Box<Exchange>>,
     lines: Lines,
     transaction: Option<Box<Transaction>>,
     replies: ReplyQueue,
@@ -60,6 +67,9 @@ pub struct Session {
     errors_count: u32,
     /// Commands since then that brought no mail on.
     idle_count: u32,
+    /// Wrong passwords.
+    logins_count: u32,
+    challenges_count: u32,
     ending: Ending,
     deadline: Instant,
     /// The client did what wins it more time.
@@ -67,6 +77,8 @@ pub struct Session {
     /// Octets of content until the next one wins more time.
     block_left: u64,
     is_greeted: bool,
+    /// It may say by XCLIENT for whom it comes, however often.
+    is_front: bool,
     /// Opened octets wait in the tunnel.
     has_plain: bool,
 }
@@ -78,10 +90,21 @@ struct Helo {
     extended: bool,
 }
 
+/// What XCLIENT said of a client's EHLO.
+#[derive(Debug)]
+struct Named {
+    helo: Option<Box<str>>,
+    is_extended: Option<bool>,
+}
+
 /// What the next octets are.
 #[derive(Debug)]
 enum Reading {
+    /// A PROXY header.
+    Header(Box<HeaderReader>),
     Commands,
+    /// A response of an AUTH.
+    Response,
     Data(DataReader),
     Chunk(OpenChunk),
 }
@@ -104,6 +127,10 @@ enum Waiting {
     Introduction(After),
     /// The time of the greeting, which is `deadline`.
     Greeting,
+    /// Whether the password is right, or what that is to be seen by.
+    Login(Box<Exchange>),
+    /// Whether mail goes the other way now.
+    Turn,
 }
 
 /// How far the session is from its end.
@@ -116,6 +143,9 @@ enum Ending {
     Leaving,
     /// Goodbye is said; we close when it was taken.
     Closing,
+    /// The last reply is said; the connection is the caller's when it was taken.
+    HandingOver,
+    HandedOver,
     Closed,
 }
 
@@ -136,8 +166,10 @@ impl Session {
             }),
             nonce: arrival.nonce,
             helo: None,
+            named: None,
             reading: Reading::Commands,
             waiting: Waiting::Nothing,
+            exchange: None,
             lines: Lines::default(),
             transaction: None,
             replies: ReplyQueue::default(),
@@ -151,12 +183,19 @@ impl Session {
             next_key: 0,
             errors_count: 0,
             idle_count: 0,
+            logins_count: 0,
+            challenges_count: 0,
             ending: Ending::Open,
             progressed: false,
             is_greeted: false,
+            is_front: false,
             has_plain: false,
         };
-        session.arrive();
+        if arrival.is_proxied {
+            session.reading = Reading::Header(Box::default());
+        } else {
+            session.arrive();
+        }
         session.restart_deadline(now);
         session
     }
@@ -169,7 +208,10 @@ impl Session {
         if std::mem::take(&mut self.progressed) {
             self.restart_deadline(now);
         }
-        if self.ending == Ending::Open { used } else { bytes.len() }
+        match self.ending {
+            Ending::Open | Ending::HandingOver | Ending::HandedOver => used,
+            Ending::Draining | Ending::Leaving | Ending::Closing | Ending::Closed => bytes.len(),
+        }
     }
 
     /// True if octets wait inside that `handle_bytes` would read now, though the caller has none to give: those of a TLS
@@ -185,6 +227,8 @@ impl Session {
         }
         match std::mem::replace(&mut self.waiting, Waiting::Nothing) {
             Waiting::Introduction(after) => self.on_introduced(now, after, answer),
+            Waiting::Login(exchange) => self.on_login_answer(now, *exchange, answer),
+            Waiting::Turn => self.on_turn_answer(now, &answer),
             waiting @ (Waiting::Nothing | Waiting::Greeting) => self.waiting = waiting,
         }
     }
@@ -226,11 +270,15 @@ impl Session {
         }
         // An idle session keeps no room for what it once had.
         (self.stores, self.rejections) = (VecDeque::new(), VecDeque::new());
-        if self.ending == Ending::Closing && self.has_said_all() {
-            self.ending = Ending::Closed;
-            return Some(Output::Close);
-        }
-        None
+        let (next, output) = match self.ending {
+            Ending::Closing => (Ending::Closed, Output::Close),
+            Ending::HandingOver => (Ending::HandedOver, Output::HandOver),
+            _ => return None,
+        };
+        self.has_said_all().then(|| {
+            self.ending = next;
+            output
+        })
     }
 
     /// Who the client is, as far as it is known now.
@@ -240,7 +288,8 @@ impl Session {
 
     /// `None` while the client waits for us: a store is in flight, a question is open, or goodbye is said.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waits_for_us = self.replies.gap_count() > 0 || matches!(self.waiting, Waiting::Introduction(_));
+        let is_asking = !matches!(self.waiting, Waiting::Nothing | Waiting::Greeting);
+        let waits_for_us = self.replies.gap_count() > 0 || is_asking;
         (self.ending == Ending::Open && !waits_for_us).then_some(self.deadline)
     }
 
@@ -253,7 +302,7 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         let at_rest = matches!(self.reading, Reading::Commands) && self.lines.is_empty();
         let nothing_open = matches!(self.waiting, Waiting::Nothing) && self.due.is_none();
-        at_rest && nothing_open && self.transaction.is_none() && self.replies.is_empty()
+        at_rest && nothing_open && self.can_speak() && self.transaction.is_none() && self.replies.is_empty()
     }
 
     /// True at a bound that `handle_stored`, `handle_answer`, `poll_output` or `take_replies` lifts.
@@ -272,7 +321,8 @@ impl Session {
             _ if !self.can_speak() => timeouts.handshake_secs,
             Reading::Data(_) | Reading::Chunk(_) => timeouts.data_secs,
             Reading::Commands if self.is_in_chunks() => timeouts.data_secs,
-            Reading::Commands => timeouts.command_secs,
+            Reading::Header(_) => timeouts.handshake_secs,
+            Reading::Commands | Reading::Response => timeouts.command_secs,
         };
         self.block_left = timeouts.data_block_len;
         self.deadline = now + Duration::from_secs(secs);
@@ -283,7 +333,7 @@ impl Session {
             _ if self.replies.gap_count() > 0 => {}
             Ending::Draining => self.close_with(replies::SHUTTING_DOWN),
             Ending::Leaving => self.stop_reading(Ending::Closing),
-            Ending::Open | Ending::Closing | Ending::Closed => {}
+            _ => {}
         }
     }
 
@@ -300,112 +350,11 @@ impl Session {
     fn stop_reading(&mut self, ending: Ending) {
         self.ending = ending;
         self.reading = Reading::Commands;
-        self.waiting = Waiting::Nothing;
+        (self.waiting, self.exchange, self.due) = (Waiting::Nothing, None, None);
         self.lines = Lines::default();
         self.transaction = None;
-        self.due = None;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::{Limits, Timeouts};
-    use std::net::{IpAddr, Ipv4Addr};
-
-    fn session(now: Instant) -> Session {
-        let limits = Limits {
-            size_max: 1000,
-            recipients_max: 100_000,
-            command_line_max: 2048,
-            errors_max: 10,
-            hops_max: 100,
-            stores_in_flight_max: 16,
-            replies_max: 1000,
-        };
-        let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 1024 };
-        let policy = Policy {
-            host_name: "mx.example.org".to_owned(),
-            limits,
-            timeouts,
-            bulk_recipients: 100,
-            offer_chunking: true,
-        };
-        Session::new(
-            now,
-            Arc::new(policy),
-            Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: false },
-        )
-    }
-
-    fn taken(session: &mut Session) -> String {
-        let mut out = Vec::new();
-        session.take_replies(&mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn greets_before_the_client_speaks() {
-        let mut session = session(Instant::now());
-        assert!(!session.is_idle());
-        assert_eq!(taken(&mut session), "220 mx.example.org ESMTP ringpost\r\n");
-        assert!(session.is_idle());
-    }
-
-    #[test]
-    fn unread_replies_stop_the_reading() {
-        let now = Instant::now();
-        let mut session = session(now);
-        let commands = b"NOOP\r\n".repeat(200);
-        let (mut at, mut replies) = (0, String::new());
-        while at < commands.len() {
-            let used = session.handle_bytes(now, Gate::Open, &commands[at..]);
-            assert!(used.is_multiple_of(6) && used <= 6 * 80, "{used} octets at once");
-            assert_eq!(session.handle_bytes(now, Gate::Open, &commands[at + used..]), 0);
-            at += used;
-            replies += &taken(&mut session);
-        }
-        assert_eq!(replies.matches("250 2.0.0 Ok\r\n").count(), 200);
-    }
-
-    #[test]
-    fn open_transaction_tells_what_it_holds_and_gives_it_back() {
-        let now = Instant::now();
-        let mut session = session(now);
-        session.handle_bytes(
-            now,
-            Gate::Open,
-            b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.net>\r\nBDAT 500\r\n",
-        );
-        session.handle_bytes(now, Gate::Open, &[b'x'; 500]);
-        assert!(session.buffered_len() >= 500 + 16, "{}", session.buffered_len());
-        session.handle_bytes(now, Gate::Open, b"RSET\r\n");
-        assert_eq!(session.buffered_len(), 0);
-    }
-
-    #[test]
-    fn close_comes_once_and_after_the_last_reply() {
-        let now = Instant::now();
-        let mut session = session(now);
-        assert_eq!(session.handle_bytes(now, Gate::Open, b"QUIT\r\nNOOP\r\n"), 12);
-        assert!(session.poll_output().is_none());
-        assert!(taken(&mut session).ends_with("221 2.0.0 Bye\r\n"));
-        assert!(matches!(session.poll_output(), Some(Output::Close)));
-        assert!(session.poll_output().is_none());
-        assert_eq!((session.handle_bytes(now, Gate::Open, b"NOOP\r\n"), session.poll_timeout()), (6, None));
-    }
-
-    #[test]
-    fn time_out_that_is_not_due_does_nothing() {
-        let now = Instant::now();
-        let mut session = session(now);
-        taken(&mut session);
-        session.handle_timeout(now + Duration::from_secs(299));
-        assert_eq!(taken(&mut session), "");
-    }
-
-    #[test]
-    fn idle_session_is_small() {
-        assert!(size_of::<Session>() <= 512, "{}", size_of::<Session>());
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ enum Phase {
 
 /// Commands.
 impl Session {
-    pub(super) fn on_line(&mut self, door: &mut dyn Door, line: &[u8]) {
+    pub(super) fn on_command_line(&mut self, door: &mut dyn Door, line: &[u8]) {
         self.stage = Stage::Command;
         match command::parse(line) {
             Ok(command) => self.on_command(door, command),
@@ -67,6 +67,14 @@ impl Session {
             (Start, Command::StartTls) => self.say(replies::HELO_FIRST),
             (Ready, Command::StartTls) => self.on_starttls(),
             (Envelope | Chunks, Command::StartTls) => self.say(replies::IN_TRANSACTION),
+            (Ready, Command::Auth(auth)) => self.on_auth(auth),
+            (Start, Command::Auth(_)) => self.say(replies::HELO_FIRST),
+            (Envelope | Chunks, Command::Auth(_)) => self.say(replies::IN_TRANSACTION),
+            (Ready, Command::Atrn(domains)) => self.on_atrn(domains),
+            (Start, Command::Atrn(_)) => self.say(replies::HELO_FIRST),
+            (Envelope | Chunks, Command::Atrn(_)) => self.say(replies::IN_TRANSACTION),
+            (Start | Ready, Command::Xclient(attributes)) => self.on_xclient(attributes),
+            (Envelope | Chunks, Command::Xclient(_)) => self.say(replies::IN_TRANSACTION),
             (_, Command::NotOffered) => self.refuse(replies::NOT_OFFERED),
             (_, Command::WebRequest) => self.close_with(replies::NOT_A_WEB_SERVER),
         }
@@ -97,19 +105,24 @@ impl Session {
         self.helo = Some(Helo { name: name.into(), extended });
         if extended {
             let offers = self.offers();
-            replies::ehlo(&self.policy, &offers, self.replies.tail());
+            let mut text = Vec::new();
+            replies::ehlo(&self.policy, &offers, &mut text);
+            self.replies.tail().append(&mut text);
         } else {
             replies::helo(&self.policy, self.replies.tail());
         }
     }
 
     /// What this client may use now.
-    fn offers(&self) -> Offers {
+    fn offers(&self) -> Offers<'_> {
         Offers {
             size_max: self.size_max(),
             starttls: self.offers_tls(),
             requiretls: self.client.is_encrypted,
+            mechanisms: self.offered_mechanisms(),
             etrn: self.client.rights.may_flush,
+            atrn: self.policy.offer_turn,
+            xclient: self.is_front,
         }
     }
 
@@ -220,10 +233,12 @@ impl Session {
         }
         let recipient = mailbox.map(|mailbox| (mailbox.local_part, mailbox.domain));
         let about = About { sender: None, recipient };
-        if self.client.rights.may_relay || !no.is_permanent() {
-            self.say_no(no, about);
-        } else {
-            self.refuse_about(no, about);
+        let may_relay = self.client.rights.may_relay;
+        match may_relay {
+            true => self.say_no(no, about),
+            false if no.is_permanent() => self.refuse_about(no, about),
+            false if self.is_idling() => self.close_with(replies::TOO_MANY_IDLE),
+            false => self.say_no(no, about),
         }
     }
 
@@ -259,6 +274,8 @@ fn stage_of(command: &Command<'_>) -> Stage {
         Command::Mail(_) => Stage::Mail,
         Command::Rcpt(_) => Stage::Rcpt,
         Command::Data | Command::Bdat(_) | Command::UnsizedBdat => Stage::Content,
+        Command::Auth(_) => Stage::Auth,
+        Command::StartTls => Stage::Handshake,
         _ => Stage::Command,
     }
 }
@@ -268,6 +285,7 @@ fn is_idle(command: &Command<'_>) -> bool {
     match command {
         Command::Mail(_) | Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop => true,
         Command::Vrfy | Command::Help | Command::Etrn(_) | Command::StartTls => true,
+        Command::Auth(_) | Command::Atrn(_) | Command::Xclient(_) => true,
         Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::UnsizedBdat | Command::Quit => false,
         Command::NotOffered | Command::WebRequest => false,
     }

@@ -133,15 +133,22 @@ impl Session {
             envelope: transaction.envelope,
             facts: ContentFacts::of(&content),
             content,
-            helo: self.helo.as_ref().map_or_else(String::new, |helo| helo.name.to_string()),
+            helo: self.helo_name().to_owned(),
             client: Arc::clone(&self.client),
             encrypted: self.encrypted,
         }));
     }
 
+    /// The client's word, not that of a front server that says whom it comes for.
+    fn helo_name(&self) -> &str {
+        let named = self.named.as_ref().and_then(|named| named.helo.as_deref());
+        named.or(self.helo.as_ref().map(|helo| &*helo.name)).unwrap_or_default()
+    }
+
     /// RFC 3848, RFC 6531 §4.3.
     fn with(&self, envelope: &Envelope) -> &'static str {
-        let is_extended = self.helo.as_ref().is_some_and(|helo| helo.extended);
+        let own = self.helo.as_ref().is_some_and(|helo| helo.extended);
+        let is_extended = self.named.as_ref().and_then(|named| named.is_extended).unwrap_or(own);
         match (envelope.smtputf8, self.client.is_encrypted, self.client.login.is_some()) {
             (true, false, false) => "UTF8SMTP",
             (true, true, false) => "UTF8SMTPS",

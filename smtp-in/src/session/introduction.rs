@@ -1,9 +1,13 @@
-//! Who comes: the question about that, its answer, the greeting, and those who cannot wait for it.
+//! Who comes: what a proxy or a front server says about it, the question, its answer, the greeting, and those who cannot
+//! wait for it.
 
-use super::{Ending, Session, Waiting};
-use crate::door::{Answer, Question};
+use super::{Ending, Named, Reading, Session, Waiting};
+use crate::door::{Answer, Origin, Question, Rights};
 use crate::output::Output;
+use crate::proxy::Progress;
 use crate::replies::{self, No};
+use crate::xclient::Attributes;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,64 @@ impl Session {
         }
     }
 
+    pub(super) fn read_header(&mut self, bytes: &[u8]) -> usize {
+        let Reading::Header(reader) = &mut self.reading else {
+            unreachable!("only read() calls, and it looked");
+        };
+        match reader.read(bytes) {
+            Progress::More => bytes.len(),
+            Progress::End(used, named) => {
+                if let Some((address, port)) = named {
+                    Arc::make_mut(&mut self.client).origin = Origin::Net { address, port };
+                }
+                (self.reading, self.progressed) = (Reading::Commands, true);
+                self.arrive();
+                used
+            }
+            Progress::Wrong => {
+                self.tell_unsaid("no PROXY header".into());
+                self.stop_reading(Ending::Closing);
+                bytes.len()
+            }
+        }
+    }
+
+    /// Begins anew, with another client at the other end.
+    pub(super) fn on_xclient(&mut self, attributes: Option<Attributes>) {
+        match attributes {
+            _ if !self.is_front => self.refuse(replies::XCLIENT_DENIED),
+            Some(attributes) => {
+                (self.helo, self.transaction) = (None, None);
+                self.take_attributes(attributes);
+                self.introduce(After::Greeting);
+            }
+            None => self.refuse(replies::XCLIENT_SYNTAX),
+        }
+    }
+
+    /// A client that is not known has no address of its front's, nor its rights.
+    fn take_attributes(&mut self, attributes: Attributes) {
+        let client = Arc::make_mut(&mut self.client);
+        let mut rights = Rights { name: client.rights.name.take(), ..Rights::default() };
+        if let Some(address) = attributes.address {
+            let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            client.origin = Origin::Net { address, port: 0 };
+            rights.name = None;
+        }
+        if let (Origin::Net { port, .. }, Some(given)) = (&mut client.origin, attributes.port) {
+            *port = given.unwrap_or(0);
+        }
+        if let Some(name) = attributes.name {
+            rights.name = name.map(Into::into);
+        }
+        if let Some(login) = attributes.login {
+            client.login = login.map(Into::into);
+        }
+        client.rights = rights;
+        let Attributes { helo, is_extended, .. } = attributes;
+        self.named = Some(Box::new(Named { helo: helo.flatten(), is_extended }));
+    }
+
     pub(super) fn introduce(&mut self, after: After) {
         self.waiting = Waiting::Introduction(after);
         let client = Box::new(crate::door::Client::clone(&self.client));
@@ -33,6 +95,7 @@ impl Session {
     pub(super) fn on_introduced(&mut self, now: Instant, after: After, answer: Answer) {
         match answer {
             Answer::Welcome(rights) => {
+                self.is_front |= rights.may_xclient;
                 Arc::make_mut(&mut self.client).rights = rights;
                 self.go_on(now, after);
             }

@@ -2,10 +2,13 @@
 
 use super::securing::Securing;
 use super::{Ending, Reading, Session};
+use crate::command;
 use crate::door::Door;
 use crate::line::Line;
+use crate::output::Stage;
 use crate::replies;
 use crate::tls::Opened;
+use zeroize::Zeroizing;
 
 impl Session {
     /// How many octets it used. Each turn of the loop uses some.
@@ -88,23 +91,44 @@ impl Session {
     /// Uses at least one octet.
     fn read(&mut self, door: &mut dyn Door, bytes: &[u8]) -> usize {
         match self.reading {
-            Reading::Commands => self.read_line(door, bytes),
+            Reading::Header(_) => self.read_header(bytes),
+            Reading::Commands | Reading::Response => self.read_line(door, bytes),
             Reading::Data(_) => self.read_data(bytes),
             Reading::Chunk(_) => self.read_chunk(bytes),
         }
     }
 
     fn read_line(&mut self, door: &mut dyn Door, bytes: &[u8]) -> usize {
-        let (used, line) = self.lines.take(bytes, self.policy.limits.command_line_max);
+        let (used, line) = self.lines.take(bytes, self.line_len_max());
         let (is_whole, was_in_chunks) = (line.is_some(), self.is_in_chunks());
         match line {
             Some(Line::InPlace(line)) => self.on_line(door, line),
-            Some(Line::Joined(line)) => self.on_line(door, &line),
-            Some(Line::TooLong) => self.refuse(replies::LINE_TOO_LONG),
+            // It may have been a password.
+            Some(Line::Joined(line)) => self.on_line(door, &Zeroizing::new(line)),
+            Some(Line::TooLong) => self.on_long_line(),
             None => {}
         }
         // Content wins its time by its octets, in however many chunks it comes.
         self.progressed |= is_whole && !(was_in_chunks && self.is_in_chunks());
         used
+    }
+
+    fn on_line(&mut self, door: &mut dyn Door, line: &[u8]) {
+        let is_long = line.len() + 2 > self.policy.limits.command_line_max;
+        match self.reading {
+            Reading::Response => self.on_response(line),
+            _ if is_long && !command::is_auth(line) => self.on_long_line(),
+            _ => self.on_command_line(door, line),
+        }
+    }
+
+    fn on_long_line(&mut self) {
+        match self.reading {
+            Reading::Response => self.on_long_response(),
+            _ => {
+                self.stage = Stage::Command;
+                self.refuse(replies::LINE_TOO_LONG);
+            }
+        }
     }
 }

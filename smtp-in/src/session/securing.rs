@@ -5,11 +5,12 @@
 //! no way back to plain text.
 
 use super::introduction::After;
-use super::{Ending, Session};
+use super::{Ending, Reading, Session};
 use crate::limits::TlsUse;
 use crate::line::Lines;
 use crate::output::Stage;
 use crate::replies;
+use crate::tls::Tunnel;
 use std::sync::Arc;
 
 /// How the wire is read.
@@ -110,15 +111,15 @@ impl Session {
 
     /// True if nothing is left to be taken.
     pub(super) fn has_said_all(&self) -> bool {
-        let sealed = self.securing == Securing::Sealed;
-        let tunnel = self.tunnel.as_ref();
+        let owes_goodbye = self.securing == Securing::Sealed && self.ending == Ending::Closing;
         let tunnel_has_more =
-            tunnel.is_some_and(|tunnel| tunnel.has_output() || sealed && !tunnel.has_said_goodbye());
-        self.replies.is_empty() && !tunnel_has_more
+            |tunnel: &Tunnel| tunnel.has_output() || owes_goodbye && !tunnel.has_said_goodbye();
+        self.replies.is_empty() && !self.tunnel.as_deref().is_some_and(tunnel_has_more)
     }
 
     /// Whether the peer would read a reply as one.
     pub(super) fn can_speak(&self) -> bool {
-        matches!(self.securing, Securing::Plain | Securing::Sealed)
+        let is_header = matches!(self.reading, Reading::Header(_));
+        matches!(self.securing, Securing::Plain | Securing::Sealed) && !is_header
     }
 }

@@ -1,9 +1,11 @@
 //! Mail that the client wants from us: ETRN (RFC 1985) and ATRN (RFC 2645).
 
-use super::Session;
+use super::{Ending, Session, Waiting};
+use crate::door::Answer;
 use crate::output::{Flush, Output};
 use crate::replies::{self, Sentence};
 use crate::tls::Tunnel;
+use std::time::Instant;
 
 impl Session {
     /// The TLS of a connection that is the caller's after [`Output::HandOver`]; none if it is in plain text.
@@ -22,5 +24,30 @@ impl Session {
             }
             Err(sentence) => self.refuse(sentence),
         }
+    }
+
+    /// RFC 2645 §5.1: only who logged in has domains.
+    pub(super) fn on_atrn(&mut self, domains: Result<Vec<Box<str>>, Sentence>) {
+        match domains {
+            _ if !self.policy.offer_turn => self.refuse(replies::NOT_OFFERED),
+            _ if self.client.login.is_none() => self.refuse(replies::LOGIN_FIRST),
+            Ok(domains) => {
+                self.waiting = Waiting::Turn;
+                self.due = Some(Box::new(Output::Turn(domains)));
+            }
+            Err(sentence) => self.refuse(sentence),
+        }
+    }
+
+    pub(super) fn on_turn_answer(&mut self, now: Instant, answer: &Answer) {
+        match answer {
+            Answer::Turning => {
+                self.say(replies::TURNING);
+                self.stop_reading(Ending::HandingOver);
+            }
+            Answer::NothingWaits => self.say(replies::NOTHING_WAITS),
+            _ => self.say(replies::TURN_DENIED),
+        }
+        self.restart_deadline(now);
     }
 }
