@@ -14,6 +14,8 @@ mod shaping;
 mod sources;
 mod tls;
 
+#[cfg(test)]
+pub(crate) use access::write_cdb;
 pub use access::{
     Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,

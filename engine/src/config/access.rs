@@ -20,6 +20,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+/// A database with those keys.
+#[cfg(test)]
+pub(crate) fn write_cdb(keys: &[&[u8]]) -> Vec<u8> {
+    cdb::write(&keys.iter().map(|key| (*key, &b""[..])).collect::<Vec<_>>())
+}
+
 /// Their numbers have 16 bits in `Rights::rule`.
 pub const RULES_MAX: usize = 60_000;
 

@@ -97,37 +97,38 @@ fn plausible(octets: &[u8]) -> Vec<u8> {
     [pair.repeat(256), octets.to_vec()].concat()
 }
 
+/// As cdbmake writes it.
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) fn write(records: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let mut out = vec![0; HEADER_LEN];
+    let mut tables: Vec<Vec<(u32, usize)>> = vec![Vec::new(); 256];
+    for (key, data) in records {
+        let hash = hash(key);
+        tables[(hash & 255) as usize].push((hash, out.len()));
+        out.extend([number(key.len()), number(data.len())].concat());
+        out.extend([*key, *data].concat());
+    }
+    for (index, table) in tables.iter().enumerate() {
+        let (place, slots) = (out.len(), table.len() * 2);
+        let mut slot = vec![(0, 0); slots];
+        for (hash, record) in table {
+            let mut at = (hash >> 8) as usize % slots;
+            while slot[at].1 != 0 {
+                at = (at + 1) % slots;
+            }
+            slot[at] = (*hash, *record);
+        }
+        out.extend(slot.iter().flat_map(|(hash, record)| [hash.to_le_bytes(), number(*record)].concat()));
+        out[index * 8..index * 8 + 8].copy_from_slice(&[number(place), number(slots)].concat());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// As cdbmake writes it.
-    pub(crate) fn write(records: &[(&[u8], &[u8])]) -> Vec<u8> {
-        let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
-        let mut out = vec![0; HEADER_LEN];
-        let mut tables: Vec<Vec<(u32, usize)>> = vec![Vec::new(); 256];
-        for (key, data) in records {
-            let hash = hash(key);
-            tables[(hash & 255) as usize].push((hash, out.len()));
-            out.extend([number(key.len()), number(data.len())].concat());
-            out.extend([*key, *data].concat());
-        }
-        for (index, table) in tables.iter().enumerate() {
-            let (place, slots) = (out.len(), table.len() * 2);
-            let mut slot = vec![(0, 0); slots];
-            for (hash, record) in table {
-                let mut at = (hash >> 8) as usize % slots;
-                while slot[at].1 != 0 {
-                    at = (at + 1) % slots;
-                }
-                slot[at] = (*hash, *record);
-            }
-            out.extend(slot.iter().flat_map(|(hash, record)| [hash.to_le_bytes(), number(*record)].concat()));
-            out[index * 8..index * 8 + 8].copy_from_slice(&[number(place), number(slots)].concat());
-        }
-        out
-    }
 
     #[test]
     fn first_of_equal_keys_is_found() {
