@@ -383,7 +383,7 @@ impl<'a> Cut<'_, 'a> {
         let address = taken.iter().rposition(|token| !is_comment(token)).map_or(0, |last| last + 1);
         let address = &taken[..address];
         let backslash = |token: &Token<'_>| token.kind == Kind::Atom && token.text.contains(&b'\\');
-        let blanks = |token: &Token<'_>| token.kind == Kind::Literal && token.text.iter().any(is_blank);
+        let blanks = |token: &Token<'_>| token.kind == Kind::Literal && has_idle_blanks(token.text);
         address.iter().skip(1).any(|token| token.space)
             || address.iter().any(|token| is_comment(token) || backslash(token) || blanks(token))
             || is_mixed(address)
@@ -420,8 +420,13 @@ fn local_part<'a>(text: &'a [u8], words: &[Token<'a>]) -> Cow<'a, [u8]> {
     Cow::Owned(quoting::quoted(&meaning))
 }
 
+/// White space in a literal says nothing (RFC 5322 §3.4.1), unless a backslash could stand before it.
+fn has_idle_blanks(literal: &[u8]) -> bool {
+    literal.iter().any(is_blank) && !literal.contains(&b'\\')
+}
+
 fn without_blanks(literal: &[u8]) -> Cow<'_, [u8]> {
-    if literal.iter().any(is_blank) {
+    if has_idle_blanks(literal) {
         Cow::Owned(literal.iter().copied().filter(|octet| !is_blank(octet)).collect())
     } else {
         Cow::Borrowed(literal)

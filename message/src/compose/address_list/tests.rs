@@ -27,6 +27,7 @@ fn legal_lists_stay_as_they_are() {
         "John Q. Public <jqp@example.net>",
         "<ann@[192.0.2.1]>",
         "ann",
+        "a@[x \\ ]",
         "<>",
         "mailer-daemon <>",
     ] {
