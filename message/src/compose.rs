@@ -1,7 +1,7 @@
 //! Making a message out of what a program or a person wrote: the rules of qmail-inject on RFC 5322.
 //!
 //! [`token`] cuts a structured field into words and specials, [`address_list`] understands what they mean,
-//! [`header`] finds the fields and the body, [`inject`] builds envelope and content of a new message, and [`fix_up`]
+//! [`header`] finds the fields and the body, [`inject`] builds envelope and content of a new message, and [`mod@fix_up`]
 //! mends what an authorised client sent by SMTP.
 //!
 //! Pure: time, host names, identity and whatever makes a Message-ID unique are arguments. Trusts nothing in the

@@ -161,13 +161,15 @@ impl AddrSpec<'_> {
         AddrSpec { local: own(self.local), host: self.host.map(own) }
     }
 
-    /// For a message to people.
+    /// For a message to people: at most 256 octets of it.
     pub fn shown(&self) -> String {
+        const SHOWN_MAX: usize = 256;
         let mut text = String::from_utf8_lossy(&self.local).into_owned();
         if let Some(host) = &self.host {
             text.push('@');
             text.push_str(&String::from_utf8_lossy(host));
         }
+        text.truncate(text.floor_char_boundary(SHOWN_MAX));
         text
     }
 }

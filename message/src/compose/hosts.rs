@@ -58,11 +58,12 @@ impl Hosts {
     }
 
     /// Overrides from `QMAILDEFAULTHOST`, `QMAILDEFAULTDOMAIN`, `QMAILPLUSDOMAIN` and `QMAILIDHOST`, as `variable`
-    /// finds them.
+    /// finds them; an empty one is not there.
     pub fn with_variables(
         mut self,
         variable: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Hosts, HostsError> {
+        let variable = |name| variable(name).filter(|text| !text.is_empty());
         if let Some(text) = variable("QMAILDEFAULTHOST") {
             self = self.with_default_host(&text)?;
         }

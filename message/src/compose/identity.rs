@@ -17,9 +17,11 @@ pub struct Identity {
 
 impl Identity {
     /// The first of each set that is there: `QMAILUSER MAILUSER USER LOGNAME` (else `login`), `QMAILHOST MAILHOST`,
-    /// `QMAILNAME MAILNAME NAME`; and `QMAILSUSER`, `QMAILSHOST`. `variable` looks one up.
+    /// `QMAILNAME MAILNAME NAME`; and `QMAILSUSER`, `QMAILSHOST`. `variable` looks one up; an empty one is not there.
     pub fn from_variables(login: &str, variable: impl Fn(&'static str) -> Option<String>) -> Identity {
-        let first = |names: &[&'static str]| names.iter().find_map(|name| variable(name));
+        let first = |names: &[&'static str]| {
+            names.iter().find_map(|name| variable(name).filter(|text| !text.is_empty()))
+        };
         Identity {
             user: first(&["QMAILUSER", "MAILUSER", "USER", "LOGNAME"]).unwrap_or_else(|| login.to_owned()),
             host: first(&["QMAILHOST", "MAILHOST"]),
@@ -36,7 +38,8 @@ mod tests {
 
     #[test]
     fn the_first_variable_of_each_set_counts() {
-        let set = [("USER", "low"), ("MAILUSER", "high"), ("NAME", "N"), ("MAILHOST", "h")];
+        let set =
+            [("USER", "low"), ("QMAILUSER", ""), ("MAILUSER", "high"), ("NAME", "N"), ("MAILHOST", "h")];
         let look =
             |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let identity = Identity::from_variables("login", look);

@@ -43,10 +43,15 @@ pub(crate) fn is_dot_atom(text: &[u8]) -> bool {
     text.split(|octet| *octet == b'.').all(|word| !word.is_empty() && word.iter().copied().all(is_atext))
 }
 
-/// A local part from anywhere, quoted if it must be. One that comes in quotes stays as it is.
+/// A local part from anywhere, quoted if it must be. One that comes in quotes stays as it is, and so does the
+/// empty one, which is no local part.
 pub(crate) fn local_part(text: &str) -> Vec<u8> {
     let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
-    if is_quoted || is_dot_atom(text.as_bytes()) { text.into() } else { quoted(text.as_bytes()) }
+    if text.is_empty() || is_quoted || is_dot_atom(text.as_bytes()) {
+        text.into()
+    } else {
+        quoted(text.as_bytes())
+    }
 }
 
 /// A person's name in front of an address: words as they are, quoted, or encoded.
@@ -144,5 +149,6 @@ mod tests {
         assert_eq!(text(local_part("a b@c")), "\"a b@c\"");
         assert_eq!(text(local_part("a..b")), "\"a..b\"");
         assert_eq!(text(local_part("\"a b\"")), "\"a b\"");
+        assert_eq!(text(local_part("")), "");
     }
 }

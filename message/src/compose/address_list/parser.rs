@@ -34,6 +34,8 @@ struct Parser<'a> {
     group: Option<Group<'a>>,
     /// Tokens since the last separator, group or address in angles.
     pending: Vec<Token<'a>>,
+    /// There is more than comments in `pending`.
+    has_words: bool,
     /// The last element ended, and no comma has come since.
     wants_comma: bool,
     /// A comma came last, or nothing has come yet: another one parts nothing.
@@ -43,7 +45,7 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn on_comma(&mut self) -> Result<(), SyntaxError> {
         // Empty elements go (RFC 5322 §4.4).
-        self.list.altered |= !self.wants_comma && self.pending.iter().all(is_comment);
+        self.list.altered |= !self.wants_comma && !self.has_words;
         self.end_words()?;
         self.wants_comma = false;
         self.after_comma = true;
@@ -64,9 +66,10 @@ impl<'a> Parser<'a> {
         if self.group.is_some() {
             return wrong(at, "a comma or the ; that ends the group: groups do not nest");
         }
-        if self.pending.iter().all(is_comment) {
+        if !self.has_words {
             return wrong(at, "a name before this colon");
         }
+        self.must_be_name(None)?;
         let name = self.phrase();
         self.group = Some(Group { name, members: Vec::new(), inner: Vec::new(), after: Vec::new() });
         self.wants_comma = false;
@@ -84,6 +87,7 @@ impl<'a> Parser<'a> {
 
     fn on_word(&mut self, token: Token<'a>) {
         self.begin_element();
+        self.has_words = true;
         self.pending.push(token);
     }
 
@@ -97,7 +101,6 @@ impl<'a> Parser<'a> {
     /// Behind `<`: takes tokens up to and including `>`.
     fn on_angle(&mut self, tokens: &mut Tokens<'a>) -> Result<(), SyntaxError> {
         self.begin_element();
-        let before = self.phrase();
         let (inside, end) = inside_angles(tokens)?;
         let inside = self.without_route(&inside)?;
         let mut after = Vec::new();
@@ -112,6 +115,8 @@ impl<'a> Parser<'a> {
             Some(spec)
         };
         self.list.altered |= !after.is_empty();
+        self.must_be_name(address.as_ref())?;
+        let before = self.phrase();
         self.push(Entry { before, address, in_angles: true, after });
         Ok(())
     }
@@ -134,7 +139,7 @@ impl<'a> Parser<'a> {
 
     /// What is pending was not in angles: one address, or several without commas between them.
     fn end_words(&mut self) -> Result<(), SyntaxError> {
-        if self.pending.iter().all(is_comment) {
+        if !std::mem::take(&mut self.has_words) {
             self.place_comments();
             return Ok(());
         }
@@ -145,6 +150,7 @@ impl<'a> Parser<'a> {
         let mut cut = Cut { text: self.text, tokens: &pending[words..], next: 0, end };
         let mut first = true;
         while cut.peek().is_some() {
+            cut.must_not_go_on()?;
             let (start, mut after) = (cut.next, Vec::new());
             let address = Some(cut.addr_spec(&mut after)?);
             self.list.altered |= cut.was_loose(start) || !first;
@@ -202,9 +208,30 @@ impl<'a> Parser<'a> {
         Ok(self.list)
     }
 
-    /// What is pending as a display name or a group's name.
+    /// What is pending must be a name and no addresses: nobody may be lost in one. `ann@example.net <ann@example.net>`
+    /// is common and names nobody else; anything more with an @ could be an old-style list.
+    fn must_be_name(&self, address: Option<&AddrSpec<'a>>) -> Result<(), SyntaxError> {
+        let Some(sign) = self.pending.iter().find(|token| token.kind == Kind::At) else { return Ok(()) };
+        let end = self.pending.last().map_or(0, Token::end);
+        let mut cut = Cut { text: self.text, tokens: &self.pending, next: 0, end };
+        while cut.peek().is_some() {
+            match cut.addr_spec(&mut Vec::new()) {
+                Ok(word) if word.host.is_none() => {}
+                Ok(last)
+                    if cut.peek().is_none() && address.is_some_and(|address| is_same(&last, address)) =>
+                {
+                    return Ok(());
+                }
+                _ => break,
+            }
+        }
+        wrong(sign.at, "quotes around a name with this @, or a comma between two addresses")
+    }
+
+    /// What is pending as a display name or a group's name: all since the last comma.
     fn phrase(&mut self) -> Phrase<'a> {
         let tokens = std::mem::take(&mut self.pending);
+        self.has_words = false;
         let is_legal = |token: &Token<'_>| match token.kind {
             Kind::Atom => !token.text.contains(&b'\\'),
             Kind::Quoted | Kind::Dot | Kind::Comment => true,
@@ -225,6 +252,11 @@ impl<'a> Parser<'a> {
         let comments = tokens.into_iter().filter(is_comment).collect();
         Phrase { tokens: comments, quoted: Some(quoting::quoted(&words)) }
     }
+}
+
+fn is_same(one: &AddrSpec<'_>, other: &AddrSpec<'_>) -> bool {
+    let host = |address: &AddrSpec<'_>| address.host.as_deref().map(<[u8]>::to_ascii_lowercase);
+    one.local.eq_ignore_ascii_case(&other.local) && host(one) == host(other)
 }
 
 fn is_comment(token: &Token<'_>) -> bool {
@@ -322,6 +354,16 @@ impl<'a> Cut<'_, 'a> {
         }
     }
 
+    /// Behind a whole address only another one may begin.
+    fn must_not_go_on(&self) -> Result<(), SyntaxError> {
+        match self.peek() {
+            Some(token) if token.kind == Kind::At && self.next > 0 => {
+                wrong(token.at, "a comma or the end: the address has its @")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn must_be_over(&self) -> Result<(), SyntaxError> {
         match self.peek() {
             None => Ok(()),
@@ -341,7 +383,7 @@ impl<'a> Cut<'_, 'a> {
         let address = taken.iter().rposition(|token| !is_comment(token)).map_or(0, |last| last + 1);
         let address = &taken[..address];
         let backslash = |token: &Token<'_>| token.kind == Kind::Atom && token.text.contains(&b'\\');
-        let blanks = |token: &Token<'_>| token.kind == Kind::Literal && token.text.iter().any(is_blank);
+        let blanks = |token: &Token<'_>| token.kind == Kind::Literal && has_idle_blanks(token.text);
         address.iter().skip(1).any(|token| token.space)
             || address.iter().any(|token| is_comment(token) || backslash(token) || blanks(token))
             || is_mixed(address)
@@ -378,8 +420,13 @@ fn local_part<'a>(text: &'a [u8], words: &[Token<'a>]) -> Cow<'a, [u8]> {
     Cow::Owned(quoting::quoted(&meaning))
 }
 
+/// White space in a literal says nothing (RFC 5322 §3.4.1), unless a backslash could stand before it.
+fn has_idle_blanks(literal: &[u8]) -> bool {
+    literal.iter().any(is_blank) && !literal.contains(&b'\\')
+}
+
 fn without_blanks(literal: &[u8]) -> Cow<'_, [u8]> {
-    if literal.iter().any(is_blank) {
+    if has_idle_blanks(literal) {
         Cow::Owned(literal.iter().copied().filter(|octet| !is_blank(octet)).collect())
     } else {
         Cow::Borrowed(literal)

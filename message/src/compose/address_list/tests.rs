@@ -27,6 +27,7 @@ fn legal_lists_stay_as_they_are() {
         "John Q. Public <jqp@example.net>",
         "<ann@[192.0.2.1]>",
         "ann",
+        "a@[x \\ ]",
         "<>",
         "mailer-daemon <>",
     ] {
@@ -51,6 +52,7 @@ fn what_may_be_read_but_not_written_is_mended() {
         ("\"a b\".c@example.net", "\"a b.c\"@example.net"),
         ("a\\ b@example.net", "\"a b\"@example.net"),
         ("ann@example.net <ann@example.net>", "\"ann@example.net\" <ann@example.net>"),
+        ("Ann (c) ann@example.net <Ann@Example.NET>", "(c) \"Ann ann@example.net\" <Ann@Example.NET>"),
         ("[News] Ann (c) <ann@example.net>", "(c) \"[News] Ann\" <ann@example.net>"),
         ("a@b.c,, d@e.f,", "a@b.c, d@e.f"),
         ("a@b.c, (x), d@e.f", "a@b.c (x), d@e.f"),
@@ -68,7 +70,7 @@ fn what_may_be_read_but_not_written_is_mended() {
 fn errors_say_where_and_what() {
     for (text, at, expected) in [
         ("a@", 2, "a domain"),
-        ("a@b@c", 3, "a local part"),
+        ("a@b@c", 3, "a comma or the end: the address has its @"),
         ("@b", 0, "a local part"),
         ("a, @b", 3, "a local part"),
         ("a@\"b\"", 2, "a domain"),
@@ -78,6 +80,11 @@ fn errors_say_where_and_what() {
         ("<a b@c>", 3, "an @ or the > that ends the address"),
         ("<@r a@b>", 1, "a local part, or a : that ends the route begun here"),
         ("<@r:>", 4, "an address behind the route"),
+        ("a@b <c@d>", 1, "quotes around a name with this @, or a comma between two addresses"),
+        ("a b@c d <b@c>", 3, "quotes around a name with this @, or a comma between two addresses"),
+        ("a@b c@d <c@d>", 1, "quotes around a name with this @, or a comma between two addresses"),
+        ("xa@b <a@b>", 2, "quotes around a name with this @, or a comma between two addresses"),
+        ("a@b: c;", 1, "quotes around a name with this @, or a comma between two addresses"),
         (": a@b;", 0, "a name before this colon"),
         ("g: h: a;;", 4, "a comma or the ; that ends the group: groups do not nest"),
         ("a@b; c@d", 3, "a comma: this ; ends a group, and none is open"),
