@@ -1,6 +1,9 @@
 //! The command line's arguments, as types another program can take over: each becomes its config by `config()`.
 
+mod client;
+mod press;
 mod sink;
+mod smuggle;
 mod socks5;
 mod source;
 
@@ -12,7 +15,13 @@ use crate::address::Reach;
 use crate::audit::AuditConfig;
 use crate::audit::verp::{Delimiters, VerpCheck};
 
+pub use client::{ClientArgs, ClientTlsArg};
+pub use press::{
+    CrowdArgs, DripArg, DripArgs, FloodArgs, GarbageArgs, IdleArgs, OriginArgs, PressArgs, PressCommand,
+    Sources,
+};
 pub use sink::{BrokenTlsArg, SinkArgs, TlsArg, TlsArgs, TlsVersionArg};
+pub use smuggle::SmuggleArgs;
 pub use socks5::Socks5Args;
 pub use source::{ConnectionArg, ModeArg, SourceArgs};
 

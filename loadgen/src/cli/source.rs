@@ -1,12 +1,12 @@
 //! `loadgen source`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::client::ClientArgs;
 use super::reach;
+use crate::client::{Introduction, Target};
 use crate::recipient::DomainPattern;
 use crate::source::{Connection, Mode, Pace, SourceConfig};
 
@@ -33,8 +33,10 @@ pub enum ConnectionArg {
 /// Send a run of messages.
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
-    /// Where to, such as 127.0.0.1:2525
-    pub address: SocketAddr,
+    /// Where to, such as 127.0.0.1:2525 or unix:/run/ringpost/submit
+    pub target: Target,
+    #[command(flatten)]
+    pub client: ClientArgs,
     #[arg(long, default_value_t = 1)]
     pub messages: u64,
     /// Per message, in one transaction
@@ -64,8 +66,6 @@ pub struct SourceArgs {
     /// Reverse-path, without brackets
     #[arg(long, default_value = "list-return@loadgen.test")]
     pub from: String,
-    #[arg(long, default_value = "source.loadgen.test")]
-    pub helo: String,
     /// Recipients go round this many domains
     #[arg(long, default_value_t = 1)]
     pub domain_count: u64,
@@ -77,9 +77,6 @@ pub struct SourceArgs {
     /// Let some lines of the content begin with a dot
     #[arg(long)]
     pub dot_lines: bool,
-    /// Seconds to wait for a reply
-    #[arg(long, default_value_t = 60)]
-    pub timeout: u64,
     /// Record what was sent
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
@@ -96,9 +93,15 @@ pub struct SourceArgs {
 
 impl SourceArgs {
     pub fn config(&self) -> SourceConfig {
-        let defaults = SourceConfig::to(self.address);
+        let defaults = SourceConfig::to(self.target.clone());
+        let Introduction { target, helo, tls, account, reply_timeout } =
+            self.client.introduction(&self.target);
         SourceConfig {
-            address: self.address,
+            target,
+            helo,
+            tls,
+            account,
+            reply_timeout,
             reach: reach(self.allow_non_loopback),
             messages: self.messages,
             recipients_per_message: self.recipients,
@@ -118,12 +121,10 @@ impl SourceArgs {
             window: self.window,
             recipient_group: self.recipient_group,
             reverse_path: self.from.clone(),
-            helo: self.helo.clone(),
             domain_count: self.domain_count,
             domain_pattern: self.domain_pattern.clone(),
             seed: self.seed.unwrap_or(defaults.seed),
             dot_lines: self.dot_lines,
-            reply_timeout: Duration::from_secs(self.timeout),
             audit: self.audit.clone(),
             histogram: self.hist.clone(),
         }
