@@ -12,12 +12,15 @@
 pub mod address;
 pub mod audit;
 pub mod cli;
+pub mod client;
 mod content;
 pub mod latency;
+pub mod press;
 pub mod recipient;
 mod records;
 mod ring;
 pub mod sink;
+pub mod smuggle;
 pub mod socks5;
 pub mod source;
 pub mod stop;

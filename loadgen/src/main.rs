@@ -1,7 +1,7 @@
-//! The command line of the witness: `loadgen source`, `loadgen sink`, `loadgen audit`, `loadgen socks5`.
+//! The command line of the witness: `loadgen source`, `sink`, `audit`, `socks5`, `press`, `smuggle`.
 //!
-//! Reports to standard output, talk to standard error. Exit codes: 0 done, 1 the audit found a defect (or an
-//! error ended the program), 75 the source could not send everything, 2 wrong usage.
+//! Reports to standard output, talk to standard error. Exit codes: 0 done, 1 a defect was found by the audit
+//! or the smuggler (or an error ended the program), 75 the source could not send everything, 2 wrong usage.
 
 #![forbid(unsafe_code)]
 
@@ -10,10 +10,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use loadgen::cli::{AuditArgs, SinkArgs, Socks5Args, SourceArgs};
+use loadgen::cli::{
+    AuditArgs, CrowdArgs, PressArgs, PressCommand, SinkArgs, SmuggleArgs, Socks5Args, SourceArgs,
+};
+use loadgen::press::CrowdConfig;
 use loadgen::source::{SourceProgress, SourceReport};
 use loadgen::stop::Stop;
-use loadgen::{audit, sink, socks5, source};
+use loadgen::{audit, press, sink, smuggle, socks5, source};
 use serde::Serialize;
 
 const TRY_AGAIN: u8 = 75; // EX_TEMPFAIL
@@ -31,6 +34,8 @@ enum Command {
     Sink(SinkArgs),
     Audit(AuditArgs),
     Socks5(Socks5Args),
+    Press(PressArgs),
+    Smuggle(SmuggleArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +44,8 @@ fn main() -> ExitCode {
         Command::Sink(args) => run_sink(&args),
         Command::Audit(args) => run_audit(&args),
         Command::Socks5(args) => run_socks5(&args),
+        Command::Press(args) => run_press(&args.command),
+        Command::Smuggle(args) => run_smuggle(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("loadgen: {error}"); // its causes are in the sentence
@@ -85,10 +92,45 @@ fn run_socks5(args: &Socks5Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn run_press(command: &PressCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PressCommand::Idle(args) => run_crowd(&args.config(), &args.crowd)?,
+        PressCommand::Drip(args) => run_crowd(&args.config(), &args.crowd)?,
+        PressCommand::Flood(args) => print(args.press.json, &press::flood(&args.config())?)?,
+        PressCommand::Garbage(args) => {
+            let report = press::garbage(&args.config())?;
+            print(args.press.json, &report)?;
+            return Ok(found(report.not_smtp > 0 || !report.still_serves));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `holding N` on standard output when all of them are there that will be.
+fn run_crowd(config: &CrowdConfig, args: &CrowdArgs) -> anyhow::Result<()> {
+    let stop = Stop::new();
+    stop.follow_signals();
+    if args.stop_on_stdin_eof {
+        stop.follow_stdin();
+    }
+    let report = press::crowd(config, &stop, |open| println!("holding {open}"))?;
+    print(args.press.json, &report)
+}
+
+fn run_smuggle(args: &SmuggleArgs) -> anyhow::Result<ExitCode> {
+    let report = smuggle::run(&args.config())?;
+    print(args.json, &report)?;
+    Ok(found(report.split > 0))
+}
+
+fn found(defect: bool) -> ExitCode {
+    if defect { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 fn run_audit(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     let report = audit::run(&args.config())?;
     print(args.json, &report)?;
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(found(!report.is_clean()))
 }
 
 /// One line of JSON, or one line per field.

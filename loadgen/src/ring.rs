@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio_uring::net::TcpStream;
+use tokio_uring::net::{TcpStream, UnixStream};
 
 const SUBMISSIONS: u32 = 2048;
 const COMPLETIONS: u32 = 16384;
@@ -26,9 +26,27 @@ pub(crate) fn run<F: Future>(main: F) -> io::Result<F::Output> {
     Ok(tokio_uring::Runtime::new(&builder)?.block_on(main))
 }
 
+/// A socket that can be ended while an operation of it is with the kernel.
+pub(crate) trait ShutDown {
+    fn shut_down(&self);
+}
+
+impl ShutDown for TcpStream {
+    fn shut_down(&self) {
+        // Fails only where the peer was faster; then the wait ends anyway.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl ShutDown for UnixStream {
+    fn shut_down(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
 /// One connection as the time limit sees it: since when has its owner been waiting for the peer?
 pub(crate) struct Pulse {
-    stream: Rc<TcpStream>,
+    stream: Rc<dyn ShutDown>,
     waiting_since: Cell<Option<Instant>>,
 }
 
@@ -46,8 +64,7 @@ impl Pulse {
     }
 
     fn shut_down(&self) {
-        // Fails only where the peer was faster; then the wait ends anyway.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.stream.shut_down();
     }
 }
 
@@ -58,7 +75,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn add(&self, stream: Rc<TcpStream>) -> Rc<Pulse> {
+    pub(crate) fn add(&self, stream: Rc<dyn ShutDown>) -> Rc<Pulse> {
         let pulse = Rc::new(Pulse { stream, waiting_since: Cell::new(None) });
         let mut pulses = self.pulses.borrow_mut();
         if pulses.len() == pulses.capacity() {

@@ -23,12 +23,24 @@ impl Stop {
     }
 
     /// The thread is left behind in its read if the server ends otherwise.
-    pub(crate) fn follow_stdin(&self) {
+    pub fn follow_stdin(&self) {
         let stop = self.clone();
         std::thread::spawn(move || {
             let mut ignored = [0; 256];
             while io::stdin().lock().read(&mut ignored).is_ok_and(|len| len > 0) {}
             stop.stop();
+        });
+    }
+
+    /// The first SIGTERM or SIGINT stops too, whatever else the program waits for.
+    pub fn follow_signals(&self) {
+        let stop = self.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            // Where no signal can be watched for, it ends the program as it always did.
+            if runtime.is_ok_and(|runtime| runtime.block_on(stop.asked()).is_ok()) {
+                stop.stop();
+            }
         });
     }
 

@@ -53,7 +53,7 @@ impl Trial {
         let sink = std::thread::spawn(move || {
             sink::run_until(&config, &stopped, |addresses| bound.send(addresses[0]).unwrap()).unwrap()
         });
-        self.source.address = address.recv().unwrap();
+        self.source.target = address.recv().unwrap().into();
         let sent = source::run(&self.source, |_| {}).unwrap();
         stop.stop();
         (sent, sink.join().unwrap(), self.audit(None))

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end at what it did not expect")]
 
+mod common;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
-use loadgen::sink::{self, Fault, SinkConfig, SinkReport, TlsConfig, TlsMode, TlsVersion};
+use common::{ANY, Sink};
+use loadgen::sink::{Fault, SinkConfig, TlsConfig, TlsMode, TlsVersion};
 use loadgen::socks5::{self, Login, Socks5Config};
 use loadgen::stop::Stop;
 use rustls::crypto::aws_lc_rs;
@@ -16,36 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-const ANY: &str = "127.0.0.1:0";
 const MESSAGE: &str = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 4 LAST\r\nhi\r\n";
-
-struct Sink {
-    address: SocketAddr,
-    stop: Stop,
-    thread: JoinHandle<SinkReport>,
-}
-
-impl Sink {
-    fn start(change: impl FnOnce(&mut SinkConfig)) -> Sink {
-        let mut config = SinkConfig { announce: false, ..SinkConfig::on(vec![ANY.parse().unwrap()]) };
-        change(&mut config);
-        let (stop, (bound, address)) = (Stop::new(), channel());
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            sink::run_until(&config, &stopped, |addresses| bound.send(addresses[0]).unwrap()).unwrap()
-        });
-        Sink { address: address.recv().unwrap(), stop, thread }
-    }
-
-    fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).unwrap()
-    }
-
-    fn end(self) -> SinkReport {
-        self.stop.stop();
-        self.thread.join().unwrap()
-    }
-}
 
 fn faulty(fault: &str) -> impl FnOnce(&mut SinkConfig) {
     let fault = fault.parse().unwrap();

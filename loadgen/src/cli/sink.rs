@@ -37,7 +37,7 @@ pub enum BrokenTlsArg {
     Silence,
 }
 
-fn parse_account(text: &str) -> Result<Account, String> {
+pub(super) fn parse_account(text: &str) -> Result<Account, String> {
     let (user, password) = text.split_once(':').ok_or("USER:PASSWORD")?;
     Ok(Account { user: user.into(), password: password.into() })
 }

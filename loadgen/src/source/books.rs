@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-use super::dialog::{Draft, Stage};
+use super::dialog::{Draft, Secured, Stage};
 use super::interval::IntervalLog;
 use crate::latency::histogram;
 use crate::records::{Fate, Sent, SentHeader};
@@ -26,6 +26,8 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
     pub(crate) connections: u64,
     pub(crate) connections_lost: u64,
+    pub(crate) tls_full: u64,
+    pub(crate) tls_resumed: u64,
 }
 
 impl Counts {
@@ -37,6 +39,7 @@ impl Counts {
 pub(crate) struct Books {
     pub(crate) counts: Counts,
     pub(crate) refusals: BTreeMap<(Stage, u16), u64>,
+    pub(crate) tls_versions: BTreeMap<&'static str, u64>,
     pub(crate) commit: Histogram<u64>,
     pub(crate) since_due: Histogram<u64>,
     interval: Option<(IntervalLog, Histogram<u64>)>,
@@ -59,6 +62,7 @@ impl Books {
         Ok(Books {
             counts: Counts::default(),
             refusals: BTreeMap::new(),
+            tls_versions: BTreeMap::new(),
             commit: histogram(),
             since_due: histogram(),
             interval: interval.map(|log| (log, histogram())),
@@ -71,6 +75,14 @@ impl Books {
 
     pub(crate) fn refuse(&mut self, stage: Stage, code: u16, count: u64) {
         *self.refusals.entry((stage, code)).or_default() += count;
+    }
+
+    pub(crate) fn note_secured(&mut self, secured: Secured) {
+        *self.tls_versions.entry(secured.version).or_default() += 1;
+        match secured.is_resumed {
+            true => self.counts.tls_resumed += 1,
+            false => self.counts.tls_full += 1,
+        }
     }
 
     /// `draft` has come to its end.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::wire::Wire;
 use super::{Connection, Mode, SourceConfig};
+use crate::client::{Secure, auth_plain};
 use crate::content::Content;
 use crate::recipient::Recipients;
 
@@ -19,6 +20,8 @@ use crate::recipient::Recipients;
 pub(crate) enum Stage {
     Connect,
     Ehlo,
+    StartTls,
+    Auth,
     Mail,
     Rcpt,
     Data,
@@ -30,6 +33,8 @@ impl Stage {
         match self {
             Stage::Connect => "connect",
             Stage::Ehlo => "ehlo",
+            Stage::StartTls => "starttls",
+            Stage::Auth => "auth",
             Stage::Mail => "mail",
             Stage::Rcpt => "rcpt",
             Stage::Data => "data",
@@ -155,12 +160,24 @@ pub(crate) struct Script {
     mode: Mode,
     mail: Vec<u8>,
     helo: String,
+    auth: Option<Vec<u8>>,
+    secure: Option<Secure>,
     recipients: Recipients,
     group_max: u64,
 }
 
+/// What a greeting comes to: TLS, where it was asked for, or where it was refused and how.
+pub(crate) type Greeted = Result<Option<Secured>, (Stage, u16)>;
+
+/// What a handshake came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Secured {
+    pub(crate) version: &'static str,
+    pub(crate) is_resumed: bool,
+}
+
 impl Script {
-    pub(crate) fn new(config: &SourceConfig) -> Script {
+    pub(crate) fn new(config: &SourceConfig, secure: Option<Secure>) -> Script {
         let mut mail = format!("MAIL FROM:<{}>", config.reverse_path);
         if let Some(delimiters) = &config.xverp {
             mail.push_str(" XVERP");
@@ -174,6 +191,8 @@ impl Script {
             mode: config.mode,
             mail: mail.into_bytes(),
             helo: config.helo.clone(),
+            auth: config.account.as_ref().map(auth_plain),
+            secure,
             recipients,
             group_max,
         }
@@ -182,7 +201,7 @@ impl Script {
     /// How many messages fit one send: several only where one flight holds a whole transaction.
     pub(crate) fn window(&self, config: &SourceConfig, wire: &Wire) -> usize {
         let kept = config.connection == Connection::Kept;
-        let whole = self.mode == Mode::Bdat && wire.chunking && wire.pipelining;
+        let whole = self.mode == Mode::Bdat && wire.offers.chunking && wire.offers.pipelining;
         if kept && whole && config.recipients_per_message <= self.group_max {
             config.window.max(1)
         } else {
@@ -190,27 +209,57 @@ impl Script {
         }
     }
 
-    /// Greets. A refusal is returned, not an error.
-    pub(crate) async fn hello(&self, wire: &mut Wire) -> io::Result<Result<(), (Stage, u16)>> {
+    /// Greets: EHLO, STARTTLS, AUTH, as far as they were asked for. A refusal is returned, not an error.
+    pub(crate) async fn hello(&self, wire: &mut Wire) -> io::Result<Greeted> {
+        let (implicit, offered) = match &self.secure {
+            Some(secure) if secure.is_implicit() => (Some(secure), None),
+            other => (None, other.as_ref()),
+        };
+        let mut secured = match implicit {
+            Some(secure) => Some(shake_hands(wire, secure).await?),
+            None => None,
+        };
         let code = wire.reply().await?;
         if code != 220 {
             return Ok(Err((Stage::Connect, code)));
         }
+        if let Err(code) = self.ehlo(wire).await? {
+            return Ok(Err((Stage::Ehlo, code)));
+        }
+        if let Some(secure) = offered {
+            let code = ask(wire, b"STARTTLS\r\n").await?;
+            if code != 220 {
+                return Ok(Err((Stage::StartTls, code)));
+            }
+            secured = Some(shake_hands(wire, secure).await?);
+            if let Err(code) = self.ehlo(wire).await? {
+                return Ok(Err((Stage::Ehlo, code)));
+            }
+        }
+        Ok(self.authenticate(wire).await?.map(|()| secured))
+    }
+
+    /// EHLO, or HELO where that is refused.
+    async fn ehlo(&self, wire: &mut Wire) -> io::Result<Result<(), u16>> {
         wire.out.extend_from_slice(format!("EHLO {}\r\n", self.helo).as_bytes());
         wire.flush().await?;
-        let code = wire.extensions().await?;
-        if code == 250 {
+        if wire.extensions().await? == 250 {
             return Ok(Ok(()));
         }
-        let helo = format!("HELO {}\r\n", self.helo);
-        let code = ask(wire, helo.as_bytes()).await?;
-        Ok(if code == 250 { Ok(()) } else { Err((Stage::Ehlo, code)) })
+        let code = ask(wire, format!("HELO {}\r\n", self.helo).as_bytes()).await?;
+        Ok(if code == 250 { Ok(()) } else { Err(code) })
+    }
+
+    async fn authenticate(&self, wire: &mut Wire) -> io::Result<Result<(), (Stage, u16)>> {
+        let Some(auth) = &self.auth else { return Ok(Ok(())) };
+        let code = ask(wire, auth).await?;
+        Ok(if code == 235 { Ok(()) } else { Err((Stage::Auth, code)) })
     }
 
     /// Puts `drafts` to the peer; more than one only as [`Script::window`] says. An error is a lost connection.
     pub(crate) async fn send(&self, wire: &mut Wire, drafts: &mut [Draft]) -> io::Result<()> {
-        let lockstep = self.mode == Mode::Lockstep || !wire.pipelining;
-        let bdat = self.mode == Mode::Bdat && wire.chunking;
+        let lockstep = self.mode == Mode::Lockstep || !wire.offers.pipelining;
+        let bdat = self.mode == Mode::Bdat && wire.offers.chunking;
         match drafts {
             [draft] if lockstep => self.step_by_step(wire, draft).await,
             [draft] if !bdat || draft.recipient_count > self.group_max => {
@@ -321,6 +370,11 @@ async fn take_group(wire: &mut Wire, draft: &mut Draft, group: Range<u64>) -> io
         draft.take_rcpt(recipient, code);
     }
     Ok(())
+}
+
+async fn shake_hands(wire: &mut Wire, secure: &Secure) -> io::Result<Secured> {
+    let tls = wire.secure(secure).await?;
+    Ok(Secured { version: tls.version(), is_resumed: tls.is_resumed() })
 }
 
 async fn ask(wire: &mut Wire, command: &[u8]) -> io::Result<u16> {

@@ -8,13 +8,13 @@ mod books;
 mod dialog;
 mod interval;
 mod run;
+mod sealed;
 mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,12 +22,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::address::{self, AddressError, Reach};
+use crate::address::{AddressError, Reach};
+use crate::client::{ClientTls, ClientTlsError, Secure, Target};
 use crate::content::Content;
 use crate::latency::Percentiles;
 use crate::recipient::{DomainPattern, Recipients};
 use crate::records::SentHeader;
 use crate::ring::{self, Watch, cpu_time};
+use crate::sink::Account;
 use books::Books;
 use dialog::Script;
 use interval::IntervalLog;
@@ -63,8 +65,11 @@ pub enum Connection {
 /// What a run sends, and how.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
-    pub address: SocketAddr,
+    pub target: Target,
     pub reach: Reach,
+    pub tls: Option<ClientTls>,
+    /// AUTH PLAIN on each connection.
+    pub account: Option<Account>,
     pub messages: u64,
     pub recipients_per_message: u64,
     /// Header included.
@@ -94,11 +99,13 @@ pub struct SourceConfig {
 }
 
 impl SourceConfig {
-    /// One message of 4 KiB to one recipient at `address`.
-    pub fn to(address: SocketAddr) -> SourceConfig {
+    /// One message of 4 KiB to one recipient at `target`, in plain text.
+    pub fn to(target: impl Into<Target>) -> SourceConfig {
         SourceConfig {
-            address,
+            target: target.into(),
             reach: Reach::Loopback,
+            tls: None,
+            account: None,
             messages: 1,
             recipients_per_message: 1,
             size_bytes: 4096,
@@ -153,6 +160,10 @@ pub struct SourceReport {
     pub bytes: u64,
     pub connections: u64,
     pub connections_lost: u64,
+    pub tls_full: u64,
+    pub tls_resumed: u64,
+    /// Handshakes by version, such as `TLSv1.3`.
+    pub tls_versions: BTreeMap<&'static str, u64>,
     pub elapsed_secs: f64,
     pub messages_per_sec: f64,
     pub recipients_per_sec: f64,
@@ -177,20 +188,24 @@ pub enum SourceError {
     Config(&'static str),
     #[error("{path}: cannot be written: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("{address}: no connection: {source}")]
-    Connect { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] ClientTlsError),
+    #[error("{target}: no connection: {source}")]
+    Connect { target: Target, source: io::Error },
     #[error("the ring: {0}")]
     Ring(io::Error),
 }
 
 /// Sends the run and blocks until it is over; `progress` is called ten times a second.
 pub fn run(config: &SourceConfig, progress: impl Fn(SourceProgress)) -> Result<SourceReport, SourceError> {
-    address::check(config.address, config.reach)?;
+    config.target.check(config.reach)?;
+    let secure = config.tls.as_ref().map(Secure::new).transpose()?;
     let content = Content::new(config.seed, &config.reverse_path, config.size_bytes, config.dot_lines);
     check(config, &content)?;
     let cpu_start = cpu_time();
     let books = open_books(config, &content)?;
-    let mut report = ring::run(send(config, content, books, &progress)).map_err(SourceError::Ring)??;
+    let mut report =
+        ring::run(send(config, secure, content, books, &progress)).map_err(SourceError::Ring)??;
     report.cpu_secs = cpu_time().saturating_sub(cpu_start).as_secs_f64();
     Ok(report)
 }
@@ -238,6 +253,7 @@ fn file_error(config: &SourceConfig, source: io::Error) -> SourceError {
 
 async fn send(
     config: &SourceConfig,
+    secure: Option<Secure>,
     content: Content,
     books: Books,
     progress: &impl Fn(SourceProgress),
@@ -245,7 +261,7 @@ async fn send(
     let run = Rc::new(Run {
         config: config.clone(),
         content,
-        script: Script::new(config),
+        script: Script::new(config, secure),
         books: RefCell::new(books),
         watch: Watch::default(),
         start: Instant::now(),
@@ -305,7 +321,7 @@ fn report(run: &Run, elapsed: Duration) -> Result<SourceReport, SourceError> {
     let counts = &books.counts;
     if let (0, Some(source)) = (counts.connections, gave_up.as_ref()) {
         let source = io::Error::new(source.kind(), source.to_string());
-        return Err(SourceError::Connect { address: config.address, source });
+        return Err(SourceError::Connect { target: config.target.clone(), source });
     }
     let elapsed_secs = elapsed.as_secs_f64();
     let refusals = books.refusals.iter().map(|((stage, code), n)| (format!("{} {code}", stage.name()), *n));
@@ -321,6 +337,9 @@ fn report(run: &Run, elapsed: Duration) -> Result<SourceReport, SourceError> {
         bytes: counts.bytes,
         connections: counts.connections,
         connections_lost: counts.connections_lost,
+        tls_full: counts.tls_full,
+        tls_resumed: counts.tls_resumed,
+        tls_versions: books.tls_versions.clone(),
         elapsed_secs,
         messages_per_sec: counts.accepted as f64 / elapsed_secs,
         recipients_per_sec: counts.recipients_accepted as f64 / elapsed_secs,

@@ -105,10 +105,15 @@ impl Run {
     }
 
     async fn connect_once(&self) -> io::Result<Wire> {
-        let mut wire = Wire::connect(self.config.address, &self.watch, self.config.reply_timeout).await?;
+        let mut wire = Wire::connect(&self.config.target, &self.watch, self.config.reply_timeout).await?;
         self.books.borrow_mut().counts.connections += 1;
         match self.script.hello(&mut wire).await? {
-            Ok(()) => Ok(wire),
+            Ok(secured) => {
+                if let Some(secured) = secured {
+                    self.books.borrow_mut().note_secured(secured);
+                }
+                Ok(wire)
+            }
             Err((stage, code)) => {
                 self.books.borrow_mut().refuse(stage, code, 1);
                 wire.quit().await;
