@@ -143,7 +143,7 @@ mod tests {
     fn hash_is_the_formats_own() {
         // From the format's description: the hash begins at 5381, and each octet is XORed into 33 times what there was.
         assert_eq!(hash(b""), 5381);
-        assert_eq!(hash(b"a"), 5381 * 33 ^ 97);
+        assert_eq!(hash(b"a"), (5381 * 33) ^ 97);
     }
 
     #[test]
