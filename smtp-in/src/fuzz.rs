@@ -12,6 +12,45 @@ pub fn fuzz_session(now: Instant, bytes: &[u8]) {
     hold_wherever_cut(now, false, &[], bytes);
 }
 
+/// As [`fuzz_session`], in an AUTH: the first octet chooses the mechanism, and how far it has got.
+pub fn fuzz_auth(now: Instant, bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let openings: [&[u8]; 7] = [
+        b"",
+        b"AUTH PLAIN ",
+        b"AUTH PLAIN\r\n",
+        b"AUTH LOGIN\r\n",
+        b"AUTH LOGIN YQ==\r\n",
+        b"AUTH CRAM-MD5\r\n",
+        // `n,,n=a,r=x`: the keys are there, the proof is due.
+        b"AUTH SCRAM-SHA-256 biwsbj1hLHI9eA==\r\n",
+    ];
+    let opening = openings[usize::from(*first) % openings.len()];
+    hold_wherever_cut(now, false, &[b"EHLO a\r\n", opening].concat(), bytes);
+}
+
+/// As [`fuzz_session`], with `bytes` as XCLIENT's arguments and what follows.
+pub fn fuzz_xclient(now: Instant, bytes: &[u8]) {
+    hold_wherever_cut(now, false, b"EHLO a\r\nXCLIENT ", bytes);
+}
+
+/// As [`fuzz_session`], of a session that begins with a PROXY header.
+pub fn fuzz_proxied(now: Instant, bytes: &[u8]) {
+    hold_wherever_cut(now, true, &[], bytes);
+}
+
+/// Octets where a handshake is due: nothing of them is ever a command, and nothing is said but TLS.
+pub fn fuzz_handshake(now: Instant, bytes: &[u8]) {
+    let policy = Policy { tls_use: TlsUse::Implicit, ..tight_policy() };
+    let mut peer = Peer::new(now, policy, false);
+    peer.session.handle_bytes(now, &mut Anyone, bytes);
+    let mut replies = Vec::new();
+    peer.session.take_replies(&mut replies);
+    assert!(replies.first().is_none_or(|first| matches!(first, 20..=23)), "{replies:?}");
+    while peer.unblock() {}
+    assert!(!peer.heard.contains("Ask"), "no handshake can end without a certificate: {}", peer.heard);
+}
+
 /// As [`fuzz_session`], of a session that has said `opening` already.
 fn hold_wherever_cut(now: Instant, is_proxied: bool, opening: &[u8], bytes: &[u8]) {
     let all = [opening, bytes].concat();
@@ -54,14 +93,7 @@ fn tight_policy() -> Policy {
 
 /// All that a session said and gave, in order. Stores end only once the session stops reading for them.
 fn converse(now: Instant, is_proxied: bool, bytes: &[u8], piece_len: usize) -> String {
-    let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
-    let arrival = Arrival { origin, local: None, is_proxied, nonce: [7; 16] };
-    let mut peer = Peer {
-        session: Session::new(now, Arc::new(tight_policy()), arrival),
-        now,
-        heard: String::new(),
-        open: Vec::new(),
-    };
+    let mut peer = Peer::new(now, tight_policy(), is_proxied);
     while peer.unblock() {}
     for piece in bytes.chunks(piece_len) {
         let mut at = 0;
@@ -116,6 +148,13 @@ struct Peer {
 }
 
 impl Peer {
+    fn new(now: Instant, policy: Policy, is_proxied: bool) -> Peer {
+        let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
+        let arrival = Arrival { origin, local: None, is_proxied, nonce: [7; 16] };
+        let session = Session::new(now, Arc::new(policy), arrival);
+        Peer { session, now, heard: String::new(), open: Vec::new() }
+    }
+
     /// Takes what there is; answers what is asked, else ends the newest store. False if there was nothing to do.
     fn unblock(&mut self) -> bool {
         let before = self.heard.len();
@@ -201,22 +240,70 @@ mod tests {
         b"\r\n",
         b"Received: x\r\n",
         b"\0",
+        b"STARTTLS\r\n",
+        b"AUTH PLAIN AGEAYg==\r\n",
+        b"AUTH PLAIN\r\n",
+        b"AUTH LOGIN\r\n",
+        b"AUTH CRAM-MD5\r\n",
+        b"AUTH SCRAM-SHA-256 biwsbj1hLHI9eA==\r\n",
+        b"YQ==\r\n",
+        b"Yg==\r\n",
+        b"*\r\n",
+        b"XCLIENT ADDR=192.0.2.1 NAME=a.b\r\n",
+        b"XCLIENT LOGIN=ann\r\n",
+        b"ATRN\r\n",
+        b"ETRN a.b\r\n",
+        b"MAIL FROM:<!a@b.c>\r\n",
+        b"RCPT TO:<!x@y.z>\r\n",
+        b"RCPT TO:<?x@y.z>\r\n",
+        b"RCPT TO:</x@y.z>\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
         b"body text that has some length\r\n",
         b"MAIL FROM:<a@b.c>\r\nRCPT TO:<x@y.z>\r\nBDAT 3 LAST\r\nabc",
         b"MAIL FROM:<a@b.c>\r\nRCPT TO:<x@y.z>\r\nDATA\r\nS: x\r\n\r\nabc\r\n.\r\n",
+    ];
+
+    const ATTRIBUTES: &[&[u8]] = &[
+        b"NAME=a.b",
+        b"ADDR=192.0.2.1",
+        b"ADDR=IPV6:::1",
+        b"ADDR=[UNAVAILABLE]",
+        b"PORT=25",
+        b"HELO=a+2Bb",
+        b"PROTO=ESMTP",
+        b"LOGIN=ann",
+        b"LOGIN=[TEMPUNAVAIL]",
+        b"NAME=+0",
+        b"=",
     ];
 
     proptest! {
         #[test]
         fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             fuzz_session(Instant::now(), &bytes);
+            fuzz_auth(Instant::now(), &bytes);
+            fuzz_xclient(Instant::now(), &bytes);
+            fuzz_proxied(Instant::now(), &bytes);
+            fuzz_handshake(Instant::now(), &bytes);
         }
 
         #[test]
         fn cuts_change_nothing_in_what_looks_like_mail(
             phrases in proptest::collection::vec(proptest::sample::select(PHRASES), 0..40),
         ) {
-            fuzz_session(Instant::now(), &[b"EHLO a\r\n".as_slice(), &phrases.concat()].concat());
+            let said = phrases.concat();
+            fuzz_session(Instant::now(), &[b"EHLO a\r\n".as_slice(), &said].concat());
+            fuzz_proxied(Instant::now(), &said);
+            (0..7).for_each(|step| fuzz_auth(Instant::now(), &[&[step], &said[..]].concat()));
+        }
+
+        #[test]
+        fn cuts_change_nothing_for_a_front_server(
+            words in proptest::collection::vec(proptest::sample::select(ATTRIBUTES), 0..6),
+        ) {
+            fuzz_xclient(Instant::now(), &[words.join(&b' '), b"\r\nEHLO b\r\nNOOP\r\n".to_vec()].concat());
         }
     }
 }

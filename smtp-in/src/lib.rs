@@ -26,7 +26,7 @@ mod transaction;
 mod xclient;
 mod xtext;
 
-pub use fuzz::fuzz_session;
+pub use fuzz::{fuzz_auth, fuzz_handshake, fuzz_proxied, fuzz_session, fuzz_xclient};
 pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse};
 pub use output::{Flush, Output, Rejection, Stage, Stored, Submission, TransactionKey};
 pub use proxy::fuzz_proxy;

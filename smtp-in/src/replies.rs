@@ -125,6 +125,11 @@ impl Sentence {
         matches!(self.text.as_bytes()[0], b'4' | b'5')
     }
 
+    /// For what is said to the operator alone.
+    pub(crate) fn without_codes(self) -> &'static str {
+        self.text.splitn(3, ' ').last().unwrap_or_default()
+    }
+
     /// Without its line end.
     pub(crate) fn cow(self) -> Cow<'static, str> {
         self.why.map_or(Cow::Borrowed(self.text), |why| Cow::Owned(format!("{}{why}", self.text)))

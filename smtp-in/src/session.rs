@@ -324,7 +324,6 @@ impl Session {
             Reading::Header(_) => timeouts.handshake_secs,
             Reading::Commands | Reading::Response => timeouts.command_secs,
         };
-        self.block_left = timeouts.data_block_len;
         self.deadline = now + Duration::from_secs(secs);
     }
 
@@ -342,7 +341,7 @@ impl Session {
         if self.can_speak() {
             self.say(goodbye);
         } else {
-            self.tell_unsaid(goodbye.cow());
+            self.tell_unsaid(goodbye.without_codes().into());
         }
         self.stop_reading(Ending::Closing);
     }

@@ -254,6 +254,7 @@ impl Session {
             Ok(()) => {
                 transaction.reserve();
                 self.reading = Reading::Data(DataReader::new());
+                self.begin_blocks();
                 self.say(replies::SEND_DATA);
             }
             Err(sentence) => self.say(sentence),

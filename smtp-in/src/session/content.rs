@@ -47,10 +47,19 @@ impl Session {
         used
     }
 
-    /// Every `data_block_len` octets win the client more time.
+    /// Every `data_block_len` octets win the client more time, wherever they are cut.
     fn note_content(&mut self, len: usize) {
-        self.block_left = self.block_left.saturating_sub(len as u64);
-        self.progressed |= self.block_left == 0;
+        let (len, block_len) = (len as u64, self.policy.timeouts.data_block_len.max(1));
+        if len < self.block_left {
+            self.block_left -= len;
+        } else {
+            self.block_left = block_len - (len - self.block_left) % block_len;
+            self.progressed = true;
+        }
+    }
+
+    pub(super) fn begin_blocks(&mut self) {
+        self.block_left = self.policy.timeouts.data_block_len.max(1);
     }
 
     /// A refused chunk ends its transaction at once: the chunks that follow meet none and are refused as RFC 3030
@@ -73,6 +82,9 @@ impl Session {
     fn begin_chunk(&mut self, gate: Gate, chunk: Chunk) -> Result<(), Sentence> {
         if !self.policy.offer_chunking {
             return Err(replies::NOT_OFFERED);
+        }
+        if !self.is_in_chunks() {
+            self.begin_blocks();
         }
         let Some(transaction) = &mut self.transaction else {
             return Err(replies::MAIL_FIRST);

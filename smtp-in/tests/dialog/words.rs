@@ -6,8 +6,11 @@ use smtp_in::{Output, Rejection, Submission};
 
 pub(crate) fn reply_lines(replies: &[u8]) -> Vec<String> {
     match std::str::from_utf8(replies) {
-        Ok(text) => text.lines().map(|line| format!("S: {line}")).collect(),
-        Err(_) => vec!["S: (octets of TLS)".to_owned()],
+        // Its records begin with a control octet.
+        Ok(text) if !text.starts_with(|first: char| first.is_control()) => {
+            text.lines().map(|line| format!("S: {line}")).collect()
+        }
+        _ => vec![format!("S: {} octets of TLS", replies.len())],
     }
 }
 
