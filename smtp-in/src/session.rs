@@ -11,7 +11,7 @@
 
 mod content;
 
-use crate::command::{self, Command, Mail};
+use crate::command::{self, Command, Mail, Rcpt};
 use crate::data::DataReader;
 use crate::limits::{Client, Gate, Policy};
 use crate::line::{Line, Lines};
@@ -367,27 +367,27 @@ impl Session {
     }
 
     /// The hot path of a large list: no allocation beyond the list's own growth.
-    fn on_rcpt(&mut self, path: Result<ForwardPath<'_>, Sentence>) {
-        match path.and_then(|path| self.add_recipient(path)) {
+    fn on_rcpt(&mut self, rcpt: Result<Rcpt<'_>, Sentence>) {
+        match rcpt.and_then(|rcpt| self.add_recipient(&rcpt)) {
             Ok(()) => self.say(replies::RECIPIENT_OK),
             Err(sentence) => self.refuse_recipient(sentence),
         }
     }
 
-    fn add_recipient(&mut self, path: ForwardPath<'_>) -> Result<(), Sentence> {
+    fn add_recipient(&mut self, rcpt: &Rcpt<'_>) -> Result<(), Sentence> {
         if !self.client.may_relay {
             return Err(replies::RELAY_DENIED);
         }
         let Some(transaction) = &mut self.transaction else {
             return Err(replies::MAIL_FIRST);
         };
-        let mailbox = match path {
+        let mailbox = match rcpt.path {
             ForwardPath::Mailbox(mailbox) => mailbox,
             ForwardPath::Postmaster => {
                 MailboxRef { local_part: "postmaster", domain: &self.policy.host_name }
             }
         };
-        transaction.add_recipient(mailbox, self.policy.limits.recipients_max)
+        transaction.add_recipient(mailbox, rcpt.asked, self.policy.limits.recipients_max)
     }
 
     /// The list of a client that may relay can have any number of bad addresses; whoever may not is guessing.

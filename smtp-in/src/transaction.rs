@@ -5,7 +5,9 @@
 
 use crate::command::Mail;
 use crate::replies::{self, Sentence};
-use message::{AddressError, Envelope, Lane, MailboxRef, Priority, Recipients, Wish};
+use message::{
+    AddressError, Envelope, Lane, MailboxRef, Priority, RecipientAsked, Recipients, Wish,
+};
 
 /// Octets of room made before content comes. A client that announces much holds no memory until it sends.
 const RESERVE_MAX: u64 = 256 * 1024;
@@ -27,10 +29,10 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(mail: Mail, size_max: u64) -> Transaction {
-        let Mail { reverse_path, verp, size, body, smtputf8, priority } = mail;
-        let (lane, recipients) = (Lane::default(), Recipients::new());
+        let Mail { reverse_path, verp, size, body, smtputf8, priority, asked } = mail;
+        let (lane, recipients, requires_tls) = (Lane::default(), Recipients::new(), false);
         Transaction {
-            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls: false, lane, recipients },
+            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls, lane, asked, recipients },
             content: Content::with_len_max(size_max),
             chunks_begun: false,
             priority,
@@ -43,6 +45,7 @@ impl Transaction {
     pub(crate) fn add_recipient(
         &mut self,
         mailbox: MailboxRef<'_>,
+        asked: RecipientAsked<'_>,
         recipients_max: u32,
     ) -> Result<(), Sentence> {
         let recipients = &mut self.envelope.recipients;
@@ -53,7 +56,10 @@ impl Transaction {
         if mailbox.needs_smtputf8() && !self.envelope.smtputf8 {
             return Err(replies::NEEDS_SMTPUTF8);
         }
-        recipients.push(mailbox);
+        if asked.original.is_some_and(|original| original.needs_smtputf8()) && !self.envelope.smtputf8 {
+            return Err(replies::BAD_PARAMETER);
+        }
+        recipients.push_asked(mailbox, asked);
         // The list keeps no domain that outgrew it when it was lower-cased.
         let kept = recipients.count() > count;
         if kept { Ok(()) } else { Err(replies::bad_recipient(AddressError::DomainTooLong)) }
@@ -169,6 +175,7 @@ mod tests {
             body: message::BodyKind::default(),
             smtputf8: false,
             priority,
+            asked: message::MailAsked::default(),
         };
         let mut transaction = Transaction::new(mail, 1000);
         transaction.content.append(content);

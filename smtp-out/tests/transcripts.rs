@@ -203,6 +203,7 @@ impl Dialog {
             facts: facts(&words),
             smtputf8: words.has("utf8"),
             requires_tls: words.has("requiretls"),
+            asked: None,
         });
         self.lens.insert(key, words.number("len", 12));
         if let Offered::Refused(verdict, scope) = offered {

@@ -389,7 +389,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn trace_verdict(
         &self,
         place: Place,
-        local_part: &[u8],
+        local_part: &str,
         domain: DomainKey,
         verdict: &Verdict,
     ) {
@@ -397,7 +397,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let (word, reply) = (verdict.name(), verdict.reply());
-        let local_part = String::from_utf8_lossy(local_part);
         let domain = &self.domains.get(domain).name;
         self.trace_line(place, Direction::Note, format_args!("{local_part}@{domain} {word}: {reply}"));
     }
