@@ -395,11 +395,21 @@ mod tests {
     }
 
     #[test]
-    fn rcpt_takes_no_parameters() {
-        let Ok(Command::Rcpt(Err(sentence))) = parse(b"RCPT TO:<ann@example.net> NOTIFY=NEVER") else {
-            panic!()
+    fn rcpt_takes_what_is_to_be_told_and_nothing_else() {
+        let rcpt = |parameters: &str| match parse(format!("RCPT TO:<ann@example.net>{parameters}").as_bytes()) {
+            Ok(Command::Rcpt(rcpt)) => {
+                rcpt.map(|rcpt| (rcpt.asked.notify, rcpt.asked.original.map(|original| original.decoded())))
+            }
+            other => panic!("{parameters}: {other:?}"),
         };
-        assert_eq!(sentence, replies::UNKNOWN_PARAMETER);
-        assert!(matches!(parse(b"RCPT TO:<ann@example.net>  "), Ok(Command::Rcpt(Ok(_)))));
+        assert_eq!(rcpt("  "), Ok((Notify::UNSAID, None)));
+        let (notify, original) = rcpt(" orcpt=rfc822;a+2Bb@c.test notify=Success,delay").unwrap();
+        assert_eq!((notify.as_str(), original.as_deref()), ("SUCCESS,DELAY", Some("rfc822;a+b@c.test")));
+        for wrong in [" NOTIFY", " NOTIFY=", " NOTIFY=NEVER,DELAY", " ORCPT", " ORCPT=ann", " ORCPT=rfc822;a+2"] {
+            assert_eq!(rcpt(wrong), Err(replies::BAD_PARAMETER), "{wrong}");
+        }
+        assert_eq!(rcpt(" RET=FULL"), Err(replies::UNKNOWN_PARAMETER));
+        assert_eq!(rcpt(" NOTIFY=NEVER NOTIFY=NEVER"), Err(replies::PARAMETER_TWICE));
+        assert_eq!(rcpt("NOTIFY=NEVER"), Err(replies::RCPT_SYNTAX));
     }
 }

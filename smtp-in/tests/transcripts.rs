@@ -16,7 +16,7 @@
 //! ```
 //! The greeting is left out. `UPDATE_EXPECT=1 cargo test -p smtp-in` rewrites the `S:` and `!` lines.
 
-use message::{BodyKind, Lane, MessageId};
+use message::{BodyKind, EnvelopeId, Lane, MailboxRef, MessageId, Notify, RecipientAsked, Ret};
 use smtp_in::{Client, Gate, Limits, Output, Policy, Session, Stored, Submission, Timeouts, TransactionKey};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -187,7 +187,7 @@ impl Dialog {
 /// `! store key <reverse-path> to … | protocol helo | what is special | "content"`.
 fn describe(submission: &Submission) -> String {
     let envelope = &submission.envelope;
-    let recipients: Vec<String> = envelope.recipients.iter().map(|mailbox| mailbox.to_string()).collect();
+    let recipients: Vec<String> = envelope.recipients.iter_asked().map(|(mailbox, asked)| named(&mailbox, &asked)).collect();
     let mut line = format!(
         "! store {} {} to {} | {} {} |",
         submission.transaction.0,
@@ -201,10 +201,12 @@ fn describe(submission: &Submission) -> String {
         body => line += &format!(" {body:?}"),
     }
     let verp = envelope.verp.map(|verp| verp.to_bytes().escape_ascii().to_string());
-    let facts = submission.facts;
+    let (facts, envelope_id) = (submission.facts, envelope.asked.envelope_id.as_ref());
     let special = [
         (envelope.lane != Lane::Normal, envelope.lane.name().to_owned()),
         (envelope.smtputf8, "SMTPUTF8".to_owned()),
+        (envelope.asked.ret.is_some(), format!("RET={}", envelope.asked.ret.map_or("", Ret::as_str))),
+        (envelope_id.is_some(), format!("ENVID={}", envelope_id.map_or("", EnvelopeId::as_str))),
         (verp.is_some(), format!("XVERP={}", verp.unwrap_or_default())),
         (facts.has_eight_bit(), "8-bit".to_owned()),
         (facts.has_dot_lines(), "dots".to_owned()),
@@ -215,6 +217,16 @@ fn describe(submission: &Submission) -> String {
     ];
     special.iter().filter(|(is, _)| *is).for_each(|(_, word)| line += &format!(" {word}"));
     line + &format!(" | \"{}\"", submission.content.escape_ascii())
+}
+
+/// The recipient, and what was said of it.
+fn named(mailbox: &MailboxRef<'_>, asked: &RecipientAsked<'_>) -> String {
+    let mut text = mailbox.to_string();
+    if asked.notify != Notify::UNSAID {
+        text += &format!(" NOTIFY={}", asked.notify.as_str());
+    }
+    asked.original.iter().for_each(|original| text += &format!(" ORCPT={}", original.as_str()));
+    text
 }
 
 /// The text as a run of its client's lines makes it.
