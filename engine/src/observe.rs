@@ -43,6 +43,8 @@ counters! {
     bounces,
     /// Warnings of a delay written
     warnings,
+    /// Reports of success written
+    success_reports,
     /// Recipients deleted by an operator
     deleted,
     /// Connections taken
@@ -124,6 +126,8 @@ pub struct Via<'a> {
     pub source: &'a str,
     /// The version of TLS; empty in plain text.
     pub tls: &'a str,
+    /// What a sender who asked for it is told of a success; nothing where the host itself tells it (RFC 3461).
+    pub success: Option<message::dsn::Action>,
 }
 
 /// One verdict, for the delivery log.
@@ -198,7 +202,7 @@ mod tests {
             index: 3,
             local_part: "\"a b\"",
             domain: "x.test",
-            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3" },
+            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3", success: None },
             attempt: 2,
             verdict: &verdict,
             lane: Lane::Bulk,

@@ -8,7 +8,7 @@
 use message::UnixMillis;
 use queue::Attempts;
 use queue::journal::{self, Fold, FoldBuilder, Origin, Span, Waiting};
-use queue::log::record::{Group, Head, Meta};
+use queue::log::record::{Group, Head, Meta, name_len};
 use queue::log::{Groups, record};
 use queue::source::Source;
 use ring::{Access, File, Ring};
@@ -191,12 +191,12 @@ pub(crate) fn visit_left(
     let elsewhere = if groups.is_elsewhere() { Some(read_meta(source, head)?) } else { None };
     let groups = match &elsewhere {
         None => groups,
-        Some(bytes) => Groups::Meta(bytes, Meta::parse(bytes, head.verp).ok_or(Unknown::Damaged)?),
+        Some(bytes) => Groups::Meta(bytes, Meta::parse(bytes, head.layout).ok_or(Unknown::Damaged)?),
     };
     let groups_found: SmallVec<[Group<'_>; 4]> = groups.iter().collect();
     let whole: SmallVec<[Waiting; 4]> = groups_found.iter().map(|group| all_of(head, group)).collect();
     let mut next_name = |offset: u32| {
-        let len_at = |meta: &[u8]| Some(offset + 1 + u32::from(*meta.get(offset as usize)?));
+        let len_at = |meta: &[u8]| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
         match groups.meta() {
             Some(meta) => len_at(meta),
             None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref().ok()?),

@@ -1,10 +1,12 @@
-//! Delivery status notifications: what a bounce says, and what a warning says while we still try (RFC 3464 in the
-//! multipart/report of RFC 6522).
+//! Delivery status notifications: what a bounce says, what a warning says while we still try, and what is said of a
+//! success where that was asked for (RFC 3464 in the multipart/report of RFC 6522).
 //!
-//! Replies that it quotes were made safe when they came in. Bound: [`QUOTED_HEADER_MAX`] of the original, and what
-//! the caller says of each recipient.
+//! Replies that it quotes were made safe when they came in. Bound: [`QUOTED_HEADER_MAX`] of the original's
+//! header, or [`RETURNED_MAX`] of all of it, and what the caller says of each recipient.
 
+use crate::content::ContentFacts;
 use crate::header::header_len;
+use crate::notify::{EnvelopeId, Ret, decoded};
 use crate::path::ReversePath;
 use crate::reply::{EnhancedCode, Reply};
 use crate::time::UnixMillis;
@@ -13,11 +15,16 @@ use std::fmt::Write as _;
 /// Octets of the original's header that are quoted.
 const QUOTED_HEADER_MAX: usize = 64 * 1024;
 
+/// Octets of a message that RET=FULL gives back; of a longer one the header is quoted.
+const RETURNED_MAX: usize = 1 << 20;
+
 /// One recipient that the sender is told about.
 #[derive(Clone, Debug)]
 pub struct ReportedRecipient {
     /// `local@domain`.
     pub recipient: String,
+    /// ORCPT, decoded: type, semicolon, address.
+    pub original: Option<Box<str>>,
     /// The host that said so, if one did.
     pub remote_host: Option<String>,
     pub reply: Reply,
@@ -30,6 +37,10 @@ pub enum Action {
     Failed,
     /// They have not got it yet; it is tried until then.
     Delayed { until: UnixMillis },
+    /// A host took it that tells nobody what becomes of it (RFC 3461 §5.2.2).
+    Relayed,
+    /// It is in the mailbox, as far as the host says that took it.
+    Delivered,
 }
 
 /// A notification in the making. Its own envelope has the null reverse-path.
@@ -44,8 +55,14 @@ pub struct Notification<'a> {
     /// Makes Message-ID and boundary unique.
     pub serial: u64,
     pub recipients: &'a [ReportedRecipient],
-    /// The original's content, of which the header is quoted.
+    /// The original's content, of which the header is quoted, or all if `ret` says so and if they failed.
     pub original: &'a [u8],
+    pub facts: ContentFacts,
+    /// The original came with SMTPUTF8: its header may have any UTF-8 (RFC 6533 §4).
+    pub smtputf8: bool,
+    /// As MAIL said (RFC 3461).
+    pub ret: Option<Ret>,
+    pub envelope_id: Option<&'a EnvelopeId>,
 }
 
 impl Notification<'_> {
@@ -55,15 +72,26 @@ impl Notification<'_> {
         let mut text = self.top(&boundary);
         text.push_str(&self.for_people(&boundary));
         text.push_str(&self.for_programs(&boundary));
-        let _ = write!(
-            text,
-            "--{boundary}\r\nContent-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
-        );
+        let (kind, original) = self.quoted();
+        let _ =
+            write!(text, "--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
         let mut out = text.into_bytes();
-        let header = &self.original[..header_len(self.original).min(QUOTED_HEADER_MAX)];
-        out.extend_from_slice(header.trim_ascii_end());
+        out.extend_from_slice(original);
         out.extend_from_slice(format!("\r\n\r\n--{boundary}--\r\n").as_bytes());
         out
+    }
+
+    /// The last part: its type, and what of the original is in it. Whole messages go back only where a failure is
+    /// reported (RFC 3461 §4.3), and if they are lines of text: what else a peer's reader could take for two messages.
+    fn quoted(&self) -> (&'static str, &[u8]) {
+        let is_text = !self.facts.has_bare_newlines() && !self.facts.has_nul();
+        let is_wanted = self.ret == Some(Ret::Full) && self.action == Action::Failed;
+        if is_wanted && is_text && self.original.len() <= RETURNED_MAX {
+            return (if self.smtputf8 { "message/global" } else { "message/rfc822" }, self.original);
+        }
+        let header = &self.original[..header_len(self.original).min(QUOTED_HEADER_MAX)];
+        let kind = if self.smtputf8 { "message/global-headers" } else { "text/rfc822-headers" };
+        (kind, header.trim_ascii_end())
     }
 
     fn top(&self, boundary: &str) -> String {
@@ -71,6 +99,8 @@ impl Notification<'_> {
         let subject = match self.action {
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed { .. } => "Delayed mail, still being tried",
+            Action::Relayed => "Mail passed on as asked",
+            Action::Delivered => "Mail delivered as asked",
         };
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{host}>\r\nTo: {to}\r\n\
@@ -97,8 +127,13 @@ impl Notification<'_> {
     }
 
     fn for_programs(&self, boundary: &str) -> String {
-        let mut text = format!(
-            "--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; {}\r\nArrival-Date: {}\r\n\r\n",
+        let mut text = format!("--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n");
+        if let Some(id) = self.envelope_id {
+            let _ = write!(text, "Original-Envelope-Id: {}\r\n", decoded(id.as_str()));
+        }
+        let _ = write!(
+            text,
+            "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n\r\n",
             self.reporting_host,
             self.arrived.rfc5322()
         );
@@ -111,6 +146,9 @@ impl Notification<'_> {
     /// The per-recipient fields, in the order of RFC 3464 §2.3.
     fn fields_of(&self, reported: &ReportedRecipient, text: &mut String) {
         let (action, status) = (self.action.name(), self.action.status_of(&reported.reply));
+        if let Some(original) = &reported.original {
+            let _ = write!(text, "Original-Recipient: {original}\r\n");
+        }
         let _ = write!(
             text,
             "Final-Recipient: rfc822; {}\r\nAction: {action}\r\nStatus: {status}\r\n",
@@ -132,6 +170,8 @@ impl Action {
         match self {
             Action::Failed => "failed",
             Action::Delayed { .. } => "delayed",
+            Action::Relayed => "relayed",
+            Action::Delivered => "delivered",
         }
     }
 
@@ -146,6 +186,12 @@ impl Action {
                  If it does not succeed by then, you will be told.",
                 until.rfc5322()
             ),
+            Action::Relayed => {
+                "Your message was passed on for the recipients below, to a host that sends\r\n\
+                                no notice of success: this may be the last that you hear of it."
+                    .to_owned()
+            }
+            Action::Delivered => "Your message was delivered to the recipients below.".to_owned(),
         }
     }
 
@@ -153,6 +199,9 @@ impl Action {
     /// at the end of the lifetime was; without a code of its own it is X.4.7, delivery time expired. What is only
     /// delayed is of class 4 whatever was said.
     fn status_of(self, reply: &Reply) -> EnhancedCode {
+        if matches!(self, Action::Relayed | Action::Delivered) {
+            return reply.enhanced.filter(|code| code.0 == 2).unwrap_or(EnhancedCode(2, 0, 0));
+        }
         let is_soft = (400..500).contains(&reply.code) || self != Action::Failed;
         let class = if is_soft { 4 } else { 5 };
         let missing = if self == Action::Failed && is_soft { (4, 7) } else { (0, 0) };
@@ -165,24 +214,41 @@ mod tests {
     use super::*;
     use crate::address::Mailbox;
 
-    fn render(action: Action, reply: Reply) -> String {
-        let recipients = [ReportedRecipient {
-            recipient: "ann@example.net".into(),
-            remote_host: Some("mx.example.net".into()),
-            reply,
-        }];
-        let to = ReversePath::Mailbox(Mailbox::parse("list@example.org").unwrap());
-        let notification = Notification {
+    fn reported(reply: Reply) -> [ReportedRecipient; 1] {
+        let (recipient, remote_host) = ("ann@example.net".into(), Some("mx.example.net".into()));
+        [ReportedRecipient { recipient, original: None, remote_host, reply }]
+    }
+
+    fn sender() -> ReversePath {
+        ReversePath::Mailbox(Mailbox::parse("list@example.org").unwrap())
+    }
+
+    fn notification<'a>(
+        action: Action,
+        to: &'a ReversePath,
+        recipients: &'a [ReportedRecipient],
+        original: &'a [u8],
+    ) -> Notification<'a> {
+        Notification {
             action,
             reporting_host: "relay.example",
-            to: &to,
+            to,
             arrived: UnixMillis(0),
             now: UnixMillis(14_400_000),
             serial: 7,
-            recipients: &recipients,
-            original: b"Subject: hi\r\nFrom: x\r\n\r\nsecret body\r\n",
-        };
-        String::from_utf8(notification.render()).unwrap()
+            recipients,
+            original,
+            facts: ContentFacts::of(original),
+            smtputf8: false,
+            ret: None,
+            envelope_id: None,
+        }
+    }
+
+    fn render(action: Action, reply: Reply) -> String {
+        let (to, recipients) = (sender(), reported(reply));
+        let content = b"Subject: hi\r\nFrom: x\r\n\r\nsecret body\r\n";
+        String::from_utf8(notification(action, &to, &recipients, content).render()).unwrap()
     }
 
     const WEEK: Action = Action::Delayed { until: UnixMillis(604_800_000) };
@@ -253,6 +319,54 @@ From: x
 --=_ringpost_dbba00_7--
 ";
         assert_eq!(text, golden.replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn what_the_sender_gave_comes_back_decoded() {
+        let (to, id) = (sender(), EnvelopeId::parse("run+2B7").unwrap());
+        let mut recipients = reported(Reply::ours(550, (5, 1, 1), "No such user"));
+        recipients[0].original = Some("rfc822;ann+lists@example.org".into());
+        let failed = notification(Action::Failed, &to, &recipients, b"A: b\r\n\r\n");
+        let text = Notification { envelope_id: Some(&id), ..failed }.render();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\r\n\r\nOriginal-Envelope-Id: run+7\r\nReporting-MTA: dns;"), "{text}");
+        let fields =
+            "\r\n\r\nOriginal-Recipient: rfc822;ann+lists@example.org\r\nFinal-Recipient: rfc822; ann@";
+        assert!(text.contains(fields), "{text}");
+    }
+
+    #[test]
+    fn whole_message_goes_back_only_when_asked_for_when_it_failed_and_when_it_may() {
+        let content = |body: &str| format!("Subject: hi\r\n\r\n{body}\r\n").into_bytes();
+        let long = "a line of text\r\n".repeat(RETURNED_MAX / 16 + 1);
+        let failed = Action::Failed;
+        #[rustfmt::skip]
+        let cases = [
+            (failed,          Some(Ret::Full),    false, "the body",       "message/rfc822",         true),
+            (failed,          Some(Ret::Full),    true,  "the body",       "message/global",         true),
+            (failed,          Some(Ret::Full),    false, &*long,           "text/rfc822-headers",    false),
+            (failed,          Some(Ret::Full),    false, "the body\n.\r\n", "text/rfc822-headers",    false),
+            (failed,          Some(Ret::Headers), true,  "the body",       "message/global-headers", false),
+            (failed,          None,               false, "the body",       "text/rfc822-headers",    false),
+            (WEEK,            Some(Ret::Full),    false, "the body",       "text/rfc822-headers",    false),
+            (Action::Relayed, Some(Ret::Full),    false, "the body",       "text/rfc822-headers",    false),
+        ];
+        for (action, ret, smtputf8, body, kind, is_whole) in cases {
+            let (to, recipients, content) = (sender(), reported(Reply::new(550, None, b"x")), content(body));
+            let plain = notification(action, &to, &recipients, &content);
+            let text = String::from_utf8(Notification { ret, smtputf8, ..plain }.render()).unwrap();
+            assert!(text.contains(&format!("\r\nContent-Type: {kind}\r\n")), "{kind}: {text:.900}");
+            assert_eq!(text.contains("the body") || text.contains("a line of text"), is_whole, "{kind}");
+        }
+    }
+
+    #[test]
+    fn success_says_who_answers_for_it_from_here_on() {
+        let text = render(Action::Relayed, Reply::new(250, None, b"queued"));
+        assert!(text.contains("\r\nAction: relayed\r\nStatus: 2.0.0\r\n"), "{text}");
+        assert!(text.contains("Subject: Mail passed on as asked\r\n"), "{text}");
+        let text = render(Action::Delivered, Reply::ours(250, (2, 1, 5), "in the box"));
+        assert!(text.contains("\r\nAction: delivered\r\nStatus: 2.1.5\r\n"), "{text}");
     }
 
     #[test]

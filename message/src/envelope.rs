@@ -2,6 +2,7 @@
 
 use crate::address::MailboxRef;
 use crate::lane::Lane;
+use crate::notify::{MailAsked, Notify, OriginalRecipient, RecipientAsked};
 use crate::path::ReversePath;
 use crate::verp::Verp;
 
@@ -30,22 +31,49 @@ pub struct Envelope {
     /// The message may only go over connections whose peer is known and which are encrypted (RFC 8689).
     pub requires_tls: bool,
     pub lane: Lane,
+    /// What the sender wants to be told (RFC 3461).
+    pub asked: MailAsked,
     pub recipients: Recipients,
+}
+
+impl Envelope {
+    /// Anything at all was said of notifications, in MAIL or in a RCPT.
+    pub fn has_asked(&self) -> bool {
+        !self.asked.is_nothing() || self.recipients.has_asked()
+    }
 }
 
 /// A list of recipients in one allocation: two octets and the address each.
 ///
+/// What their senders asked for (RFC 3461) stands beside it, and takes memory only for those of whom something was said.
 /// Kept in the order in which they came. Bound: the caller's `recipients_max`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Recipients {
     /// Per recipient: length of the local part, length of the domain, local part, domain in lower case.
     bytes: Vec<u8>,
     count: u32,
+    asked: Option<Box<Asked>>,
+}
+
+/// What was said of some recipients, in their order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Asked {
+    entries: Vec<AskedEntry>,
+    /// Every ORCPT, one behind the other.
+    originals: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct AskedEntry {
+    recipient: RecipientIndex,
+    notify: Notify,
+    /// 0: there is none.
+    original_len: u16,
 }
 
 impl Recipients {
     pub const fn new() -> Recipients {
-        Recipients { bytes: Vec::new(), count: 0 }
+        Recipients { bytes: Vec::new(), count: 0, asked: None }
     }
 
     /// Adds a parsed mailbox; its domain is lower-cased. No allocation beyond the list's own growth.
@@ -71,6 +99,25 @@ impl Recipients {
         self.count += 1;
     }
 
+    /// As [`Recipients::push`], with what was said of it.
+    pub fn push_asked(&mut self, mailbox: MailboxRef<'_>, said: RecipientAsked<'_>) {
+        let recipient = RecipientIndex(self.count);
+        self.push(mailbox);
+        if said.is_nothing() || self.count == recipient.0 {
+            return;
+        }
+        let asked = self.asked.get_or_insert_default();
+        let original = said.original.map_or("", OriginalRecipient::as_str);
+        asked.originals.push_str(original);
+        let original_len = u16::try_from(original.len()).expect("parsed: at most ORIGINAL_MAX octets");
+        asked.entries.push(AskedEntry { recipient, notify: said.notify, original_len });
+    }
+
+    /// Something was said of one of them.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -81,7 +128,8 @@ impl Recipients {
 
     /// Memory held, in bytes.
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        let asked = |asked: &Asked| asked.originals.len() + asked.entries.len() * size_of::<AskedEntry>();
+        self.bytes.len() + self.asked.as_deref().map_or(0, asked)
     }
 
     /// Forgets the recipients and gives the memory back.
@@ -97,6 +145,24 @@ impl Recipients {
             let (domain, tail) = tail.split_at(usize::from(domain_len));
             rest = tail;
             Some(MailboxRef { local_part: utf8(local_part), domain: utf8(domain) })
+        })
+    }
+
+    /// Each with what was said of it.
+    pub fn iter_asked(&self) -> impl Iterator<Item = (MailboxRef<'_>, RecipientAsked<'_>)> {
+        let asked = self.asked.as_deref();
+        let mut entries = asked.map_or(&[][..], |asked| &asked.entries[..]);
+        let mut originals = asked.map_or("", |asked| &asked.originals[..]);
+        self.iter().zip(0..).map(move |(mailbox, index)| {
+            let Some((entry, later)) = entries.split_first() else { return (mailbox, Default::default()) };
+            if entry.recipient.0 != index {
+                return (mailbox, Default::default());
+            }
+            let (original, rest) = originals.split_at(usize::from(entry.original_len));
+            (entries, originals) = (later, rest);
+            // "" has no type: nothing was said.
+            let original = OriginalRecipient::parse(original);
+            (mailbox, RecipientAsked { notify: entry.notify, original })
         })
     }
 }
@@ -117,5 +183,25 @@ mod tests {
         let back: Vec<String> = list.iter().map(|mailbox| mailbox.to_string()).collect();
         assert_eq!(back, ["Ann@example.net", "bob@example.org"]);
         assert_eq!(list.count(), 2);
+    }
+
+    #[test]
+    fn what_was_said_of_a_recipient_stays_with_it() {
+        let asked = |notify, original| RecipientAsked {
+            notify: Notify::parse(notify).unwrap_or_default(),
+            original: OriginalRecipient::parse(original),
+        };
+        let said =
+            [asked("", ""), asked("NEVER", ""), asked("", "rfc822;cy@a.test"), asked("DELAY", "x;+20")];
+        let (mut list, mut plain) = (Recipients::new(), Recipients::new());
+        for (name, said) in ["ann", "bob", "cy", "dan"].into_iter().zip(said) {
+            let mailbox = MailboxRef { local_part: name, domain: "example.net" };
+            list.push_asked(mailbox, said);
+            plain.push_asked(mailbox, RecipientAsked::default());
+        }
+        assert!(list.iter().eq(plain.iter()));
+        assert!(list.iter_asked().map(|(_, said)| said).eq(said));
+        assert!(list.has_asked() && list.len_bytes() > plain.len_bytes());
+        assert!(!plain.has_asked() && plain.iter_asked().all(|(_, said)| said.is_nothing()));
     }
 }

@@ -1,4 +1,4 @@
-//! Collects recipients that failed for good, or are long delayed, until their sender can be told.
+//! Collects recipients that failed for good, are long delayed, or were served as asked to be told, until their sender can be told.
 //!
 //! With VERP each recipient's notification goes to a reverse-path of its own, at once. Without, one names all that
 //! met the same fate close together: it goes out when `recipients_max` have gathered or `delay` has passed since the first.
@@ -46,11 +46,13 @@ pub struct Bounces<M> {
     config: BounceConfig,
     gathering: HashMap<(MessageId, Action), (Instant, Bounce<M>)>,
     ready: Vec<Bounce<M>>,
+    /// To be written once more, at their time.
+    again: Vec<(Instant, Bounce<M>)>,
 }
 
 impl<M> Bounces<M> {
     pub fn new(config: BounceConfig) -> Bounces<M> {
-        Bounces { config, gathering: HashMap::new(), ready: Vec::new() }
+        Bounces { config, gathering: HashMap::new(), ready: Vec::new(), again: Vec::new() }
     }
 
     /// `to` is where this recipient's notification goes: its VERP reverse-path, or the message's.
@@ -77,11 +79,17 @@ impl<M> Bounces<M> {
         }
     }
 
+    /// It could not be written and is to be tried again at `due`. The caller bounds how many those are.
+    pub fn put_back(&mut self, due: Instant, bounce: Bounce<M>) {
+        self.again.push((due, bounce));
+    }
+
     /// A bounce whose time has come.
     pub fn pop(&mut self, now: Instant) -> Option<Bounce<M>> {
         if self.ready.is_empty() {
             let due = self.gathering.extract_if(|_, (due, _)| *due <= now).map(|(_, (_, bounce))| bounce);
             self.ready.extend(due);
+            self.ready.extend(self.again.extract_if(.., |(due, _)| *due <= now).map(|(_, bounce)| bounce));
             // Not in the order of a hash table: two runs from one seed must do the same.
             self.ready.sort_by_key(|bounce| std::cmp::Reverse((bounce.letter.id, bounce.action)));
         }
@@ -89,11 +97,12 @@ impl<M> Bounces<M> {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.gathering.values().map(|(due, _)| *due).min()
+        let again = self.again.iter().map(|(due, _)| *due);
+        self.gathering.values().map(|(due, _)| *due).chain(again).min()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.gathering.is_empty() && self.ready.is_empty()
+        self.gathering.is_empty() && self.ready.is_empty() && self.again.is_empty()
     }
 }
 
@@ -115,7 +124,8 @@ mod tests {
 
     fn notice(mark: u32) -> Notice<u32> {
         let reply = Reply::ours(550, (5, 1, 1), "no");
-        let reported = ReportedRecipient { recipient: "a@b.test".into(), remote_host: None, reply };
+        let reported =
+            ReportedRecipient { recipient: "a@b.test".into(), original: None, remote_host: None, reply };
         Notice { reported, mark }
     }
 
@@ -128,6 +138,18 @@ mod tests {
             (bounces.pop(now).unwrap().notices.len(), bounces.pop(now).unwrap().notices.len()),
             (1, 1)
         );
+        assert!(bounces.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_again_at_its_time() {
+        let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Relayed, notice(1));
+        let (bounce, later) = (bounces.pop(now).unwrap(), now + Duration::from_secs(60));
+        bounces.put_back(later, bounce);
+        assert!(bounces.pop(now).is_none() && !bounces.is_empty());
+        assert_eq!(bounces.poll_timeout(), Some(later));
+        assert_eq!(bounces.pop(later).unwrap().notices[0].mark, 1);
         assert!(bounces.is_empty());
     }
 

@@ -3,10 +3,12 @@
 //! A list of a million stays on disk; a range at work holds one window of its names. A window may end inside a name
 //! or before the range does: then the next one is asked for. Bound: [`WINDOW_LEN`] bytes of names per open range.
 
-use crate::log::record::next_name;
+use crate::log::record::{asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
-use message::{Class, ContentFacts, Lane, MessageId, ReversePath, UnixMillis, Verp};
+use message::{
+    Class, ContentFacts, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
+};
 use std::sync::{Arc, OnceLock};
 
 /// Bytes of names that are read at a time: some three thousand recipients.
@@ -33,6 +35,8 @@ pub struct Letter {
     pub requires_tls: bool,
     pub lane: Lane,
     pub class: Class,
+    /// What its sender asked to be told; there if something stands with each name too (RFC 3461).
+    pub asked: Option<MailAsked>,
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
     pub content: Bytes,
@@ -54,11 +58,18 @@ impl Letter {
             requires_tls,
             lane,
             class,
+            asked: None,
             facts,
             arrived,
             content,
             stuffed: OnceLock::new(),
         }
+    }
+
+    /// As [`Letter::new`] makes it, of a message whose names have something behind them.
+    #[must_use]
+    pub fn with_asked(self, asked: Option<MailAsked>) -> Letter {
+        Letter { asked, ..self }
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
@@ -84,7 +95,11 @@ pub struct Name {
     /// Range of the name inside the window's bytes.
     start: u32,
     len: u8,
+    /// Octets behind it that say what was asked about it.
+    asked_len: u16,
 }
+
+const _: () = assert!(size_of::<Name>() <= 16);
 
 impl Name {
     /// The local part; `window` is that of the [`OpenRange`] that handed the name out.
@@ -93,10 +108,41 @@ impl Name {
         std::str::from_utf8(&window[start..start + usize::from(self.len)]).expect("next_name() checked it")
     }
 
-    /// As [`Name::text`], sharing the window's memory.
-    pub fn slice(self, window: &Bytes) -> Bytes {
+    /// What was asked about the recipient.
+    pub fn asked(self, window: &Bytes) -> RecipientAsked<'_> {
+        if self.asked_len == 0 {
+            return RecipientAsked::default();
+        }
+        let start = self.start as usize + usize::from(self.len);
+        asked_of(&window[start..start + usize::from(self.asked_len)])
+    }
+
+    /// As [`Name::text`] and [`Name::asked`], sharing the window's memory.
+    pub fn addressee(self, window: &Bytes) -> Addressee {
         let start = self.start as usize;
-        window.slice(start..start + usize::from(self.len))
+        let len = usize::from(self.len) + usize::from(self.asked_len);
+        Addressee { bytes: window.slice(start..start + len), len: self.len }
+    }
+}
+
+/// Whom a verdict is about, apart from the domain: local part, and what was asked about it.
+#[derive(Clone, Debug)]
+pub struct Addressee {
+    bytes: Bytes,
+    /// Of the local part.
+    len: u8,
+}
+
+impl Addressee {
+    /// Stands for many, of whom nobody knows the name.
+    pub const ANY: Addressee = Addressee { bytes: Bytes::from_static(b"*"), len: 1 };
+
+    pub fn local_part(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("next_name() checked it")
+    }
+
+    pub fn asked(&self) -> RecipientAsked<'_> {
+        asked_of(&self.bytes[usize::from(self.len)..])
     }
 }
 
@@ -136,12 +182,15 @@ impl OpenRange {
             return None;
         }
         let start = self.range.name_offset.checked_sub(self.window_offset)?;
-        let (name, _) = next_name(self.window.get(start as usize..)?)?;
+        let (name, asked, _) = next_name(self.window.get(start as usize..)?, self.letter.asked.is_some())?;
         let len = u8::try_from(name.len()).expect("its length is one octet on disk");
-        let found = Name { index: self.range.first, offset: self.range.name_offset, start: start + 1, len };
+        // No program of ours writes more than 503; what cannot be is a name that is not there.
+        let asked_len = u16::try_from(asked.len()).ok()?;
+        let Range { first, name_offset, .. } = self.range;
+        let found = Name { index: first, offset: name_offset, start: start + 1, len, asked_len };
         self.range.first += 1;
         self.range.count -= 1;
-        self.range.name_offset += 1 + u32::from(len);
+        self.range.name_offset += 1 + u32::from(len) + u32::from(asked_len);
         Some(found)
     }
 
@@ -215,6 +264,34 @@ mod tests {
         assert_eq!(drain(&mut open).len(), 2);
         assert!(!open.is_done());
         assert_eq!((open.range().first, open.range().count, open.range().name_offset), (9, 3, 118));
+    }
+
+    #[test]
+    fn what_was_asked_comes_with_the_name_and_a_window_may_begin_at_any() {
+        let mut window = b"\x03ann\x08\x00\x00".to_vec();
+        let second = window.len();
+        window.extend_from_slice(b"\x03bob\x05\x0c\x00rfc822;b@b.b");
+        for (from, count) in [(0, 2), (second, 1)] {
+            let plain = open(&["x"], count, 0);
+            let letter = Letter::new(
+                (MessageId(1), UnixMillis(0)),
+                (ReversePath::Null, None),
+                (Bytes::new(), ContentFacts::default()),
+                Handling::default(),
+            );
+            let letter = Arc::new(letter.with_asked(Some(MailAsked::default())));
+            let range = Range { name_offset: from as u32, ..plain.range() };
+            let names = Bytes::copy_from_slice(&window[from..]);
+            let mut open = OpenRange::new(range, letter, names.clone(), from as u32);
+            let found: Vec<Name> = std::iter::from_fn(|| open.next_name()).collect();
+            assert_eq!(found.len(), count as usize);
+            let last = found[found.len() - 1].addressee(&names);
+            assert_eq!((last.local_part(), last.asked().notify.as_str()), ("bob", "SUCCESS,DELAY"));
+            assert_eq!(last.asked().original.map(|original| original.as_str()), Some("rfc822;b@b.b"));
+            let notify = found[0].asked(&names).notify.as_str();
+            assert_eq!(notify, if count == 2 { "NEVER" } else { "SUCCESS,DELAY" });
+        }
+        assert_eq!(Addressee::ANY.asked(), RecipientAsked::default());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! that a run can be repeated. Bound: 28 bytes per entry; as many entries as deferred ranges.
 
 use crate::range::{Attempts, Range};
-use message::{MessageId, UnixMillis};
+use message::{MessageId, UnixMillis, Wanted};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -44,6 +44,9 @@ pub struct Exponential {
     /// Part of a wait by which it may be shorter or longer, in thousandths.
     pub jitter_permille: u64,
 }
+
+/// Who asks to be warned is, after this long if the operator said nothing: what sendmail and Postfix (when it is on) take.
+const WARN_AFTER_SECS: u64 = 4 * 3600;
 
 impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
@@ -99,9 +102,26 @@ impl RetryPolicy {
         self.expiry(born) <= now
     }
 
-    /// The sender is to hear of the delay now.
-    pub fn wants_warning(&self, born: UnixMillis, attempts: Attempts, now: UnixMillis) -> bool {
-        self.warn_after_secs > 0 && !attempts.is_warned() && born.plus_secs(self.warn_after_secs) <= now
+    /// The sender is to hear of the delay now. `wanted`: whether it asked for that (RFC 3461).
+    pub fn wants_warning(
+        &self,
+        born: UnixMillis,
+        attempts: Attempts,
+        now: UnixMillis,
+        wanted: Wanted,
+    ) -> bool {
+        let after = self.warn_after(wanted);
+        after.is_some_and(|secs| !attempts.is_warned() && born.plus_secs(secs) <= now)
+    }
+
+    /// The age from which on the sender is to hear of a delay, in seconds; `None`: it is never to.
+    pub fn warn_after(&self, wanted: Wanted) -> Option<u64> {
+        let configured = Some(self.warn_after_secs).filter(|secs| *secs > 0);
+        match wanted {
+            Wanted::No => None,
+            Wanted::Yes => configured.or(Some(WARN_AFTER_SECS)),
+            Wanted::Unsaid => configured,
+        }
     }
 }
 
@@ -349,11 +369,25 @@ mod tests {
     #[test]
     fn warning_is_wanted_once_and_only_from_its_age_on() {
         let policy = RetryPolicy { warn_after_secs: 3600, ..RetryPolicy::default() };
-        let wants = |attempts, secs| policy.wants_warning(BORN, attempts, BORN.plus_secs(secs));
+        let wants =
+            |attempts, secs| policy.wants_warning(BORN, attempts, BORN.plus_secs(secs), Wanted::Unsaid);
         assert!(!wants(Attempts::new(2), 3599));
         assert!(wants(Attempts::new(2), 3600));
         assert!(!wants(Attempts::new(2).warned(), 3600));
-        assert!(!RetryPolicy::default().wants_warning(BORN, Attempts::new(9), BORN.plus_secs(WEEK)));
+        let (default, late) = (RetryPolicy::default(), BORN.plus_secs(WEEK));
+        assert!(!default.wants_warning(BORN, Attempts::new(9), late, Wanted::Unsaid));
+    }
+
+    #[test]
+    fn who_asks_for_warnings_gets_them_and_who_asks_for_others_does_not() {
+        let (silent, policy) =
+            (RetryPolicy::default(), RetryPolicy { warn_after_secs: 60, ..RetryPolicy::default() });
+        assert_eq!(
+            (silent.warn_after(Wanted::Yes), policy.warn_after(Wanted::Yes)),
+            (Some(14_400), Some(60))
+        );
+        assert_eq!((silent.warn_after(Wanted::No), policy.warn_after(Wanted::No)), (None, None));
+        assert_eq!((silent.warn_after(Wanted::Unsaid), policy.warn_after(Wanted::Unsaid)), (None, Some(60)));
     }
 
     fn any_curve() -> impl Strategy<Value = Curve> {

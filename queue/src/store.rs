@@ -4,7 +4,7 @@
 //! ranges that wait in a site's queue, in the schedule or in a session. Bound: 64 bytes a message here.
 
 use crate::fanout::Handling;
-use crate::log::record::{HEAD_LEN, Head, Location};
+use crate::log::record::{HEAD_LEN, Head, Layout, Location};
 use message::{Class, ContentFacts, Flow, Lane, MessageId, PoolTag, UnixMillis};
 use slab::Slab;
 
@@ -23,7 +23,7 @@ pub struct Queued {
     pub meta_len: u32,
     pub content_len: u32,
     pub facts: ContentFacts,
-    /// [`SMTPUTF8`], [`VERP`], [`REQUIRETLS`] and, from [`LANE_SHIFT`] on, the lane.
+    /// [`SMTPUTF8`], [`VERP`], [`REQUIRETLS`], [`ASKED`] and, from [`LANE_SHIFT`] on, the lane.
     flags: u8,
     flow: Flow,
     /// Recipients neither delivered nor failed.
@@ -37,12 +37,14 @@ const SMTPUTF8: u8 = 1;
 const VERP: u8 = 2;
 const REQUIRETLS: u8 = 4;
 const LANE_SHIFT: u32 = 3;
+const ASKED: u8 = 32;
 
 impl Queued {
     fn new(head: &Head, owed: u32) -> Queued {
         let flags = (u8::from(head.smtputf8) * SMTPUTF8)
-            | (u8::from(head.verp) * VERP)
+            | (u8::from(head.layout.verp) * VERP)
             | (u8::from(head.requires_tls) * REQUIRETLS)
+            | (u8::from(head.layout.asked) * ASKED)
             | (head.lane.to_bits() << LANE_SHIFT);
         let arrived = head.arrived.0.min((1 << ARRIVED_BITS) - 1);
         Queued {
@@ -74,8 +76,9 @@ impl Queued {
         Lane::from_bits(self.flags >> LANE_SHIFT)
     }
 
-    pub fn verp(&self) -> bool {
-        self.flags & VERP != 0
+    /// How its meta part is read.
+    pub fn layout(&self) -> Layout {
+        Layout { verp: self.flags & VERP != 0, asked: self.flags & ASKED != 0 }
     }
 
     /// What its deliveries need to know of it besides its content.

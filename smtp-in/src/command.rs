@@ -8,7 +8,10 @@ use crate::replies::{self, Sentence};
 use crate::xclient::{self, Attributes};
 use crate::xtext;
 use message::path::{parse_forward_path, parse_reverse_path};
-use message::{AddressError, BodyKind, ForwardPath, Priority, ReversePath, Verp};
+use message::{
+    AddressError, BodyKind, EnvelopeId, ForwardPath, MailAsked, Notify, OriginalRecipient, Priority,
+    RecipientAsked, Ret, ReversePath, Verp,
+};
 
 /// What the client called itself is kept up to this many octets (RFC 5321 §4.5.3.1.2).
 const HELO_NAME_MAX: usize = 255;
@@ -19,7 +22,7 @@ pub(crate) enum Command<'a> {
     Helo(&'a str),
     /// Its arguments may be wrong; then the session still has the say whether it was due at all.
     Mail(Result<Mail, Sentence>),
-    Rcpt(Result<ForwardPath<'a>, Sentence>),
+    Rcpt(Result<Rcpt<'a>, Sentence>),
     Data,
     Bdat(Chunk),
     /// BDAT whose size cannot be read: nobody can tell where its chunk ends.
@@ -76,6 +79,16 @@ pub(crate) struct Mail {
     pub(crate) requires_tls: bool,
     /// RFC 6710.
     pub(crate) priority: Option<Priority>,
+    /// RFC 3461.
+    pub(crate) asked: MailAsked,
+}
+
+/// RCPT's arguments.
+#[derive(Debug)]
+pub(crate) struct Rcpt<'a> {
+    pub(crate) path: ForwardPath<'a>,
+    /// RFC 3461.
+    pub(crate) asked: RecipientAsked<'a>,
 }
 
 /// Reads a line without its CR LF. No allocation but for MAIL's reverse-path.
@@ -144,16 +157,52 @@ fn parse_helo(argument: &[u8]) -> Result<&str, Sentence> {
     if name.is_empty() || name.len() > HELO_NAME_MAX { Err(replies::HELO_SYNTAX) } else { Ok(name) }
 }
 
-fn parse_rcpt(argument: &[u8]) -> Result<ForwardPath<'_>, Sentence> {
+fn parse_rcpt(argument: &[u8]) -> Result<Rcpt<'_>, Sentence> {
     let text = std::str::from_utf8(argument).map_err(|_| replies::bad_recipient(AddressError::NotUtf8))?;
     let path = after_keyword(text, "TO:").ok_or(replies::RCPT_SYNTAX)?;
     let (path, rest) = parse_forward_path(path).map_err(replies::bad_recipient)?;
     match rest.as_bytes() {
-        [] => Ok(path),
-        // RFC 5321 §4.1.1.11: parameters are an extension's, and none of ours has any.
-        [b' ', ..] => Err(replies::UNKNOWN_PARAMETER),
+        [] => Ok(Rcpt { path, asked: RecipientAsked::default() }),
+        [b' ', ..] => Ok(Rcpt { path, asked: parse_rcpt_parameters(rest)? }),
         _ => Err(replies::RCPT_SYNTAX),
     }
+}
+
+fn parse_rcpt_parameters(rest: &str) -> Result<RecipientAsked<'_>, Sentence> {
+    const KEYWORDS: [&str; 2] = ["NOTIFY", "ORCPT"];
+    let mut asked = RecipientAsked::default();
+    each_parameter(rest, &KEYWORDS, |keyword, value| {
+        let value = value.ok_or(replies::BAD_PARAMETER)?;
+        match keyword {
+            "NOTIFY" => asked.notify = Notify::parse(value).ok_or(replies::BAD_PARAMETER)?,
+            _ => asked.original = Some(OriginalRecipient::parse(value).ok_or(replies::BAD_PARAMETER)?),
+        }
+        Ok(())
+    })?;
+    Ok(asked)
+}
+
+/// Takes each parameter once, its keyword as `keywords` spells it (at most eight), with its value if it has one.
+fn each_parameter<'a>(
+    rest: &'a str,
+    keywords: &[&'static str],
+    mut take: impl FnMut(&'static str, Option<&'a str>) -> Result<(), Sentence>,
+) -> Result<(), Sentence> {
+    let mut seen = 0u8;
+    for parameter in rest.split(' ').filter(|parameter| !parameter.is_empty()) {
+        let (keyword, value) = match parameter.split_once('=') {
+            Some((keyword, value)) => (keyword, Some(value)),
+            None => (parameter, None),
+        };
+        let index = keywords.iter().position(|known| known.eq_ignore_ascii_case(keyword));
+        let index = index.ok_or(replies::UNKNOWN_PARAMETER)?;
+        if seen & 1 << index != 0 {
+            return Err(replies::PARAMETER_TWICE);
+        }
+        seen |= 1 << index;
+        take(keywords[index], value)?;
+    }
+    Ok(())
 }
 
 fn parse_mail(argument: &[u8]) -> Result<Mail, Sentence> {
@@ -164,7 +213,8 @@ fn parse_mail(argument: &[u8]) -> Result<Mail, Sentence> {
         return Err(replies::MAIL_SYNTAX);
     }
     let (body, smtputf8, requires_tls) = (BodyKind::default(), false, false);
-    let mut mail = Mail { reverse_path, verp, size: None, body, smtputf8, requires_tls, priority: None };
+    let (size, priority, asked) = (None, None, MailAsked::default());
+    let mut mail = Mail { reverse_path, verp, size, body, smtputf8, requires_tls, priority, asked };
     mail.take_parameters(rest)?;
     mail.check_reverse_path()?;
     Ok(mail)
@@ -178,22 +228,9 @@ fn after_keyword<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
 
 impl Mail {
     fn take_parameters(&mut self, rest: &str) -> Result<(), Sentence> {
-        const KEYWORDS: [&str; 7] =
-            ["SIZE", "BODY", "SMTPUTF8", "XVERP", "MT-PRIORITY", "REQUIRETLS", "AUTH"];
-        let mut seen = [false; KEYWORDS.len()];
-        for parameter in rest.split(' ').filter(|parameter| !parameter.is_empty()) {
-            let (keyword, value) = match parameter.split_once('=') {
-                Some((keyword, value)) => (keyword, Some(value)),
-                None => (parameter, None),
-            };
-            let index = KEYWORDS.iter().position(|known| known.eq_ignore_ascii_case(keyword));
-            let index = index.ok_or(replies::UNKNOWN_PARAMETER)?;
-            if std::mem::replace(&mut seen[index], true) {
-                return Err(replies::PARAMETER_TWICE);
-            }
-            self.take_parameter(KEYWORDS[index], value)?;
-        }
-        Ok(())
+        const KEYWORDS: [&str; 9] =
+            ["SIZE", "BODY", "SMTPUTF8", "XVERP", "MT-PRIORITY", "REQUIRETLS", "AUTH", "RET", "ENVID"];
+        each_parameter(rest, &KEYWORDS, |keyword, value| self.take_parameter(keyword, value))
     }
 
     fn take_parameter(&mut self, keyword: &str, value: Option<&str>) -> Result<(), Sentence> {
@@ -206,6 +243,10 @@ impl Mail {
             ("AUTH", Some(who)) if is_auth_parameter(who) => {}
             ("MT-PRIORITY", Some(value)) => {
                 self.priority = Some(Priority::parse(value).ok_or(replies::BAD_PARAMETER)?);
+            }
+            ("RET", Some(value)) => self.asked.ret = Some(Ret::parse(value).ok_or(replies::BAD_PARAMETER)?),
+            ("ENVID", Some(value)) => {
+                self.asked.envelope_id = Some(EnvelopeId::parse(value).ok_or(replies::BAD_PARAMETER)?);
             }
             ("XVERP", _) if self.verp.is_some() => return Err(replies::VERP_TWICE),
             ("XVERP", None) => self.verp = Some(Verp::DEFAULT),
@@ -341,7 +382,7 @@ mod tests {
         for bad in sizes.into_iter().chain(priorities).chain(others) {
             assert_eq!(line(bad), replies::BAD_PARAMETER, "{bad}");
         }
-        for unknown in ["RET=FULL", "X", "=", "=1", "SIZED=1"] {
+        for unknown in ["NOTIFY=NEVER", "X", "=", "=1", "SIZED=1"] {
             assert_eq!(line(unknown), replies::UNKNOWN_PARAMETER, "{unknown}");
         }
         assert_eq!(line("SIZE=1 size=2"), replies::PARAMETER_TWICE);
@@ -418,11 +459,23 @@ mod tests {
     }
 
     #[test]
-    fn rcpt_takes_no_parameters() {
-        let Ok(Command::Rcpt(Err(sentence))) = parse(b"RCPT TO:<ann@example.net> NOTIFY=NEVER") else {
-            panic!()
-        };
-        assert_eq!(sentence, replies::UNKNOWN_PARAMETER);
-        assert!(matches!(parse(b"RCPT TO:<ann@example.net>  "), Ok(Command::Rcpt(Ok(_)))));
+    fn rcpt_takes_what_is_to_be_told_and_nothing_else() {
+        let rcpt =
+            |parameters: &str| match parse(format!("RCPT TO:<ann@example.net>{parameters}").as_bytes()) {
+                Ok(Command::Rcpt(rcpt)) => rcpt
+                    .map(|rcpt| (rcpt.asked.notify, rcpt.asked.original.map(|original| original.decoded()))),
+                other => panic!("{parameters}: {other:?}"),
+            };
+        assert_eq!(rcpt("  "), Ok((Notify::UNSAID, None)));
+        let (notify, original) = rcpt(" orcpt=rfc822;a+2Bb@c.test notify=Success,delay").unwrap();
+        assert_eq!((notify.as_str(), original.as_deref()), ("SUCCESS,DELAY", Some("rfc822;a+b@c.test")));
+        for wrong in
+            [" NOTIFY", " NOTIFY=", " NOTIFY=NEVER,DELAY", " ORCPT", " ORCPT=ann", " ORCPT=rfc822;a+2"]
+        {
+            assert_eq!(rcpt(wrong), Err(replies::BAD_PARAMETER), "{wrong}");
+        }
+        assert_eq!(rcpt(" RET=FULL"), Err(replies::UNKNOWN_PARAMETER));
+        assert_eq!(rcpt(" NOTIFY=NEVER NOTIFY=NEVER"), Err(replies::PARAMETER_TWICE));
+        assert_eq!(rcpt("NOTIFY=NEVER"), Err(replies::RCPT_SYNTAX));
     }
 }

@@ -238,7 +238,9 @@ pub(crate) fn ehlo(policy: &Policy, offers: &Offers<'_>, out: &mut Vec<u8>) {
         offers.mechanisms.iter().for_each(|mechanism| print(out, format_args!(" {}", mechanism.name())));
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
+    out.extend_from_slice(
+        b"250-DSN\r\n250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
+    );
 }
 
 /// RFC 3030 §2: a chunk's reply should name its octets.

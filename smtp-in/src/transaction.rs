@@ -5,7 +5,7 @@
 
 use crate::command::Mail;
 use crate::replies::{self, Sentence};
-use message::{AddressError, Envelope, Lane, MailboxRef, Priority, Recipients, Wish};
+use message::{AddressError, Envelope, Lane, MailboxRef, Priority, RecipientAsked, Recipients, Wish};
 
 /// Octets of room made before content comes. A client that announces much holds no memory until it sends.
 const RESERVE_MAX: u64 = 256 * 1024;
@@ -27,10 +27,10 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(mail: Mail, size_max: u64) -> Transaction {
-        let Mail { reverse_path, verp, size, body, smtputf8, requires_tls, priority } = mail;
+        let Mail { reverse_path, verp, size, body, smtputf8, requires_tls, priority, asked } = mail;
         let (lane, recipients) = (Lane::default(), Recipients::new());
         Transaction {
-            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls, lane, recipients },
+            envelope: Envelope { reverse_path, verp, body, smtputf8, requires_tls, lane, asked, recipients },
             content: Content::with_len_max(size_max),
             chunks_begun: false,
             priority,
@@ -43,6 +43,7 @@ impl Transaction {
     pub(crate) fn check_recipient(
         &self,
         mailbox: MailboxRef<'_>,
+        asked: RecipientAsked<'_>,
         recipients_max: u32,
     ) -> Result<(), Sentence> {
         if self.envelope.recipients.count() >= recipients_max {
@@ -51,14 +52,21 @@ impl Transaction {
         if mailbox.needs_smtputf8() && !self.envelope.smtputf8 {
             return Err(replies::NEEDS_SMTPUTF8);
         }
+        if asked.original.is_some_and(|original| original.needs_smtputf8()) && !self.envelope.smtputf8 {
+            return Err(replies::BAD_PARAMETER);
+        }
         Ok(())
     }
 
     /// No allocation beyond the list's own growth.
-    pub(crate) fn add_recipient(&mut self, mailbox: MailboxRef<'_>) -> Result<(), Sentence> {
+    pub(crate) fn add_recipient(
+        &mut self,
+        mailbox: MailboxRef<'_>,
+        asked: RecipientAsked<'_>,
+    ) -> Result<(), Sentence> {
         let recipients = &mut self.envelope.recipients;
         let count = recipients.count();
-        recipients.push(mailbox);
+        recipients.push_asked(mailbox, asked);
         // The list keeps no domain that outgrew it when it was lower-cased.
         let kept = recipients.count() > count;
         if kept { Ok(()) } else { Err(replies::bad_recipient(AddressError::DomainTooLong)) }
@@ -175,6 +183,7 @@ mod tests {
             smtputf8: false,
             requires_tls: false,
             priority,
+            asked: message::MailAsked::default(),
         };
         let mut transaction = Transaction::new(mail, 1000);
         transaction.content.append(content);

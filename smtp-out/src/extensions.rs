@@ -28,6 +28,8 @@ pub(crate) struct Extensions {
     pub(crate) starttls: bool,
     /// RFC 8689.
     pub(crate) requiretls: bool,
+    /// RFC 3461.
+    pub(crate) dsn: bool,
     /// RFC 4954.
     pub(crate) auth: Mechanisms,
 }
@@ -51,6 +53,7 @@ impl Extensions {
             "SIZE" => self.learn_size(words.next()),
             "STARTTLS" => self.starttls = true,
             "REQUIRETLS" => self.requiretls = true,
+            "DSN" => self.dsn = true,
             "AUTH" => words.for_each(|name| self.auth.learn(name)),
             "LIMITS" => words.for_each(|limit| self.learn_limit(limit)),
             _ => {}

@@ -85,6 +85,7 @@ fn drive(session: &mut Session, now: Instant, keys: &mut u32) {
             facts: ContentFacts::of(b"hi\r\n"),
             smtputf8: false,
             requires_tls: *keys % 5 == 4,
+            asked: None,
         });
         *keys += 1;
     }

@@ -32,6 +32,6 @@ pub use link::{Link, Login, Protocol, Secret};
 pub use policy::{TlsPolicy, Tlsa};
 pub use protection::{Encrypted, FailureKind, Protection, TlsFailure, Verified, WhyPlain};
 pub use reply::fuzz_reply;
-pub use session::{Direction, Output, Session};
+pub use session::{Custody, Direction, Output, Session};
 pub use tls::{TlsBase, TlsBaseError, TlsClient};
-pub use transaction::{Offered, RECIPIENTS_MAX, Transaction};
+pub use transaction::{Asked, Offered, RECIPIENTS_MAX, Transaction};

@@ -85,6 +85,17 @@ pub enum Direction {
     Note,
 }
 
+/// Who tells the sender of a success, if it asked to be told (RFC 3461).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Custody {
+    /// The host: it offers DSN and was told what was asked.
+    Reporting,
+    /// The caller, now: the host passes mail on and tells nobody (§5.2.2: relayed).
+    Silent,
+    /// The caller, now: the host took it into a mailbox (LMTP without DSN: delivered).
+    Final,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     Greeting,
@@ -331,6 +342,15 @@ impl Session {
     /// Recipients per transaction that the host said it takes (RFC 9422); none said: no limit.
     pub fn recipients_max(&self) -> Option<u32> {
         Some(self.extensions.rcpt_max).filter(|limit| *limit != 0)
+    }
+
+    /// Of mail that the host takes. Known once the session is `Ready`.
+    pub fn custody(&self) -> Custody {
+        match (self.extensions.dsn, self.link.protocol) {
+            (true, _) => Custody::Reporting,
+            (false, Protocol::Smtp) => Custody::Silent,
+            (false, Protocol::Lmtp) => Custody::Final,
+        }
     }
 
     /// Hands over a transaction. Beyond `capacity()` it comes back as `Returned`.

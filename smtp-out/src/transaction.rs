@@ -1,7 +1,7 @@
 //! One transaction: what the caller offers, whether this host can take it, and how far it has got.
 
 use crate::extensions::Extensions;
-use message::{ContentFacts, MailboxRef, Reply, Scope, Verdict};
+use message::{ContentFacts, MailAsked, MailboxRef, Notify, RecipientAsked, Reply, Scope, Verdict};
 use std::ops::Range;
 
 /// Recipients of one transaction (RFC 5321 §4.5.3.1.8: every host takes at least 100).
@@ -24,6 +24,16 @@ pub struct Transaction<'a> {
     pub smtputf8: bool,
     /// Its sender asked for REQUIRETLS (RFC 8689): verified TLS here, and a host that promises the same.
     pub requires_tls: bool,
+    /// What its sender asked to be told (RFC 3461); goes on to a host that offers DSN.
+    pub asked: Option<Asked<'a>>,
+}
+
+/// RET and ENVID, and for each recipient NOTIFY and ORCPT.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub mail: &'a MailAsked,
+    /// As many as there are recipients, in their order.
+    pub recipients: &'a [RecipientAsked<'a>],
 }
 
 /// The answer to an offer.
@@ -92,8 +102,13 @@ impl Transaction<'_> {
         if self.requires_tls {
             into.extend_from_slice(b" REQUIRETLS");
         }
+        let asked = self.asked.filter(|_| extensions.dsn);
+        asked.iter().for_each(|asked| write_mail_asked(asked.mail, into));
         into.extend_from_slice(b"\r\n");
-        self.recipients.iter().for_each(|recipient| write_rcpt(recipient, into));
+        for (at, recipient) in self.recipients.iter().enumerate() {
+            let said = asked.and_then(|asked| asked.recipients.get(at));
+            write_rcpt(recipient, said.copied().unwrap_or_default(), into);
+        }
     }
 }
 
@@ -111,12 +126,35 @@ fn requiretls_missing(is_verified: bool) -> Reply {
     )
 }
 
-fn write_rcpt(recipient: &MailboxRef<'_>, into: &mut Vec<u8>) {
+/// At most 118 octets.
+fn write_mail_asked(asked: &MailAsked, into: &mut Vec<u8>) {
+    if let Some(ret) = asked.ret {
+        write_parameter(b" RET=", ret.as_str(), into);
+    }
+    if let Some(id) = &asked.envelope_id {
+        write_parameter(b" ENVID=", id.as_str(), into);
+    }
+}
+
+fn write_parameter(before: &[u8], value: &str, into: &mut Vec<u8>) {
+    into.extend_from_slice(before);
+    into.extend_from_slice(value.as_bytes());
+}
+
+/// At most 536 octets with what was asked about it, beside the address (RFC 3461 §4 makes the line that much longer).
+fn write_rcpt(recipient: &MailboxRef<'_>, asked: RecipientAsked<'_>, into: &mut Vec<u8>) {
     into.extend_from_slice(b"RCPT TO:<");
     into.extend_from_slice(recipient.local_part.as_bytes());
     into.push(b'@');
     into.extend_from_slice(recipient.domain.as_bytes());
-    into.extend_from_slice(b">\r\n");
+    into.push(b'>');
+    if asked.notify != Notify::UNSAID {
+        write_parameter(b" NOTIFY=", asked.notify.as_str(), into);
+    }
+    if let Some(original) = asked.original {
+        write_parameter(b" ORCPT=", original.as_str(), into);
+    }
+    into.extend_from_slice(b"\r\n");
 }
 
 /// In decimal. By hand: twice per delivery, `fmt` would be a tenth of what the session costs.
@@ -242,6 +280,7 @@ mod tests {
             facts,
             smtputf8: false,
             requires_tls: false,
+            asked: None,
         };
         let mut in_flight = InFlight::new(&transaction, 0..0);
         assert!((0..100).all(|recipient| in_flight.take_open() == Some(recipient)));

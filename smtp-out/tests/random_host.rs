@@ -288,6 +288,7 @@ impl Engine {
             facts: ContentFacts::of(&content),
             smtputf8: false,
             requires_tls: false,
+            asked: None,
         };
         assert_eq!(session.offer(&transaction), Offered::Taken);
         self.offered.insert(key, count);

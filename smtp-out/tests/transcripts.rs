@@ -7,6 +7,8 @@
 //! = cert=good|wrong_name|expired|self_signed tls12 choosy                  what the host is; wants our certificate
 //! S: 250 ok                      the host says it; lines with nothing between come in one segment
 //! > offer 1 from=a@b to=c@d,e@f len=12 8bit dots open smuggle utf8          if there is capacity
+//!     ret=FULL envid=x notify=NEVER|SUCCESS orcpt=rfc822;a@b|     the last two for each recipient
+//! > custody                      who tells of success
 //! > quit | eof why | capacity | habits | habits+idle
 //! > hold | sent                  from here on a flight stays under way until `> sent`
 //! > go                           lets a flight go before the next offer
@@ -24,10 +26,12 @@
 
 mod tls_host;
 
-use message::{ContentFacts, MailboxRef};
+use message::{
+    ContentFacts, EnvelopeId, MailAsked, MailboxRef, Notify, OriginalRecipient, RecipientAsked, Ret,
+};
 use smtp_out::{
-    Config, Flight, FlightPiece, Habits, Link, Login, Offered, Output, Protection, Protocol, Secret, Session,
-    Timeouts, TlsPolicy, Transaction, WhyPlain,
+    Asked, Config, Flight, FlightPiece, Habits, Link, Login, Offered, Output, Protection, Protocol, Secret,
+    Session, Timeouts, TlsPolicy, Transaction, WhyPlain,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -174,6 +178,7 @@ impl Dialog {
             ("eof", why) => self.session.handle_closed(self.now, why),
             ("capacity", _) => self.tell(&format!("capacity {}", self.session.capacity())),
             ("habits", _) => self.tell(&format!("{:?}", self.session.habits())),
+            ("custody", _) => self.tell(&format!("custody {:?}", self.session.custody())),
             ("idle", _) => self.tell(&format!("idle {}", self.session.is_idle())),
             ("hold", _) => self.is_holding = true,
             ("sent", _) => self.session.handle_sent(self.now),
@@ -195,6 +200,7 @@ impl Dialog {
         let recipients: Vec<_> =
             words.text("to").split(',').map(|to| MailboxRef::parse(to).unwrap()).collect();
         let key = rest.split(' ').next().unwrap().parse().unwrap();
+        let said = said(&words, recipients.len());
         let offered = self.session.offer(&Transaction {
             key,
             reverse_path: words.text("from"),
@@ -203,6 +209,7 @@ impl Dialog {
             facts: facts(&words),
             smtputf8: words.has("utf8"),
             requires_tls: words.has("requiretls"),
+            asked: said.as_ref().map(|(mail, said)| Asked { mail, recipients: said }),
         });
         self.lens.insert(key, words.number("len", 12));
         if let Offered::Refused(verdict, scope) = offered {
@@ -337,6 +344,21 @@ fn facts(words: &Words<'_>) -> ContentFacts {
         [("8bit", "é\r\n"), ("dots", ".dot\r\n"), ("smuggle", "x\n.\r\n"), ("nul", "\0\r\n"), ("open", "x")];
     parts.iter().filter(|(word, _)| words.has(word)).for_each(|(_, text)| content.push_str(text));
     ContentFacts::of(content.as_bytes())
+}
+
+/// What the offer says of notifications; nothing, if it has no word of them.
+fn said<'a>(words: &Words<'a>, recipients: usize) -> Option<(MailAsked, Vec<RecipientAsked<'a>>)> {
+    if !["ret", "envid", "notify", "orcpt"].iter().any(|word| words.has(word)) {
+        return None;
+    }
+    let mail =
+        MailAsked { ret: Ret::parse(words.text("ret")), envelope_id: EnvelopeId::parse(words.text("envid")) };
+    let of = |name: &str, at| words.text(name).split('|').nth(at).unwrap_or_default();
+    let asked = |at| RecipientAsked {
+        notify: Notify::parse(of("notify", at)).unwrap_or_default(),
+        original: OriginalRecipient::parse(of("orcpt", at)),
+    };
+    Some((mail, (0..recipients).map(asked).collect()))
 }
 
 /// `name=value` and `name`.

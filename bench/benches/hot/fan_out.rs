@@ -5,7 +5,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use message::{ContentFacts, MessageId, ReversePath, UnixMillis};
 use queue::fanout::{Handling, Letter, OpenRange};
-use queue::log::record::{Meta, meta_of};
+use queue::log::record::{Layout, Meta, meta_of};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
 use std::hint::black_box;
@@ -32,7 +32,9 @@ pub(crate) fn names(criterion: &mut Criterion) {
 
 fn open() -> OpenRange {
     let meta = Bytes::from(meta_of(&envelope(NAMES, 1)));
-    let group = Meta::parse(&meta, true).and_then(|meta| meta.groups().next()).expect("one domain");
+    let group = Meta::parse(&meta, Layout { verp: true, asked: false })
+        .and_then(|meta| meta.groups().next())
+        .expect("one domain");
     let range = Range {
         message: MessageKey(0),
         domain: DomainKey(0),

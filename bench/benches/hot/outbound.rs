@@ -49,6 +49,7 @@ impl Wire {
                 facts: ContentFacts::default(),
                 smtputf8: false,
                 requires_tls: false,
+                asked: None,
             };
             let Offered::Taken = self.session.offer(black_box(&transaction)) else { unreachable!("it fits") };
         }

@@ -3,10 +3,10 @@
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
-    UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Recipients,
+    ReversePath, UnixMillis, Verp,
 };
-use queue::log::record::{Bound, Location, NewMessage, encode, meta_of};
+use queue::log::record::{Bound, Layout, Location, NewMessage, encode, meta_of};
 use std::hint::black_box;
 
 pub(crate) fn envelope(recipients: usize, domains: usize) -> Envelope {
@@ -22,6 +22,7 @@ pub(crate) fn envelope(recipients: usize, domains: usize) -> Envelope {
         smtputf8: false,
         requires_tls: false,
         lane: Lane::Bulk,
+        asked: MailAsked::default(),
         recipients: list,
     }
 }
@@ -32,7 +33,7 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
     let message = NewMessage {
         meta: &meta,
         recipients: 1,
-        verp: true,
+        layout: Layout { verp: true, asked: false },
         body: BodyKind::SevenBit,
         smtputf8: false,
         requires_tls: false,

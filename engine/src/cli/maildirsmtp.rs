@@ -220,6 +220,7 @@ impl Courier {
                 facts,
                 smtputf8: false,
                 requires_tls: false,
+                asked: None,
             };
             match session.offer(&transaction) {
                 Offered::Taken => {

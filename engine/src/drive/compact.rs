@@ -8,9 +8,9 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, token_of};
-use crate::drive::log::{Incoming, Origin, Record};
+use crate::drive::log::{Incoming, Moved, Origin, Record};
 use bytes::Bytes;
-use message::{Envelope, MessageId, Recipients, ReversePath};
+use message::{Envelope, MailAsked, MessageId, Recipients, ReversePath};
 use queue::MessageKey;
 use queue::log::record::{HEAD_LEN, Head, checksum};
 use queue::store::Queued;
@@ -193,7 +193,7 @@ fn copy_of(id: MessageId, bytes: Vec<u8>) -> Option<Incoming> {
     if checksum(meta) != head.meta_crc || checksum(content) != head.content_crc {
         return None;
     }
-    let parsed = queue::log::Meta::parse(meta, head.verp)?;
+    let parsed = queue::log::Meta::parse(meta, head.layout)?;
     Some(Incoming {
         envelope: Envelope {
             reverse_path: ReversePath::Null,
@@ -202,6 +202,7 @@ fn copy_of(id: MessageId, bytes: Vec<u8>) -> Option<Incoming> {
             smtputf8: head.smtputf8,
             requires_tls: head.requires_tls,
             lane: head.lane,
+            asked: MailAsked::default(),
             // The meta part has them.
             recipients: Recipients::new(),
         },
@@ -210,6 +211,6 @@ fn copy_of(id: MessageId, bytes: Vec<u8>) -> Option<Incoming> {
         facts: head.facts,
         content: bytes.slice(content_at..content_at + head.content_len as usize),
         meta: bytes.slice(HEAD_LEN..content_at),
-        moved: Some((id, head.arrived)),
+        moved: Some(Moved { id, arrived: head.arrived, layout: head.layout }),
     })
 }

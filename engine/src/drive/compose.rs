@@ -5,7 +5,7 @@ use crate::core::Core;
 use crate::crossing::Composed;
 use crate::drive::log::{Incoming, Origin};
 use bytes::Bytes;
-use message::{BodyKind, Class, ContentFacts, Envelope, Lane, Recipients, ReversePath};
+use message::{BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Recipients, ReversePath};
 use queue::log::record;
 use ring::Ring;
 
@@ -18,9 +18,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let smtputf8 = to.as_ref().needs_smtputf8() || from.as_ref().needs_smtputf8();
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
-        let (reverse_path, lane) = (ReversePath::Mailbox(from), Lane::Normal);
-        let envelope =
-            Envelope { reverse_path, verp: None, body, smtputf8, requires_tls: false, lane, recipients };
+        let (reverse_path, lane, asked) = (ReversePath::Mailbox(from), Lane::Normal, MailAsked::default());
+        let envelope = Envelope {
+            reverse_path,
+            verp: None,
+            body,
+            smtputf8,
+            requires_tls: false,
+            lane,
+            asked,
+            recipients,
+        };
         let meta = Bytes::from(record::meta_of(&envelope));
         let content = Bytes::from(content);
         let incoming =

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::domains::{Routed, SiteKey};
 use crate::drive::share::Shares;
-use message::{Reply, UnixMillis, Verdict};
+use message::{Reply, UnixMillis, Verdict, Wanted};
 use queue::Range;
 use queue::range::DomainKey;
 use queue::store::Store;
@@ -70,6 +70,13 @@ impl Expiry {
 fn born(store: &Store, shares: &Shares, range: &Range) -> Option<UnixMillis> {
     let own = store.get(range.message).map(|queued| queued.arrived());
     own.or_else(|| shares.letter(range.message).map(|letter| letter.arrived))
+}
+
+/// Whether somebody of the range may want to be told of a delay, as far as that can be known without its names.
+pub(crate) fn delay_wanted(store: &Store, shares: &Shares, range: &Range) -> Wanted {
+    let own = store.get(range.message).map(|queued| queued.layout().asked);
+    let borrowed = || shares.letter(range.message).map(|letter| letter.asked.is_some());
+    if own.or_else(borrowed).unwrap_or(false) { Wanted::Yes } else { Wanted::Unsaid }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -128,7 +135,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (store, shares, retry) = (&self.store, &self.shares, &self.settings.retry);
         let is_due = |range: &Range| {
             let Some(born) = born(store, shares, range) else { return false };
-            let is_told = || retry.is_over(born, wall) || retry.wants_warning(born, range.attempts, wall);
+            let wants_warning = || {
+                let wanted = delay_wanted(store, shares, range);
+                retry.wants_warning(born, range.attempts, wall, wanted)
+            };
+            let is_told = || retry.is_over(born, wall) || wants_warning();
             born < too_late || trouble.is_some() && is_told()
         };
         let site = self.sites.get_mut(key);

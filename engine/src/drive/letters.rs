@@ -9,7 +9,7 @@ use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::{Lane, Reply, UnixMillis, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
-use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum};
+use queue::log::record::{HEAD_LEN, Head, Location, Meta, NAME_LEN_MAX, checksum};
 use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-/// Enough of the meta part to hold reverse-path and VERP.
+/// Enough of the meta part to hold reverse-path, VERP, RET and ENVID.
 const META_HEAD_LEN: u32 = 1024;
 
 #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
@@ -218,7 +218,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         if !is_small {
             // No more than the range's names can be long.
-            let names = range.count.saturating_mul(256).min(WINDOW_LEN);
+            let names = range.count.saturating_mul(NAME_LEN_MAX).min(WINDOW_LEN);
             read(
                 Part::Names,
                 meta_at + u64::from(range.name_offset),
@@ -379,7 +379,8 @@ fn letter_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
 fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
     parts.head_of(queued)?;
     let meta = parts.meta()?;
-    let parsed = Meta::parse(&meta, queued.verp())?;
-    let sender = (parsed.reverse_path()?, parsed.verp);
-    Some(Letter::new((queued.id, queued.arrived()), sender, (content, queued.facts), queued.handling()))
+    let parsed = Meta::parse(&meta, queued.layout())?;
+    let (sender, content) = ((parsed.reverse_path()?, parsed.verp), (content, queued.facts));
+    let letter = Letter::new((queued.id, queued.arrived()), sender, content, queued.handling());
+    Some(letter.with_asked(parsed.asked()))
 }

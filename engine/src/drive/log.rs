@@ -17,7 +17,7 @@ use bytes::Bytes;
 use message::{Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::{Letter, WINDOW_LEN};
 use queue::journal::{HELD, Span, Waiting};
-use queue::log::record::{Head, Location, Meta, NewMessage};
+use queue::log::record::{Head, Layout, Location, Meta, NewMessage};
 use queue::log::writer::{AppendError, FoundSegment};
 use queue::log::{
     AppendToken, Depth, Groups, Life, Log, LogConfig, LogOutput, ScanError, SegmentNumber, read_life,
@@ -89,8 +89,16 @@ pub(crate) struct Incoming {
     pub(crate) facts: ContentFacts,
     pub(crate) content: Bytes,
     pub(crate) meta: Bytes,
-    /// It is another copy of this message, which keeps its id and its time of arrival.
-    pub(crate) moved: Option<(MessageId, UnixMillis)>,
+    /// It is another copy of this message, and keeps what it says.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// What a copy keeps besides its parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    pub(crate) id: MessageId,
+    pub(crate) arrived: UnixMillis,
+    pub(crate) layout: Layout,
 }
 
 /// Whom to tell.
@@ -501,10 +509,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn append(&mut self, new: Incoming, origin: Origin) -> Result<(), Stored> {
         let Incoming { envelope, class, recipients, facts, content, meta, moved } = new;
         let (arrived, arrived_at) = (self.wall, self.now);
+        let layout = moved.map_or_else(|| Layout::of(&envelope), |moved| moved.layout);
         let message = NewMessage {
             meta: &meta,
             recipients,
-            verp: envelope.verp.is_some(),
+            layout,
             body: envelope.body,
             smtputf8: envelope.smtputf8,
             requires_tls: envelope.requires_tls,
@@ -512,8 +521,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             class,
             content: &content,
             facts,
-            arrived: moved.map_or(arrived, |(_, arrived)| arrived),
-            moved: moved.map(|(id, _)| id),
+            arrived: moved.map_or(arrived, |moved| moved.arrived),
+            moved: moved.map(|moved| moved.id),
         };
         let entry = self.logs.appended.vacant_key();
         let log = &mut self.logs.primary_mut().log;
@@ -601,14 +610,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
+        let parsed = Meta::parse(&meta, head.layout);
         let letter = Letter::new(
             (head.id, head.arrived),
             (reverse_path, verp),
             (content, head.facts),
             self.store.get(key).expect("it was just admitted").handling(),
-        );
-        let groups = Meta::parse(&meta, head.verp).into_iter().flat_map(|meta| meta.groups());
-        for group in groups {
+        )
+        .with_asked(parsed.and_then(|meta| meta.asked()));
+        for group in parsed.into_iter().flat_map(|meta| meta.groups()) {
             let domain = self.domains.owe(group.domain, group.count);
             let range = Range {
                 message: key,

@@ -386,18 +386,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// What became of one recipient.
-    pub(crate) fn trace_verdict(
-        &self,
-        place: Place,
-        local_part: &[u8],
-        domain: DomainKey,
-        verdict: &Verdict,
-    ) {
+    pub(crate) fn trace_verdict(&self, place: Place, local_part: &str, domain: DomainKey, verdict: &Verdict) {
         if !self.looks.is_watched() {
             return;
         }
         let (word, reply) = (verdict.name(), verdict.reply());
-        let local_part = String::from_utf8_lossy(local_part);
         let domain = &self.domains.get(domain).name;
         self.trace_line(place, Direction::Note, format_args!("{local_part}@{domain} {word}: {reply}"));
     }

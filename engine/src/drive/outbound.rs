@@ -12,14 +12,15 @@ use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
 use bytes::Bytes;
-use message::{Flow, Lane, MailboxRef, RecipientIndex, Reply, ReversePath, Scope, Verdict};
+use message::dsn::Action;
+use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
 use queue::fanout::{Letter, Name, OpenRange};
 use queue::range::DomainKey;
 use queue::{Attempts, MessageKey, Range};
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::{Flight, FlightPiece, Offered, Output, Session, TlsPolicy, Transaction};
+use smtp_out::{Asked, Custody, Flight, FlightPiece, Offered, Output, Session, TlsPolicy, Transaction};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -357,7 +358,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         delivery.open &= !(1 << recipient);
         let (begun, tls) = (delivery.begun, connection.tls);
         let range = delivery.range(&name);
-        let (letter, local_part) = (Arc::clone(&delivery.letter), name.slice(&delivery.window));
+        let (letter, to) = (Arc::clone(&delivery.letter), name.addressee(&delivery.window));
+        let success = connection.session.as_ref().and_then(|session| success_of(session.custody()));
         match (&verdict, scope) {
             (Verdict::Deferred(_), Scope::Site) => self.site_throttles(site),
             // Its connection's end says it once, for all that were in flight; one that stays open is slowed down.
@@ -371,10 +373,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.site_works(site, took);
             }
         }
-        self.trace_verdict(place, &local_part, range.domain, &verdict);
+        self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
         let source = settings.source_name(self.sites.get(site).source);
-        self.conclude(&letter, range, &local_part, Via { host: &host, source, tls }, verdict);
+        self.conclude(&letter, range, &to, Via { host: &host, source, tls, success }, verdict);
     }
 
     fn drop_delivery(&mut self, place: Place, key: usize) {
@@ -554,6 +556,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             .iter()
             .map(|name| MailboxRef { local_part: delivery.local_part(name), domain })
             .collect();
+        let said: SmallVec<[RecipientAsked<'_>; 1]> = match &delivery.letter.asked {
+            None => SmallVec::new(),
+            Some(_) => delivery.names.iter().map(|name| name.asked(&delivery.window)).collect(),
+        };
+        let asked = delivery.letter.asked.as_ref().map(|mail| Asked { mail, recipients: &said });
         let connection = connection_of(&mut self.outbound, place);
         let transaction = Transaction {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
@@ -563,10 +570,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
             requires_tls: delivery.letter.requires_tls,
+            asked,
         };
         let Some(session) = &mut connection.session else { return Offered::Taken };
         let offered = session.offer(&transaction);
-        drop(recipients);
+        drop((recipients, said));
         self.outbound.sender = sender;
         match &offered {
             Offered::Taken => drop(connection_of(&mut self.outbound, place).deliveries.insert(delivery)),
@@ -579,10 +587,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Connection { site, tls, ref host, .. } = *connection_of(&mut self.outbound, place);
         let (host, settings) = (Arc::clone(host), Arc::clone(&self.settings));
         let source = settings.source_name(self.sites.get(site).source);
-        let via = Via { host: &host, source, tls };
+        let via = Via { host: &host, source, tls, success: None };
         for name in &delivery.names {
-            let local_part = name.slice(&delivery.window);
-            self.conclude(&delivery.letter, delivery.range(name), &local_part, via, verdict.clone());
+            let to = name.addressee(&delivery.window);
+            self.conclude(&delivery.letter, delivery.range(name), &to, via, verdict.clone());
         }
     }
 
@@ -759,6 +767,14 @@ impl Connection {
 
 pub(crate) fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
+}
+
+fn success_of(custody: Custody) -> Option<Action> {
+    match custody {
+        Custody::Reporting => None,
+        Custody::Silent => Some(Action::Relayed),
+        Custody::Final => Some(Action::Delivered),
+    }
 }
 
 fn turn_of(letter: &Letter) -> (Lane, Flow) {

@@ -1,7 +1,8 @@
 //! What follows from a verdict: a mark, another attempt, a bounce; the same for our own mail and for borrowed.
 
 use crate::clock::Clock;
-use crate::core::Core;
+use crate::core::{Core, Stop};
+use crate::drive::expiry::delay_wanted;
 use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::{Line, Via};
@@ -9,20 +10,25 @@ use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, MessageId, RecipientIndex,
-    Recipients, Reply, ReversePath, UnixMillis, Verdict,
+    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify,
+    RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Wanted,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
-use queue::fanout::{Letter, OpenRange};
+use queue::fanout::{Addressee, Letter, OpenRange};
 use queue::journal::{Mark, Span, Waiting};
 use queue::log::record;
 use queue::schedule::{Next, Tried};
 use ring::Ring;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A failed recipient is tried for another bounce after this long, if the log could not take the first.
 const BOUNCE_AGAIN_SECS: u64 = 60;
+
+/// Recipients that may wait for a letter to their senders while a report of success waits for the log to take it. Past
+/// that, and once we stop, those who got their mail are settled without one: mail is not sent twice for a report's sake.
+const REPORTS_HELD_MAX: usize = 10_000;
 
 /// A recipient that waits for a letter to its sender to be durable.
 #[derive(Debug)]
@@ -32,19 +38,29 @@ pub(crate) struct Failing {
 }
 
 /// What becomes of it afterwards.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Then {
     /// It failed, and is owed until its bounce is durable.
     Settle,
+    /// It has its mail, and is owed until the report of that is durable.
+    Report(Box<Report>),
     /// It is late: it waits on, and the mark that says so also says that the sender knows.
     Wait { due: UnixMillis },
+}
+
+/// A report of success, kept in case that the log cannot take it.
+#[derive(Debug)]
+struct Report {
+    letter: Arc<Letter>,
+    action: Action,
+    reported: ReportedRecipient,
 }
 
 impl Failing {
     /// When it is to be tried again if we die now; 0 is at once.
     pub(crate) fn due(&self) -> UnixMillis {
         match self.then {
-            Then::Settle => UnixMillis(0),
+            Then::Settle | Then::Report(_) => UnixMillis(0),
             Then::Wait { due } => due,
         }
     }
@@ -56,17 +72,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
         &mut self,
         letter: &Arc<Letter>,
         range: Range,
-        local_part: &Bytes,
+        to: &Addressee,
         via: Via<'_>,
         verdict: Verdict,
     ) {
         let verdict = self.harden(letter, verdict);
         let host = via.host;
-        self.log_verdict(letter, &range, local_part, via, &verdict);
+        self.log_verdict(letter, &range, to.local_part(), via, &verdict);
         match verdict {
-            Verdict::Delivered(_) => {
+            Verdict::Delivered(reply) => {
                 self.counters.delivered.add(1);
-                self.settle(range);
+                match via.success.filter(|_| to.asked().notify.wants_success()) {
+                    None => self.settle(range),
+                    Some(action) => {
+                        let reported = self.reported(&range, to, host, reply);
+                        self.succeed(letter, range, action, reported);
+                    }
+                }
             }
             Verdict::Deferred(reply) => {
                 self.counters.deferred.add(1);
@@ -76,15 +98,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     Next::Retry { due } => due,
                     Next::GiveUp => self.wall,
                 };
-                if !self.settings.retry.wants_warning(letter.arrived, range.attempts, self.wall) {
+                let wanted = to.asked().notify.delay();
+                if !self.settings.retry.wants_warning(letter.arrived, range.attempts, self.wall, wanted) {
                     return self.defer(range, due);
                 }
-                let reported = self.reported(&range, local_part, host, reply);
+                let reported = self.reported(&range, to, host, reply);
                 self.warn(letter, range, due, reported);
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                let reported = self.reported(&range, local_part, host, reply);
+                if !to.asked().notify.wants_failure() {
+                    return self.settle(range);
+                }
+                let reported = self.reported(&range, to, host, reply);
                 self.fail(letter, range, reported);
             }
         }
@@ -96,10 +122,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.settings.retry.next(&tried, self.wall)
     }
 
-    fn reported(&self, range: &Range, local_part: &Bytes, host: &str, reply: Reply) -> ReportedRecipient {
-        let domain = &self.domains.get(range.domain).name;
+    fn reported(&self, range: &Range, to: &Addressee, host: &str, reply: Reply) -> ReportedRecipient {
+        let recipient = format!("{}@{}", to.local_part(), self.domains.get(range.domain).name);
+        let original = to.asked().original.map(|original| original.decoded().into());
         let remote_host = (!host.is_empty()).then(|| host.to_owned());
-        ReportedRecipient { recipient: format!("{}@{domain}", text(local_part)), remote_host, reply }
+        ReportedRecipient { recipient, original, remote_host, reply }
     }
 
     /// A soft failure past the lifetime is a hard one.
@@ -119,7 +146,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let tried = Range { attempts: range.attempts.plus_one(), ..range };
         if let (Verdict::Deferred(reply), Next::Retry { due }) =
             (&verdict, self.next_attempt(id, arrived, &tried))
-            && !self.settings.retry.wants_warning(arrived, tried.attempts, self.wall)
+            && !self.settings.retry.wants_warning(
+                arrived,
+                tried.attempts,
+                self.wall,
+                self.delay_wanted(&range),
+            )
         {
             self.counters.deferred.add(u64::from(range.count));
             let reason = self.steering.reasons.key(reply);
@@ -136,22 +168,43 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn conclude_open(&mut self, mut open: OpenRange, verdict: &Verdict) {
         let range = open.range();
         let letter = Arc::clone(open.letter());
-        if letter.reverse_path == ReversePath::Null
-            && matches!(verdict, Verdict::Deferred(_))
-            && !self.settings.retry.is_over(letter.arrived, self.wall)
-        {
+        let goes_on = matches!(verdict, Verdict::Deferred(_))
+            && !self.settings.retry.is_over(letter.arrived, self.wall);
+        if letter.reverse_path == ReversePath::Null && goes_on {
             // Nobody is to be warned, now or later: it can wait as one after all.
             let attempts = range.attempts.warned();
             return self.conclude_range(Range { attempts, ..range }, verdict.clone());
         }
-        while let Some(name) = open.next_name() {
+        loop {
+            if letter.asked.is_some()
+                && goes_on
+                && let Some(quiet) = self.split_unwarned(&mut open)
+            {
+                let attempts = quiet.attempts.warned();
+                self.conclude_range(Range { attempts, ..quiet }, verdict.clone());
+            }
+            let Some(name) = open.next_name() else { break };
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
-            self.conclude(&letter, one, &name.slice(open.window()), Via::default(), verdict.clone());
+            self.conclude(&letter, one, &name.addressee(open.window()), Via::default(), verdict.clone());
         }
         let left = open.range();
         if left.count > 0 {
             self.conclude_range(left, verdict.clone());
         }
+    }
+
+    /// Takes off the front those of whose delay nobody is to be told: they can wait as one.
+    fn split_unwarned(&self, open: &mut OpenRange) -> Option<Range> {
+        let mut ahead = open.clone();
+        let is_quiet = |wanted| self.settings.retry.warn_after(wanted).is_none();
+        let names = std::iter::from_fn(|| ahead.next_name());
+        let quiet = names.take_while(|name| is_quiet(name.asked(open.window()).notify.delay())).count();
+        let part = open.split(u32::try_from(quiet).ok().filter(|count| *count > 0)?)?;
+        Some(part.range())
+    }
+
+    fn delay_wanted(&self, range: &Range) -> Wanted {
+        delay_wanted(&self.store, &self.shares, range)
     }
 
     /// The range's message, and when it came, whoever owns it.
@@ -229,6 +282,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.tell(letter, Failing { range, then: Then::Wait { due } }, action, reported);
     }
 
+    /// Tells the sender that the recipient has its mail, as it asked.
+    fn succeed(&mut self, letter: &Arc<Letter>, range: Range, action: Action, reported: ReportedRecipient) {
+        if letter.reverse_path == ReversePath::Null {
+            return self.settle(range);
+        }
+        let report = Report { letter: Arc::clone(letter), action, reported: reported.clone() };
+        self.tell(letter, Failing { range, then: Then::Report(Box::new(report)) }, action, reported);
+    }
+
     fn tell(&mut self, letter: &Arc<Letter>, failing: Failing, action: Action, reported: ReportedRecipient) {
         let to = self.bounce_path(letter, failing.range, &reported.recipient);
         let mark = self.failing.insert(failing);
@@ -270,10 +332,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             serial,
             recipients: &recipients,
             original: &letter.content,
+            facts: letter.facts,
+            smtputf8: letter.smtputf8,
+            ret: letter.asked.as_ref().and_then(|asked| asked.ret),
+            envelope_id: letter.asked.as_ref().and_then(|asked| asked.envelope_id.as_ref()),
         };
         let content = notification.render();
         let mut recipients = Recipients::new();
-        recipients.push(sender.as_ref());
+        // RFC 3461 §6.2 (d): nobody is told of what becomes of a report.
+        recipients.push_asked(sender.as_ref(), RecipientAsked { notify: Notify::NEVER, original: None });
         let smtputf8 = sender.as_ref().needs_smtputf8();
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
@@ -285,6 +352,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             smtputf8,
             requires_tls: false,
             lane,
+            asked: MailAsked::default(),
             recipients,
         };
         let meta = Bytes::from(record::meta_of(&envelope));
@@ -292,8 +360,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let incoming =
             Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
         match self.append(incoming, Origin::Bounce(marks.clone())) {
-            Ok(()) if action == Action::Failed => self.counters.bounces.add(1),
-            Ok(()) => self.counters.warnings.add(1),
+            Ok(()) => match action {
+                Action::Failed => self.counters.bounces.add(1),
+                Action::Delayed { .. } => self.counters.warnings.add(1),
+                Action::Relayed | Action::Delivered => self.counters.success_reports.add(1),
+            },
             Err(_) => self.retry_failing(marks),
         }
     }
@@ -303,7 +374,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut late = Vec::new();
         for mark in marks {
             match self.failing.try_remove(*mark) {
-                Some(Failing { range, then: Then::Settle }) => self.settle(range),
+                Some(Failing { range, then: Then::Settle | Then::Report(_) }) => self.settle(range),
                 Some(Failing { range, then: Then::Wait { due } }) => {
                     late.push((Range { attempts: range.attempts.warned(), ..range }, due));
                 }
@@ -323,10 +394,26 @@ impl<R: Ring, C: Clock> Core<R, C> {
             match self.failing.try_remove(mark) {
                 Some(Failing { range, .. }) if range.reason == RETURNED => self.steering.return_again(range),
                 Some(Failing { range, then: Then::Settle }) => self.schedule_or_return(range, again),
+                Some(Failing { range, then: Then::Report(report) }) => self.report_again(range, report),
                 Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
                 None => {}
             }
         }
+    }
+
+    /// Who has its mail is not tried again: its report is.
+    fn report_again(&mut self, range: Range, report: Box<Report>) {
+        if self.stop != Stop::Running || self.failing.len() >= REPORTS_HELD_MAX {
+            tracing::warn!(msg = %report.letter.id, index = range.first, "delivered, but the log takes no report of it");
+            return self.settle(range);
+        }
+        let Report { letter, action, reported } = &*report;
+        let (letter, action, reported) = (Arc::clone(letter), *action, reported.clone());
+        let to = self.bounce_path(&letter, range, &reported.recipient);
+        let mark = self.failing.insert(Failing { range, then: Then::Report(report) });
+        let due = self.now + Duration::from_secs(BOUNCE_AGAIN_SECS);
+        let notices = vec![Notice { reported, mark }];
+        self.bounces.put_back(due, Bounce { letter, to, action, notices });
     }
 
     /// A line for each name that is at hand; for the rest, which is on disk, one line with `*` as its local part.
@@ -337,13 +424,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(mut open) = self.open_now(range) else {
             let letter = self.letters.get(range.message);
             return letter.map_or((), |letter| {
-                self.log_verdict(&letter, &range, &Bytes::from_static(b"*"), Via::default(), verdict)
+                self.log_verdict(&letter, &range, Addressee::ANY.local_part(), Via::default(), verdict)
             });
         };
         let letter = Arc::clone(open.letter());
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, ..range };
-            self.log_verdict(&letter, &one, &name.slice(open.window()), Via::default(), verdict);
+            self.log_verdict(&letter, &one, name.text(open.window()), Via::default(), verdict);
         }
     }
 
@@ -351,7 +438,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         &mut self,
         letter: &Letter,
         range: &Range,
-        local_part: &Bytes,
+        local_part: &str,
         via: Via<'_>,
         verdict: &Verdict,
     ) {
@@ -364,7 +451,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             at: self.wall,
             msg: letter.id,
             index: range.first,
-            local_part: text(local_part),
+            local_part,
             domain: &self.domains.get(range.domain).name,
             via,
             attempt: range.attempts.plus_one().count(),
@@ -392,8 +479,4 @@ fn neighbours_joined(late: Vec<(Range, UnixMillis)>) -> Vec<(Range, UnixMillis)>
         }
     }
     joined
-}
-
-fn text(local_part: &Bytes) -> &str {
-    std::str::from_utf8(local_part).unwrap_or("?")
 }

@@ -224,7 +224,7 @@ mod tests {
             let bound = Bound::new(Location::new(7, place), place, 5);
             encode(&message(&meta, b"x"), MessageId::new(0, 7, place).unwrap(), bound, &mut record);
             let head = record[..HEAD_LEN].try_into().unwrap();
-            index.push(head, Meta::parse(&meta, true).unwrap().groups());
+            index.push(head, Meta::parse(&meta, crate::log::record::tests::VERP).unwrap().groups());
         }
         index.finish(7, 5)
     }

@@ -1,13 +1,13 @@
 //! One message as it lies in a segment: a fixed head, the meta part (envelope), the content.
 //!
 //! Recipients are grouped by domain, so that a domain is stored once, and each group can be walked or skipped
-//! without the others. A head names its own place and its segment's generation and salt, so that neither the earlier
+//! without the others. What its sender asked to be told (RFC 3461) stands with each name, in records that say so. A head names its own place and its segment's generation and salt, so that neither the earlier
 //! life of a file nor a content made to look like a record is taken for one. Trusts nothing that it reads: every
 //! length is checked, every part has its CRC32C. Bound: a record is at most [`RECORD_MAX`] bytes.
 
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, MailboxRef, MessageId, PoolTag, ReversePath,
-    UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, EnvelopeId, Flow, Lane, MailAsked, MailboxRef, MessageId,
+    Notify, OriginalRecipient, PoolTag, RecipientAsked, Ret, ReversePath, UnixMillis, Verp,
 };
 
 /// Bytes of a record's head.
@@ -17,12 +17,16 @@ pub const HEAD_LEN: usize = 64;
 pub const RECORD_MAX: u64 = 1 << 30;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
 /// Two bits from here on hold the lane.
 const LANE_SHIFT: u32 = 2;
 const FLAG_REQUIRETLS: u8 = 16;
+const FLAG_ASKED: u8 = 32;
+
+/// Octets of the longest name in a meta part: length, local part, NOTIFY, and ORCPT with its length.
+pub const NAME_LEN_MAX: u32 = 1 + 255 + 1 + 2 + 500;
 
 /// Times have 48 bits on disk, which last until the year 10889.
 const ARRIVED_MAX: u64 = (1 << 48) - 1;
@@ -79,7 +83,7 @@ pub struct NewMessage<'a> {
     /// The envelope as [`meta_of`] makes it.
     pub meta: &'a [u8],
     pub recipients: u32,
-    pub verp: bool,
+    pub layout: Layout,
     pub body: BodyKind,
     pub smtputf8: bool,
     pub requires_tls: bool,
@@ -93,6 +97,21 @@ pub struct NewMessage<'a> {
     pub moved: Option<MessageId>,
 }
 
+/// What stands in a meta part that not every one has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Layout {
+    /// The delimiters mean something.
+    pub verp: bool,
+    /// RET and ENVID before the groups, and what was asked about it behind each name (RFC 3461).
+    pub asked: bool,
+}
+
+impl Layout {
+    pub fn of(envelope: &Envelope) -> Layout {
+        Layout { verp: envelope.verp.is_some(), asked: envelope.has_asked() }
+    }
+}
+
 /// A record's head, decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
@@ -103,7 +122,7 @@ pub struct Head {
     pub facts: ContentFacts,
     pub body: BodyKind,
     pub smtputf8: bool,
-    pub verp: bool,
+    pub layout: Layout,
     pub requires_tls: bool,
     pub lane: Lane,
     pub class: Class,
@@ -138,9 +157,10 @@ impl Head {
             BodyKind::BinaryMime => 2,
         };
         let flags = (u8::from(self.smtputf8) * FLAG_SMTPUTF8)
-            | (u8::from(self.verp) * FLAG_VERP)
+            | (u8::from(self.layout.verp) * FLAG_VERP)
             | (self.lane.to_bits() << LANE_SHIFT)
-            | (u8::from(self.requires_tls) * FLAG_REQUIRETLS);
+            | (u8::from(self.requires_tls) * FLAG_REQUIRETLS)
+            | (u8::from(self.layout.asked) * FLAG_ASKED);
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8..12].copy_from_slice(&self.bound.location.generation.to_le_bytes());
         out[12..16].copy_from_slice(&[VERSION, self.facts.bits(), flags, body]);
@@ -174,7 +194,7 @@ impl Head {
         let bound = match bytes[12] {
             // Version 1 had no place but the id's, and did not know its commit: that begins with it, as far as it says.
             1 => Bound::new(Location::new(u32_at(8), id.place()), id.place(), 0),
-            2 | VERSION => Bound {
+            2..=VERSION => Bound {
                 location: Location { generation: u32_at(8), unit: u32_at(56) },
                 commit_unit: u32_at(52) & COMMIT_UNIT_MAX,
                 salt: u32_at(60),
@@ -192,7 +212,11 @@ impl Head {
                 _ => BodyKind::BinaryMime,
             },
             smtputf8: bytes[14] & FLAG_SMTPUTF8 != 0,
-            verp: bytes[14] & FLAG_VERP != 0,
+            layout: Layout {
+                verp: bytes[14] & FLAG_VERP != 0,
+                // Older programs wrote zero.
+                asked: bytes[14] & FLAG_ASKED != 0,
+            },
             requires_tls: bytes[14] & FLAG_REQUIRETLS != 0,
             lane: Lane::from_bits(bytes[14] >> LANE_SHIFT),
             // Zero in older versions: the default pool, and one stream of all their mail.
@@ -225,7 +249,7 @@ pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut V
         facts: message.facts,
         body: message.body,
         smtputf8: message.smtputf8,
-        verp: message.verp,
+        layout: message.layout,
         requires_tls: message.requires_tls,
         lane: message.lane,
         class: message.class,
@@ -244,7 +268,8 @@ pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut V
     head
 }
 
-/// The envelope as the meta part has it: `reverse-path length u16, reverse-path, VERP 2 octets, groups`.
+/// The envelope as the meta part has it: `reverse-path length u16, reverse-path, VERP 2 octets, groups`; if
+/// [`Envelope::has_asked`], `RET u8, ENVID length u8, ENVID` before the groups.
 /// Cost: a sort of the recipients by domain when there is more than one.
 pub fn meta_of(envelope: &Envelope) -> Vec<u8> {
     let reverse_path = envelope.reverse_path.as_str();
@@ -254,27 +279,78 @@ pub fn meta_of(envelope: &Envelope) -> Vec<u8> {
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(reverse_path.as_bytes());
     out.extend_from_slice(&envelope.verp.map_or([0, 0], Verp::to_bytes));
-    let mut sorted: Vec<MailboxRef<'_>> = envelope.recipients.iter().collect();
-    // Stable: within a domain the sender's order is kept.
-    sorted.sort_by(|a, b| a.domain.cmp(b.domain));
-    for group in sorted.chunk_by(|a, b| a.domain == b.domain) {
-        encode_group(group, &mut out);
+    if envelope.has_asked() {
+        encode_mail_asked(&envelope.asked, &mut out);
+        encode_groups(envelope.recipients.iter_asked(), &mut out);
+    } else {
+        encode_groups(envelope.recipients.iter().map(|mailbox| (mailbox, ())), &mut out);
     }
     out
 }
 
-/// `domain length u8, domain, count u32, names' length u32, names (length u8, octets each)`.
-fn encode_group(group: &[MailboxRef<'_>], out: &mut Vec<u8>) {
+fn encode_mail_asked(asked: &MailAsked, out: &mut Vec<u8>) {
+    out.push(match asked.ret {
+        None => 0,
+        Some(Ret::Full) => 1,
+        Some(Ret::Headers) => 2,
+    });
+    let envelope_id = asked.envelope_id.as_ref().map_or("", EnvelopeId::as_str);
+    out.push(u8::try_from(envelope_id.len()).expect("parsed: at most ENVELOPE_ID_MAX octets"));
+    out.extend_from_slice(envelope_id.as_bytes());
+}
+
+/// What stands behind a name.
+trait Behind {
+    fn len(&self) -> usize;
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+/// Nothing; takes no memory while the list is sorted either.
+impl Behind for () {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn encode(&self, _: &mut Vec<u8>) {}
+}
+
+/// `NOTIFY u8, ORCPT's length u16, ORCPT`.
+impl Behind for RecipientAsked<'_> {
+    fn len(&self) -> usize {
+        3 + self.original.map_or(0, |original| original.as_str().len())
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let original = self.original.map_or("", OriginalRecipient::as_str);
+        out.push(self.notify.bits());
+        let len = u16::try_from(original.len()).expect("parsed: at most ORIGINAL_MAX octets");
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(original.as_bytes());
+    }
+}
+
+fn encode_groups<'a, B: Behind>(list: impl Iterator<Item = (MailboxRef<'a>, B)>, out: &mut Vec<u8>) {
+    let mut sorted: Vec<(MailboxRef<'_>, B)> = list.collect();
+    // Stable: within a domain the sender's order is kept.
+    sorted.sort_by(|(a, _), (b, _)| a.domain.cmp(b.domain));
+    for group in sorted.chunk_by(|(a, _), (b, _)| a.domain == b.domain) {
+        encode_group(group, out);
+    }
+}
+
+/// `domain length u8, domain, count u32, names' length u32, names (length u8, octets, what is behind it each)`.
+fn encode_group(group: &[(MailboxRef<'_>, impl Behind)], out: &mut Vec<u8>) {
     let octets = "an address has parts of at most 255 octets";
-    let domain = group[0].domain;
+    let domain = group[0].0.domain;
     out.push(u8::try_from(domain.len()).expect(octets));
     out.extend_from_slice(domain.as_bytes());
     out.extend_from_slice(&u32::try_from(group.len()).expect("recipients are counted in u32").to_le_bytes());
-    let len: usize = group.iter().map(|mailbox| mailbox.local_part.len() + 1).sum();
+    let len: usize = group.iter().map(|(mailbox, behind)| mailbox.local_part.len() + 1 + behind.len()).sum();
     out.extend_from_slice(&u32::try_from(len).expect("a record is at most 1 GiB").to_le_bytes());
-    for mailbox in group {
+    for (mailbox, behind) in group {
         out.push(u8::try_from(mailbox.local_part.len()).expect(octets));
         out.extend_from_slice(mailbox.local_part.as_bytes());
+        behind.encode(out);
     }
 }
 
@@ -285,6 +361,8 @@ pub struct Meta<'a> {
     groups_at: usize,
     pub reverse_path: &'a str,
     pub verp: Option<Verp>,
+    /// RET and ENVID as they stand there.
+    asked: Option<(u8, &'a str)>,
 }
 
 /// Recipients at one domain.
@@ -299,13 +377,32 @@ pub struct Group<'a> {
 
 impl<'a> Meta<'a> {
     /// `bytes` may be only the beginning of the meta part if the groups are not walked.
-    pub fn parse(bytes: &'a [u8], has_verp: bool) -> Option<Meta<'a>> {
+    pub fn parse(bytes: &'a [u8], layout: Layout) -> Option<Meta<'a>> {
         let (len, rest) = bytes.split_first_chunk::<2>()?;
         let len = usize::from(u16::from_le_bytes(*len));
         let reverse_path = std::str::from_utf8(rest.get(..len)?).ok()?;
         let verp: [u8; 2] = rest.get(len..len + 2)?.try_into().ok()?;
-        let verp = has_verp.then(|| Verp::from_bytes(verp));
-        Some(Meta { bytes, groups_at: len + 4, reverse_path, verp })
+        let verp = layout.verp.then(|| Verp::from_bytes(verp));
+        let (asked, asked_len) = match layout.asked {
+            false => (None, 0),
+            true => {
+                let (&[ret, id_len], rest) = rest.get(len + 2..)?.split_first_chunk::<2>()?;
+                let id = std::str::from_utf8(rest.get(..usize::from(id_len))?).ok()?;
+                (Some((ret, id)), 2 + id.len())
+            }
+        };
+        Some(Meta { bytes, groups_at: len + 4 + asked_len, reverse_path, verp, asked })
+    }
+
+    /// What MAIL said; there if what was asked about it stands with each name.
+    pub fn asked(&self) -> Option<MailAsked> {
+        let (ret, id) = self.asked?;
+        let ret = match ret {
+            1 => Some(Ret::Full),
+            2 => Some(Ret::Headers),
+            _ => None,
+        };
+        Some(MailAsked { ret, envelope_id: EnvelopeId::parse(id) })
     }
 
     pub fn reverse_path(&self) -> Option<ReversePath> {
@@ -346,21 +443,54 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// The name at the start of `names`, and what follows it.
-pub fn next_name(names: &[u8]) -> Option<(&str, &[u8])> {
+/// The name at the start of `names`, and what follows it, which is what was asked about it if [`Layout::asked`].
+fn split_name(names: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = names.split_first()?;
-    let name = rest.get(..usize::from(*len))?;
-    Some((std::str::from_utf8(name).ok()?, &rest[name.len()..]))
+    rest.split_at_checked(usize::from(*len))
+}
+
+/// The name at the start of `names`, what was asked about it in octets for [`asked_of`], and the next name on.
+/// `has_asked`: as [`Layout::asked`] says.
+pub fn next_name(names: &[u8], has_asked: bool) -> Option<(&str, &[u8], &[u8])> {
+    let (name, rest) = split_name(names)?;
+    let (asked, rest) = rest.split_at_checked(if has_asked { asked_len(rest)? } else { 0 })?;
+    Some((std::str::from_utf8(name).ok()?, asked, rest))
+}
+
+/// Octets of the name at the start of `names`, with all that belongs to it. The octets themselves are not looked at.
+pub fn name_len(names: &[u8], has_asked: bool) -> Option<u32> {
+    let (name, rest) = split_name(names)?;
+    let asked_len = if has_asked { asked_len(rest)? } else { 0 };
+    u32::try_from(1 + name.len() + asked_len).ok()
+}
+
+fn asked_len(bytes: &[u8]) -> Option<usize> {
+    let [_, low, high] = *bytes.first_chunk::<3>()?;
+    Some(3 + usize::from(u16::from_le_bytes([low, high])))
+}
+
+/// What was asked about a recipient; nothing, if that is what the octets say or if they make no sense.
+pub fn asked_of(bytes: &[u8]) -> RecipientAsked<'_> {
+    let Some((&[notify, _, _], original)) = bytes.split_first_chunk::<3>() else {
+        return RecipientAsked::default();
+    };
+    let original = std::str::from_utf8(original).ok().and_then(OriginalRecipient::parse);
+    RecipientAsked { notify: Notify::from_bits(notify).unwrap_or_default(), original }
 }
 
 /// For the fuzzer: any octets as head and as meta part.
 pub fn fuzz_record(bytes: &[u8]) {
     let _ = Head::decode(bytes);
-    if let Some(meta) = Meta::parse(bytes, true) {
-        let _ = meta.reverse_path();
+    for layout in [Layout { verp: true, asked: false }, Layout { verp: true, asked: true }] {
+        let Some(meta) = Meta::parse(bytes, layout) else { continue };
+        let _ = (meta.reverse_path(), meta.asked());
         for group in meta.groups() {
             let at = usize::try_from(group.name_offset).unwrap_or(usize::MAX);
-            let _ = bytes.get(at..).and_then(next_name);
+            let names = bytes.get(at..).unwrap_or_default();
+            let found = next_name(names, layout.asked);
+            let len = found.map(|(name, asked, _)| (1 + name.len() + asked.len()) as u64);
+            assert!(len.is_none() || name_len(names, layout.asked).map(u64::from) == len);
+            let _ = found.map(|(_, asked, _)| asked_of(asked));
         }
     }
 }
@@ -370,6 +500,9 @@ pub(crate) mod tests {
     use super::*;
     use message::{Mailbox, Recipients};
     use proptest::prelude::*;
+
+    /// Of [`envelope`].
+    pub(crate) const VERP: Layout = Layout { verp: true, asked: false };
 
     pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         let mut list = Recipients::new();
@@ -384,6 +517,7 @@ pub(crate) mod tests {
             smtputf8: false,
             requires_tls: false,
             lane: Lane::Bulk,
+            asked: MailAsked::default(),
             recipients: list,
         }
     }
@@ -393,7 +527,7 @@ pub(crate) mod tests {
         NewMessage {
             meta,
             recipients: 3,
-            verp: true,
+            layout: VERP,
             body: BodyKind::EightBitMime,
             smtputf8: false,
             requires_tls: true,
@@ -439,13 +573,52 @@ pub(crate) mod tests {
     #[test]
     fn recipients_are_grouped_by_domain_in_their_order() {
         let out = meta_of(&envelope(&["a@x.test", "b@y.test", "c@x.test"]));
-        let meta = Meta::parse(&out, true).unwrap();
+        let meta = Meta::parse(&out, VERP).unwrap();
         let groups: Vec<_> = meta.groups().map(|group| (group.domain, group.first, group.count)).collect();
         assert_eq!(groups, [("x.test", 0, 2), ("y.test", 2, 1)]);
         let at = meta.groups().next().unwrap().name_offset as usize;
-        let (name, rest) = next_name(&out[at..]).unwrap();
-        assert_eq!((name, next_name(rest).unwrap().0), ("a", "c"));
+        let (name, _, rest) = next_name(&out[at..], false).unwrap();
+        assert_eq!((name, next_name(rest, false).unwrap().0), ("a", "c"));
         assert_eq!((meta.reverse_path, meta.verp), ("list@example.org", Some(Verp::DEFAULT)));
+        assert_eq!(meta.asked(), None);
+    }
+
+    fn said(notify: &str, original: &'static str) -> RecipientAsked<'static> {
+        RecipientAsked {
+            notify: Notify::parse(notify).unwrap_or_default(),
+            original: OriginalRecipient::parse(original),
+        }
+    }
+
+    #[test]
+    fn what_was_asked_stands_with_the_envelope_and_with_each_name() {
+        let mut envelope = envelope(&["a@x.test"]);
+        let long = format!("rfc822;{}", "c".repeat(message::notify::ORIGINAL_MAX - 7));
+        let long = RecipientAsked { original: OriginalRecipient::parse(&long), ..said("NEVER", "") };
+        let list = [("b@y.test", said("SUCCESS,DELAY", "")), ("c@x.test", long)];
+        for (address, asked) in list {
+            envelope.recipients.push_asked(MailboxRef::parse(address).unwrap(), asked);
+        }
+        envelope.asked = MailAsked { ret: Some(Ret::Full), envelope_id: EnvelopeId::parse("id+2B1") };
+        let (out, layout) = (meta_of(&envelope), Layout::of(&envelope));
+        assert_eq!(layout, Layout { verp: true, asked: true });
+        let meta = Meta::parse(&out, layout).unwrap();
+        assert_eq!((meta.asked(), meta.reverse_path), (Some(envelope.asked), "list@example.org"));
+        let offsets: Vec<usize> = meta.groups().map(|group| group.name_offset as usize).collect();
+        let (first, nothing, rest) = next_name(&out[offsets[0]..], true).unwrap();
+        assert_eq!((first, asked_of(nothing)), ("a", RecipientAsked::default()));
+        let (third, asked, _) = next_name(rest, true).unwrap();
+        assert_eq!((third, asked_of(asked), name_len(rest, true)), ("c", long, Some(1 + 1 + 3 + 500)));
+        let (second, asked, rest) = next_name(&out[offsets[1]..], true).unwrap();
+        assert_eq!((second, asked_of(asked), rest), ("b", list[0].1, &b""[..]));
+    }
+
+    #[test]
+    fn envelope_of_which_only_mail_said_something_keeps_that() {
+        let mut envelope = envelope(&["a@x.test"]);
+        envelope.asked.ret = Some(Ret::Headers);
+        let out = meta_of(&envelope);
+        assert_eq!(Meta::parse(&out, Layout::of(&envelope)).unwrap().asked(), Some(envelope.asked));
     }
 
     proptest! {

@@ -261,7 +261,7 @@ fn hand_out_record(
     if meta.len() != head.meta_len as usize || crc32c::crc32c(meta) != head.meta_crc {
         return Ok(false);
     }
-    let Some(parsed) = Meta::parse(meta, head.verp) else { return Ok(false) };
+    let Some(parsed) = Meta::parse(meta, head.layout) else { return Ok(false) };
     on_message(head, Groups::Meta(meta, parsed));
     Ok(true)
 }

@@ -239,7 +239,7 @@ impl Log {
     fn grow_active(&mut self, message: &NewMessage<'_>, head: &Head, head_bytes: &[u8; HEAD_LEN]) {
         let active = self.active.as_mut().expect("the record was just put there");
         active.tail += head.record_len();
-        let meta = Meta::parse(message.meta, message.verp);
+        let meta = Meta::parse(message.meta, message.layout);
         active.index.push(head_bytes, meta.into_iter().flat_map(|meta| meta.groups()));
         let segment = self.segments.get_mut(&active.segment).expect("the active segment is in the table");
         segment.live += 1;
@@ -558,7 +558,7 @@ impl Log {
 }
 
 /// Byte 6 is the format's version.
-const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x03\n";
+const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x04\n";
 
 /// The newest version of the format that this program reads, and the one that it writes.
 pub const FORMAT_VERSION: u8 = SEGMENT_MAGIC[6];

@@ -9,13 +9,13 @@ use crate::disk::{Disk, Name};
 use crate::state::{Anchor, Fate, Model, Recipient};
 use bytes::Bytes;
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, Mailbox, MailboxRef, MessageId, PoolTag, Recipients,
-    ReversePath, UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, MailAsked, Mailbox, MailboxRef, MessageId, PoolTag,
+    Recipients, ReversePath, UnixMillis, Verp,
 };
 use queue::MessageKey;
 use queue::fanout::{Handling, Letter, OpenRange};
 use queue::journal::{HELD, Journal, JournalNumber, Mark, Position, Span, Waiting};
-use queue::log::record::{HEAD_LEN, Head, Location, Meta, NewMessage, checksum, meta_of};
+use queue::log::record::{HEAD_LEN, Head, Layout, Location, Meta, NewMessage, checksum, meta_of};
 use queue::log::{AppendToken, Log, LogOutput, SegmentNumber};
 use queue::range::{Attempts, DomainKey, Range};
 use queue::store::{Queued, Store};
@@ -239,7 +239,7 @@ impl Core {
         around.model.is_committed(head.id);
         let message = self.store.admit(head, head.recipients);
         let meta = self.meta_of(message, around.disk);
-        let groups = Meta::parse(&meta, head.verp).expect("it was just written").groups();
+        let groups = Meta::parse(&meta, head.layout).expect("it was just written").groups();
         for group in groups {
             let domain = self.domain(group.domain);
             let (first, count, name_offset) = (group.first, group.count, group.name_offset);
@@ -663,6 +663,7 @@ fn envelope(list: &[String]) -> Envelope {
         smtputf8: false,
         requires_tls: false,
         lane: Lane::Bulk,
+        asked: MailAsked::default(),
         recipients,
     }
 }
@@ -682,7 +683,7 @@ fn new_message<'a>(meta: &'a [u8], content: &'a [u8], recipients: usize) -> NewM
     NewMessage {
         meta,
         recipients: u32::try_from(recipients).expect("short lists"),
-        verp: true,
+        layout: Layout { verp: true, asked: false },
         body: BodyKind::SevenBit,
         smtputf8: false,
         requires_tls: false,

@@ -2,14 +2,14 @@
 
 use super::refusing::About;
 use super::{Helo, Reading, Session};
-use crate::command::{self, Command, Mail};
+use crate::command::{self, Command, Mail, Rcpt};
 use crate::data::DataReader;
 use crate::door::{Client, Door, Entry};
 use crate::limits::Gate;
 use crate::output::Stage;
 use crate::replies::{self, No, Offers, Sentence};
 use crate::transaction::Transaction;
-use message::{BodyKind, ForwardPath, MailboxRef};
+use message::{BodyKind, ForwardPath, MailboxRef, RecipientAsked};
 use std::sync::Arc;
 
 /// What has been agreed on so far; decides which commands are due.
@@ -187,9 +187,9 @@ impl Session {
     }
 
     /// The hot path of a large list: no allocation beyond the list's own growth.
-    fn on_rcpt(&mut self, door: &mut dyn Door, path: Result<ForwardPath<'_>, Sentence>) {
-        let path = match path {
-            Ok(path) => path,
+    fn on_rcpt(&mut self, door: &mut dyn Door, rcpt: Result<Rcpt<'_>, Sentence>) {
+        let Rcpt { path, asked } = match rcpt {
+            Ok(rcpt) => rcpt,
             Err(sentence) => return self.refuse_recipient(&sentence.into(), None),
         };
         let policy = Arc::clone(&self.policy);
@@ -197,7 +197,7 @@ impl Session {
             ForwardPath::Mailbox(mailbox) => mailbox,
             ForwardPath::Postmaster => MailboxRef { local_part: "postmaster", domain: &policy.host_name },
         };
-        match self.add_recipient(door, mailbox, path == ForwardPath::Postmaster) {
+        match self.add_recipient(door, mailbox, asked, path == ForwardPath::Postmaster) {
             Ok(()) => self.say(replies::RECIPIENT_OK),
             Err(no) => self.refuse_recipient(&no, Some(mailbox)),
         }
@@ -208,19 +208,20 @@ impl Session {
         &mut self,
         door: &mut dyn Door,
         mailbox: MailboxRef<'_>,
+        asked: RecipientAsked<'_>,
         is_postmaster: bool,
     ) -> Result<(), No> {
         let Some(transaction) = &mut self.transaction else {
             return Err(replies::MAIL_FIRST.into());
         };
-        transaction.check_recipient(mailbox, self.policy.limits.recipients_max)?;
+        transaction.check_recipient(mailbox, asked, self.policy.limits.recipients_max)?;
         if let (Some(refusal), false) = (&self.client.rights.refusal, is_postmaster) {
             return Err(No::Theirs(refusal.clone()));
         }
         let sender = &transaction.envelope.reverse_path;
         match door.recipient(&self.client, sender, mailbox).map_err(No::Theirs)? {
-            Entry::AsGiven => transaction.add_recipient(mailbox)?,
-            Entry::As(other) => transaction.add_recipient(other.as_ref())?,
+            Entry::AsGiven => transaction.add_recipient(mailbox, asked)?,
+            Entry::As(other) => transaction.add_recipient(other.as_ref(), asked)?,
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What a session says and wants, as a transcript writes it down.
 
-use message::{BodyKind, Lane};
+use message::{BodyKind, EnvelopeId, Lane, MailboxRef, Notify, RecipientAsked, Ret};
 use smtp_in::door::{Client, Origin, Question};
 use smtp_in::{Output, Rejection, Submission};
 
@@ -65,7 +65,8 @@ fn rejected(rejection: &Rejection) -> String {
 /// `! store key <reverse-path> to … | protocol helo | what is special | "content"`.
 pub(crate) fn describe(submission: &Submission) -> String {
     let envelope = &submission.envelope;
-    let recipients: Vec<String> = envelope.recipients.iter().map(|mailbox| mailbox.to_string()).collect();
+    let recipients: Vec<String> =
+        envelope.recipients.iter_asked().map(|(mailbox, asked)| named(&mailbox, &asked)).collect();
     let line = format!(
         "! store {} {} to {} | {} {} |",
         submission.transaction.0,
@@ -78,15 +79,28 @@ pub(crate) fn describe(submission: &Submission) -> String {
     format!("{line}{special} | \"{}\"", submission.content.escape_ascii())
 }
 
+/// The recipient, and what was said of it.
+fn named(mailbox: &MailboxRef<'_>, asked: &RecipientAsked<'_>) -> String {
+    let mut text = mailbox.to_string();
+    if asked.notify != Notify::UNSAID {
+        text += &format!(" NOTIFY={}", asked.notify.as_str());
+    }
+    asked.original.iter().for_each(|original| text += &format!(" ORCPT={}", original.as_str()));
+    text
+}
+
 fn special(submission: &Submission) -> Vec<String> {
     let (envelope, facts) = (&submission.envelope, submission.facts);
     let verp = envelope.verp.map(|verp| verp.to_bytes().escape_ascii().to_string());
+    let envelope_id = envelope.asked.envelope_id.as_ref();
     let body = format!("{:?}", envelope.body);
     let words = [
         (envelope.body != BodyKind::SevenBit, body),
         (envelope.lane != Lane::Normal, envelope.lane.name().to_owned()),
         (envelope.smtputf8, "SMTPUTF8".to_owned()),
         (envelope.requires_tls, "REQUIRETLS".to_owned()),
+        (envelope.asked.ret.is_some(), format!("RET={}", envelope.asked.ret.map_or("", Ret::as_str))),
+        (envelope_id.is_some(), format!("ENVID={}", envelope_id.map_or("", EnvelopeId::as_str))),
         (verp.is_some(), format!("XVERP={}", verp.unwrap_or_default())),
         (facts.has_eight_bit(), "8-bit".to_owned()),
         (facts.has_dot_lines(), "dots".to_owned()),

@@ -28,7 +28,7 @@ pub(super) struct Record<'a> {
 impl Record<'_> {
     /// The recipients that the filter chooses, whether they are still owed or not.
     pub(super) fn choose(&self, filter: &Filter, on_chosen: &mut dyn FnMut(Chosen)) {
-        let Some(meta) = Meta::parse(self.meta, self.head.verp) else { return };
+        let Some(meta) = Meta::parse(self.meta, self.head.layout) else { return };
         filter.choose(&self.head, &meta, self.meta, &mut || self.header(), on_chosen);
     }
 

@@ -75,16 +75,18 @@ impl Filter {
             return on_chosen(Chosen::message(head.id));
         }
         for group in meta.groups() {
-            self.choose_names(head.id, group, bytes, on_chosen);
+            self.choose_names(head, group, bytes, on_chosen);
         }
     }
 
-    fn choose_names(&self, id: MessageId, group: Group<'_>, bytes: &[u8], on_chosen: &mut dyn FnMut(Chosen)) {
+    fn choose_names(&self, head: &Head, group: Group<'_>, bytes: &[u8], on_chosen: &mut dyn FnMut(Chosen)) {
+        let Head { id, layout, .. } = *head;
         let mut open: Option<Chosen> = None;
         let mut offset = group.name_offset;
         for index in group.first..group.first.saturating_add(group.count) {
-            let Some((name, _)) = bytes.get(offset as usize..).and_then(next_name) else { break };
-            let end = offset + 1 + u32::try_from(name.len()).unwrap_or(0);
+            let names = bytes.get(offset as usize..).unwrap_or_default();
+            let Some((name, asked, _)) = next_name(names, layout.asked) else { break };
+            let end = offset + 1 + u32::try_from(name.len() + asked.len()).unwrap_or(0);
             let is_chosen = self.holds_for(TextField::Recipient, &format!("{name}@{}", group.domain));
             match &mut open {
                 Some(span) if is_chosen => (span.count, span.name_end) = (span.count + 1, end),
@@ -111,7 +113,7 @@ mod tests {
     use message::{
         BodyKind, ContentFacts, Envelope, Lane, Mailbox, MailboxRef, Recipients, ReversePath, UnixMillis,
     };
-    use queue::log::record::{Bound, Location, meta_of};
+    use queue::log::record::{Bound, Layout, Location, meta_of};
 
     fn meta() -> Vec<u8> {
         let mut recipients = Recipients::new();
@@ -126,6 +128,7 @@ mod tests {
             smtputf8: false,
             requires_tls: false,
             lane: Lane::Normal,
+            asked: message::MailAsked::default(),
             recipients,
         })
     }
@@ -141,7 +144,7 @@ mod tests {
             facts: ContentFacts::default(),
             body: BodyKind::SevenBit,
             smtputf8: false,
-            verp: false,
+            layout: Layout::default(),
             meta_len: 0,
             meta_crc: 0,
             content_len: 0,
@@ -154,7 +157,7 @@ mod tests {
         let conditions = [condition.to_owned()].into_iter().filter(|text| !text.is_empty()).collect();
         let which = Which { ids: ids.iter().copied().map(MessageId).collect(), conditions };
         let (filter, bytes) = (Filter::new(&which).unwrap(), meta());
-        let meta = Meta::parse(&bytes, false).unwrap();
+        let meta = Meta::parse(&bytes, Layout::default()).unwrap();
         let mut found = Vec::new();
         filter.choose(&head(), &meta, &bytes, &mut || header.into(), &mut |span| found.push(span));
         found
@@ -167,7 +170,7 @@ mod tests {
         let bytes = meta();
         let span = all[0];
         assert_eq!((span.first, span.count), (1, 2));
-        assert_eq!(next_name(&bytes[span.name_offset as usize..]).unwrap().0, "bob");
+        assert_eq!(next_name(&bytes[span.name_offset as usize..], false).unwrap().0, "bob");
         assert_eq!(span.name_end - span.name_offset, 8);
         let firsts: Vec<_> =
             chosen(&[], "recipient=ann@*", "").iter().map(|span| (span.first, span.count)).collect();

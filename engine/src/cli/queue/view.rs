@@ -131,7 +131,8 @@ pub(super) fn list(
     match daemon {
         Some(daemon) => list.ask(config, filter, daemon)?,
         None => stopped::each(&config.queue, filter, &mut |record, owed| {
-            let sender = Meta::parse(record.meta, record.head.verp).map(|meta| meta.reverse_path.to_owned());
+            let sender =
+                Meta::parse(record.meta, record.head.layout).map(|meta| meta.reverse_path.to_owned());
             list.show(&owed.row, sender.as_deref(), record.head.recipients)
         })?,
     }
@@ -224,7 +225,7 @@ impl<W: Write> List<W> {
 }
 
 fn sender_of(found: &Found) -> Option<String> {
-    Meta::parse(&found.meta, found.head.verp).map(|meta| meta.reverse_path.to_owned())
+    Meta::parse(&found.meta, found.head.layout).map(|meta| meta.reverse_path.to_owned())
 }
 
 // ---- show ----
@@ -277,8 +278,8 @@ fn spans_of_daemon(daemon: &mut Daemon, id: MessageId) -> Result<Vec<SpanRow>, Q
 pub(super) fn names(found: &Found, span: &SpanRow) -> impl Iterator<Item = (u32, String)> {
     let mut offset = span.name_offset as usize;
     (span.first..span.first + span.count).map_while(move |index| {
-        let (name, _) = found.meta.get(offset..).and_then(next_name)?;
-        offset += 1 + name.len();
+        let (name, asked, _) = next_name(found.meta.get(offset..)?, found.head.layout.asked)?;
+        offset += 1 + name.len() + asked.len();
         Some((index, format!("{name}@{}", span.domain)))
     })
 }
