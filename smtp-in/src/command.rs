@@ -182,13 +182,14 @@ fn parse_rcpt_parameters(rest: &str) -> Result<RecipientAsked<'_>, Sentence> {
     Ok(asked)
 }
 
-/// Takes each parameter once, its keyword as `keywords` spells it (at most eight), with its value if it has one.
-fn each_parameter<'a>(
+/// Takes each parameter once, its keyword as `keywords` spells it, with its value if it has one.
+fn each_parameter<'a, const COUNT: usize>(
     rest: &'a str,
-    keywords: &[&'static str],
+    keywords: &[&'static str; COUNT],
     mut take: impl FnMut(&'static str, Option<&'a str>) -> Result<(), Sentence>,
 ) -> Result<(), Sentence> {
-    let mut seen = 0u8;
+    const { assert!(COUNT <= 32) };
+    let mut seen = 0u32;
     for parameter in rest.split(' ').filter(|parameter| !parameter.is_empty()) {
         let (keyword, value) = match parameter.split_once('=') {
             Some((keyword, value)) => (keyword, Some(value)),

@@ -70,7 +70,7 @@ impl<W: Write> List<W> {
         }
         self.messages += 1;
         self.octets += u64::from(row.octets);
-        let meta = found.and_then(|found| Meta::parse(&found.meta, found.head.verp));
+        let meta = found.and_then(|found| Meta::parse(&found.meta, found.head.layout));
         let sender = meta.map_or("?", |meta| meta.reverse_path);
         let sender = if sender.is_empty() { "MAILER-DAEMON" } else { sender };
         writeln!(
