@@ -3,12 +3,14 @@
 //! An error names file, line and key and says what to do. Trusts nothing: unknown keys are errors, values are
 //! checked against what the machines can do.
 
+mod auth;
 mod rate;
 mod routes;
 mod shaping;
 mod sources;
 mod tls;
 
+pub use auth::Auth;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
@@ -69,6 +71,8 @@ pub struct Config {
     pub select: Vec<Select>,
     #[serde(default)]
     pub routes: Routes,
+    #[serde(default)]
+    pub auth: Auth,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -457,6 +461,7 @@ impl Config {
         rules.find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
         self.tls.check()?;
         self.shaping.check()?;
+        self.auth.check()?;
         sources::check(self)
     }
 }

@@ -4,6 +4,7 @@
 //! start and stop it, [`control`] for what would make it wait, [`observe`] for those who look on.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
