@@ -4,6 +4,7 @@
 //! core. Bound: [`QUESTIONS_MAX`] questions wait; past it a client is told to come again.
 
 use crate::access::{Found, LookUp};
+use crate::auth::Outcome;
 use crate::core::Place;
 
 /// Questions on their way to the control thread, of all cores.
@@ -39,4 +40,6 @@ pub struct Answer {
 pub enum Finding {
     Client(Box<Found>),
     Message { slot: u32, found: Box<Found> },
+    /// From the threads that hash, not from the control thread.
+    Login(Outcome),
 }

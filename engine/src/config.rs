@@ -4,6 +4,7 @@
 //! checked against what the machines can do.
 
 mod access;
+mod auth;
 mod compose;
 mod listeners;
 mod network;
@@ -24,6 +25,7 @@ pub use compose::Compose;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
 pub(crate) use network::bits_of;
+pub use auth::Auth;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use retry::{Retry, RetrySchedule};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
@@ -96,6 +98,8 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     #[serde(default)]
     pub access: Access,
+    #[serde(default)]
+    pub auth: Auth,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -364,6 +368,7 @@ impl Config {
         self.compose.check(&self.host_name)?;
         listeners::check(self)?;
         self.access.check(&self.listeners)?;
+        self.auth.check()?;
         sources::check(self)
     }
 }

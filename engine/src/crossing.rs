@@ -5,6 +5,7 @@
 //! control thread's; chunks on offer are bounded by what each core may have lent.
 
 use crate::access::{Counts, Rates};
+use crate::auth::Authenticator;
 use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
@@ -132,6 +133,8 @@ pub struct Crossing {
     /// Sessions and rates of all clients.
     pub counts: Arc<Counts>,
     pub rates: Rates,
+    /// Whose passwords are right; not there in a simulation.
+    pub authenticator: OnceLock<Authenticator>,
     pub unrestored: Unrestored,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
@@ -154,6 +157,7 @@ impl Crossing {
             hosts: Hosts::default(),
             counts: Arc::default(),
             rates: Rates::default(),
+            authenticator: OnceLock::new(),
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),

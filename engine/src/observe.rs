@@ -49,6 +49,10 @@ counters! {
     deleted,
     /// Connections taken
     connections_in,
+    /// Clients that logged in
+    logins,
+    /// Wrong passwords
+    logins_wrong,
     /// Replies that refused something to a client
     rejections,
     /// Connections made

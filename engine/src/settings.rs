@@ -1,6 +1,7 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
 use crate::access::Access;
+use crate::auth::Passwords;
 use crate::config::{Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
@@ -21,6 +22,7 @@ pub struct Settings {
     /// What each listener offers, and who may do what there.
     pub ingress: Ingress,
     pub access: Access,
+    pub passwords: Arc<Passwords>,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub sources: Sources,
@@ -39,11 +41,12 @@ impl Settings {
     /// With what the configuration names files for: authorities, our certificate, provider rules.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
         let ingress = Ingress::load(&config)?;
+        let passwords = Arc::new(config.auth.load_passwords()?);
         let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
-        Ok(Settings { ingress, tls, providers, ..Settings::new(config, verp_secret) })
+        Ok(Settings { ingress, passwords, tls, providers, ..Settings::new(config, verp_secret) })
     }
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
@@ -51,6 +54,7 @@ impl Settings {
         Settings {
             ingress: Ingress::plain(&config),
             access: Access::new(&config),
+            passwords: Arc::default(),
             outbound: Arc::new(smtp_out::Config {
                 helo: config.host_name.clone(),
                 timeouts: smtp_out::Timeouts::default(),

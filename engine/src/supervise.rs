@@ -3,6 +3,7 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
+use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control;
@@ -45,6 +46,8 @@ pub enum ServeError {
     Control { path: PathBuf, source: io::Error },
     #[error("cannot take mail on {path}: {source}; `submit` may name another place", path = .path.display())]
     Submit { path: PathBuf, source: io::Error },
+    #[error("the system has no randomness for us")]
+    Randomness,
     #[error("starting the core threads: {0}")]
     Thread(io::Error),
     #[error("core {0} ended by itself")]
@@ -103,6 +106,9 @@ pub fn serve(
     let settings = Arc::new(Settings::load(config, &secret)?);
     let journals = Arc::new(read_journals(&settings.config.queue)?);
     let crossing = Arc::new(Crossing::new(cpus.len()));
+    let passwords = Arc::clone(&settings.passwords);
+    let authenticator = Authenticator::new(&settings.config.auth, passwords, &secret);
+    let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
     crossing.unrestored.take_over(&journals.fold.spent);
     let listener = http.map(bind_http).transpose()?;
     check_ports(&places(&settings.config))?;

@@ -141,6 +141,10 @@ impl Control {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
                 }
                 resolver.configure(&self.settings);
+                if let Some(authenticator) = self.crossing.authenticator.get() {
+                    authenticator
+                        .configure(&self.settings.config.auth, Arc::clone(&self.settings.passwords));
+                }
                 if let Some(reports) = reports {
                     reports.configure(&self.settings.config);
                 }

@@ -6,11 +6,13 @@
 
 use super::{Known, Submitter};
 use crate::access::{Admission, Found, Judgement};
+use crate::auth::{Attempt, Outcome};
 use crate::clients::{self, Ask, Finding};
 use crate::clock::Clock;
 use crate::core::{Core, Place};
+use crate::crossing::Mail;
 use ring::Ring;
-use smtp_in::door::{Answer, Client, Question, Refusal};
+use smtp_in::door::{Answer, Client, Origin, Question, Refusal};
 use smtp_in::{Stored, Submission};
 use std::sync::Arc;
 
@@ -25,10 +27,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(super) fn ask_for_session(&mut self, place: Place, question: Question) {
         match question {
             Question::Introduce(client) => self.introduce(place, &client),
-            Question::Prove { user } => self.log_in(place, &user),
-            Question::Password { .. } | Question::CramMd5 { .. } | Question::ScramKeys { .. } => {
-                self.answer_session(place, Answer::Unavailable);
+            Question::Password { user, password } => self.check(place, Attempt::Password { user, password }),
+            Question::CramMd5 { user, challenge, digest } => {
+                self.check(place, Attempt::CramMd5 { user, challenge, digest });
             }
+            Question::ScramKeys { user } => self.check(place, Attempt::ScramKeys { user }),
+            Question::Prove { user } => self.check(place, Attempt::Prove { user }),
         }
     }
 
@@ -89,6 +93,38 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
+    /// Passwords are checked on threads of their own; what came of it comes by our mailbox.
+    fn check(&mut self, place: Place, attempt: Attempt) {
+        let Some(client) = self.intake.get(place) else { return };
+        let address = match client.session.client().origin {
+            Origin::Net { address, .. } => Some(address),
+            Origin::Local { .. } => None,
+        };
+        let Some(authenticator) = self.crossing.authenticator.get() else {
+            return self.answer_session(place, Answer::Unavailable);
+        };
+        let (crossing, core) = (Arc::clone(&self.crossing), self.index);
+        authenticator.check(address, attempt, move |outcome| {
+            let found = Finding::Login(outcome);
+            // Each session has one question: there are fewer than a mailbox has places.
+            if crossing.send(core, Mail::Client(clients::Answer { place, found })).is_err() {
+                tracing::error!(core, "a login's answer found no place");
+            }
+        });
+    }
+
+    fn on_login(&mut self, place: Place, outcome: Outcome) {
+        match outcome {
+            Outcome::Accepted { user } => self.log_in(place, &user),
+            Outcome::Wrong => {
+                self.counters.logins_wrong.add(1);
+                self.answer_session(place, Answer::WrongLogin);
+            }
+            Outcome::Unavailable => self.answer_session(place, Answer::Unavailable),
+            Outcome::Scram(keys) => self.answer_session(place, Answer::Scram(keys)),
+        }
+    }
+
     /// Its password was right: what it may do now.
     fn log_in(&mut self, place: Place, user: &str) {
         let Some((client, listener)) = self.intake.get_with_number(place) else { return };
@@ -97,6 +133,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let found = client.known.as_ref().map(|known| known.found.clone()).unwrap_or_default();
         let answer = match self.settings.access.rights(&named, listener, &found) {
             Admission::Welcome(rights, field) => {
+                self.counters.logins.add(1);
                 self.keep_found(place, found, field);
                 Answer::LoggedIn(rights)
             }
@@ -118,6 +155,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 let asked = Arc::clone(client.session.client());
                 self.admit(place, &asked, *found);
             }
+            Finding::Login(outcome) => self.on_login(place, outcome),
             Finding::Message { slot, found } => self.on_message_known(slot, &found),
         }
         self.drain_client(place);
