@@ -20,7 +20,7 @@ mod securing;
 mod turning;
 
 use crate::data::DataReader;
-use crate::door::{Answer, Arrival, Client, Door};
+use crate::door::{Answer, Arrival, Client, Door, Origin};
 use crate::limits::Policy;
 use crate::line::Lines;
 use crate::output::{Output, Rejection, Stage, Stored, Submission, TransactionKey};
@@ -93,6 +93,8 @@ struct Helo {
 /// What XCLIENT said of a client's EHLO.
 #[derive(Debug)]
 struct Named {
+    /// Who said so.
+    front: Origin,
     helo: Option<Box<str>>,
     is_extended: Option<bool>,
 }

@@ -193,6 +193,21 @@ fn certificate_behind_starttls_is_a_new_introduction() {
 }
 
 #[test]
+fn whom_a_front_server_named_in_plain_text_is_forgotten() {
+    let tls = server(vec![identity("mx.example.org")], None);
+    let mut settings = settings(&tls, TlsUse::Offer);
+    settings.rights.may_xclient = true;
+    let mut wire = Wire::new(settings, &client(None, false), "mx.example.org");
+    wire.plainly("");
+    assert!(wire.plainly("XCLIENT ADDR=198.51.100.7 HELO=named.example\r\n").starts_with("220 "));
+    wire.plainly("EHLO a\r\nSTARTTLS\r\n");
+    wire.say("EHLO b\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\nBDAT 2 LAST\r\nhi");
+    assert_eq!((&wire.asked[0].origin, wire.asked.len()), (&wire.asked[2].origin, 3));
+    assert_ne!(wire.asked[0].origin, wire.asked[1].origin);
+    assert_eq!(wire.stored[0].helo, "b");
+}
+
+#[test]
 fn sessions_are_resumed_at_the_same_listener_alone() {
     let tls = server(vec![identity("mx.example.org")], None);
     let config = client(None, false);

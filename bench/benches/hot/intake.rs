@@ -2,7 +2,9 @@
 
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use smtp_in::{Client, Gate, Limits, Output, Policy, Session, Stored, Timeouts};
+use message::{MailboxRef, ReversePath};
+use smtp_in::door::{Answer, Arrival, Client, Door, Entry, Origin, Refusal, Rights};
+use smtp_in::{Gate, Limits, Output, Policy, Session, Stored, Timeouts, TlsUse};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,6 +14,23 @@ use std::time::Instant;
 const PIECE: usize = 16 << 10;
 
 const RECIPIENTS: usize = 500;
+
+/// Lets everybody in.
+struct Open;
+
+impl Door for Open {
+    fn gate(&self) -> Gate {
+        Gate::Open
+    }
+
+    fn sender(&mut self, _: &Client, _: &ReversePath, _: Option<u64>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn recipient(&mut self, _: &Client, _: &ReversePath, _: MailboxRef<'_>) -> Result<Entry, Refusal> {
+        Ok(Entry::AsGiven)
+    }
+}
 
 /// A session past EHLO, and its client's end of the wire.
 struct Wire {
@@ -27,21 +46,35 @@ impl Wire {
             recipients_max: 100_000,
             command_line_max: 2048,
             errors_max: 20,
+            idle_commands_max: u32::MAX,
+            logins_max: 3,
             hops_max: 100,
             stores_in_flight_max: 64,
             replies_max: 64 << 10,
         };
-        let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 16 << 10 };
+        let timeouts =
+            Timeouts { command_secs: 300, data_secs: 180, data_block_len: 16 << 10, handshake_secs: 60 };
         let policy = Policy {
             host_name: "mx.example.org".to_owned(),
             limits,
             timeouts,
             bulk_recipients: 100,
             offer_chunking: true,
+            offer_turn: false,
+            tls: None,
+            tls_use: TlsUse::Offer,
+            mechanisms: Vec::new(),
+            auth_without_tls: false,
+            needs_login: false,
+            greeting_delay_secs: 0,
+            tells_rejections: false,
         };
-        let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), may_relay: true, may_flush: false };
+        let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1025 };
+        let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
         let now = Instant::now();
-        let session = Session::new(now, Arc::new(policy), client);
+        let mut session = Session::new(now, Arc::new(policy), arrival);
+        assert!(matches!(session.poll_output(), Some(Output::Ask(_))));
+        session.handle_answer(now, Answer::Welcome(Rights { may_relay: true, ..Rights::default() }));
         let mut wire = Wire { session, now, replies: Vec::new() };
         wire.say(b"EHLO client.example\r\n");
         wire
@@ -50,7 +83,7 @@ impl Wire {
     /// Sends octets as the engine receives them, stores what comes of them, reads the replies.
     fn say(&mut self, octets: &[u8]) -> usize {
         for piece in octets.chunks(PIECE) {
-            let used = self.session.handle_bytes(self.now, Gate::Open, piece);
+            let used = self.session.handle_bytes(self.now, &mut Open, piece);
             assert_eq!(used, piece.len(), "no bound is reached");
             while let Some(Output::Store(submission)) = self.session.poll_output() {
                 let id = message::MessageId(u64::from(submission.transaction.0));

@@ -132,6 +132,7 @@ fn found(ask: &Ask) -> Found {
 fn shown(place: u32, rule: &Rule) -> String {
     let text = toml::to_string(rule).unwrap_or_default();
     let text = text.trim_end().lines().collect::<Vec<_>>().join(", ");
+    let text = if text.is_empty() { "anybody, with nothing set" } else { &text };
     match &rule.source.0 {
         Some(_) => format!("{}: {text}", rule.source),
         None => format!("[[access.rules]] number {}: {text}", place + 1),

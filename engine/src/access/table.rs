@@ -172,6 +172,10 @@ pub struct Wants {
 
 /// All conditions hold that need no look-up.
 fn may_match(rule: &Rule, facts: &Facts<'_>) -> bool {
+    // tcprules speaks of clients by the network alone: `:deny` is no word about our own processes.
+    if facts.address.is_none() && rule.source.0.is_some() {
+        return false;
+    }
     let is_from = |address: IpAddr| rule.from.0.iter().any(|network| network.contains(address));
     (rule.from.is_empty() || facts.address.is_some_and(is_from))
         && rule.uid.is_none_or(|uid| facts.uid == Some(uid))

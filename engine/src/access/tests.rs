@@ -374,6 +374,19 @@ fn seats_are_limited_by_listener_and_by_rule() {
 }
 
 #[test]
+fn rules_of_a_file_are_about_clients_by_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tcp.smtp");
+    std::fs::write(&path, ":deny\n").unwrap();
+    let mut config = config("");
+    config.access.rules_file = Some(path);
+    config.access.read_files().unwrap();
+    let access = Access::new(&config);
+    assert!(matches!(access.rights(&client("127.0.0.1"), 0, &Found::default()), Admission::Turned(_)));
+    assert!(rights(&access, &local(1000), &Found::default()).may_relay);
+}
+
+#[test]
 fn files_are_read_and_their_mistakes_named() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -405,7 +418,8 @@ fn files_are_read_and_their_mistakes_named() {
         recipient: Some("x@y.test".into()),
     };
     let text = access.explain(&ask, Instant::now(), |_| false).unwrap();
-    assert!(text.starts_with(&format!("Rule: {}:3: ", at("tcp.smtp").display())), "{text}");
+    let rule = format!("Rule: {}:3: anybody, with nothing set\n", at("tcp.smtp").display());
+    assert!(text.starts_with(&rule), "{text}");
     assert!(text.ends_with("RCPT TO:<x@y.test>: 550 5.7.1 Relaying denied\n"), "{text}");
     write("wrong", b"fine.test\nnot fine\n");
     write("latin", b"a.test\n\xe9.test\n");

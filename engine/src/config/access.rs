@@ -45,7 +45,7 @@ const WEIGHT_MAX: u32 = 1000;
 #[serde(deny_unknown_fields, default)]
 pub struct Access {
     pub rules: Vec<Rule>,
-    /// More rules, as tcprules reads them.
+    /// More rules, as tcprules reads them: about clients by the network, not about processes of this machine.
     pub rules_file: Option<PathBuf>,
     /// Domains to which anybody may send: `example.net`, `.example.net` for all below it, `*` for all there are.
     pub relay_to: Vec<String>,

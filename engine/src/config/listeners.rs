@@ -132,9 +132,13 @@ impl Listener {
         Thresholds { reject_at, defer_at: lists_defer_at, tag_at: lists_tag_at }
     }
 
+    /// What is in force goes where nothing is written.
     fn settle(&mut self, has_certificates: bool) {
         let tls = if has_certificates { ListenerTls::Offer } else { ListenerTls::None };
         self.tls.get_or_insert(tls);
+        if !self.block_lists.is_empty() {
+            self.lists_reject_at = self.thresholds().reject_at;
+        }
         let purpose = self.purpose;
         self.auth.get_or_insert_with(|| match purpose {
             Purpose::Mx => Vec::new(),

@@ -63,9 +63,12 @@ impl Session {
         }
     }
 
-    /// A client that is not known has no address of its front's, nor its rights.
+    /// A client that is not known has no address of its front's, nor its rights. What is not said stays as it was.
     fn take_attributes(&mut self, attributes: Attributes) {
         let client = Arc::make_mut(&mut self.client);
+        let named = self.named.get_or_insert_with(|| {
+            Box::new(Named { front: client.origin.clone(), helo: None, is_extended: None })
+        });
         let mut rights = Rights { name: client.rights.name.take(), ..Rights::default() };
         if let Some(address) = attributes.address {
             let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -82,8 +85,16 @@ impl Session {
             client.login = login.map(Into::into);
         }
         client.rights = rights;
-        let Attributes { helo, is_extended, .. } = attributes;
-        self.named = Some(Box::new(Named { helo: helo.flatten(), is_extended }));
+        named.helo = attributes.helo.unwrap_or(named.helo.take());
+        named.is_extended = attributes.is_extended.or(named.is_extended);
+    }
+
+    /// Whoever came by XCLIENT is forgotten: it was said in plain text. True if somebody did.
+    pub(super) fn forget_named(&mut self) -> bool {
+        let Some(named) = self.named.take() else { return false };
+        let client = Arc::make_mut(&mut self.client);
+        (client.origin, client.login, client.rights) = (named.front, None, Rights::default());
+        true
     }
 
     pub(super) fn introduce(&mut self, after: After) {

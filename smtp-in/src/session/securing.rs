@@ -31,12 +31,13 @@ impl Session {
     /// Whether STARTTLS would be taken.
     pub(super) fn offers_tls(&self) -> bool {
         let has_tls = self.policy.tls.is_some() && self.policy.tls_use != TlsUse::Implicit;
-        has_tls && self.securing == Securing::Plain && self.client.login.is_none()
+        let may_begin_anew = self.client.login.is_none() || self.must_secure();
+        has_tls && self.securing == Securing::Plain && may_begin_anew
     }
 
     /// Whether MAIL and AUTH have to wait for STARTTLS.
     pub(super) fn must_secure(&self) -> bool {
-        self.policy.tls_use == TlsUse::Require && self.offers_tls()
+        self.policy.tls_use == TlsUse::Require && self.policy.tls.is_some() && !self.client.is_encrypted
     }
 
     pub(super) fn on_starttls(&mut self) {
@@ -72,9 +73,9 @@ impl Session {
         let (Some(tls), Some(tunnel)) = (&self.policy.tls, &self.tunnel) else {
             unreachable!("its handshake has just ended");
         };
-        self.encrypted = tunnel.encrypted();
         let certificate = tls.certificate(tunnel);
-        let has_certificate = certificate.is_some();
+        self.encrypted = tunnel.encrypted();
+        let is_another = self.forget_named() | certificate.is_some();
         let client = Arc::make_mut(&mut self.client);
         (client.is_encrypted, client.certificate) = (true, certificate);
         self.securing = Securing::Sealed;
@@ -82,7 +83,7 @@ impl Session {
         self.progressed = true;
         if !self.is_greeted {
             self.introduce(After::Greeting);
-        } else if has_certificate {
+        } else if is_another {
             self.introduce(After::Handshake);
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::door::{Entry, Origin, Refusal, Rights};
+use crate::door::{Entry, Refusal, Rights};
 use crate::limits::{Gate, Limits, Timeouts, TlsUse};
 use message::{MailboxRef, ReversePath};
 use std::net::{IpAddr, Ipv4Addr};
@@ -197,4 +197,28 @@ fn what_a_debugger_prints_has_no_password() {
     session.handle_answer(now, Answer::WrongLogin);
     read(&mut session, now, b"AUTH PLAIN AGFubgBodW50ZXIy");
     assert!(!format!("{session:?}").contains("65, 71, 70"));
+}
+
+#[test]
+fn octets_behind_a_turn_are_the_other_directions() {
+    let now = Instant::now();
+    let origin = Origin::Local { uid: 1000 };
+    let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
+    let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), offer_turn: true, ..policy() };
+    let mut session = Session::new(now, Arc::new(policy), arrival);
+    session.poll_output();
+    session.handle_answer(now, Answer::Welcome(Rights::default()));
+    read(&mut session, now, b"EHLO a\r\nAUTH PLAIN AGFubgBodW50ZXIy\r\n");
+    session.poll_output();
+    session.handle_answer(now, Answer::LoggedIn(Rights::default()));
+    let wire = b"ATRN\r\n220 client.example ready\r\n";
+    assert_eq!(read(&mut session, now, wire), 6);
+    assert!(matches!(session.poll_output(), Some(Output::Turn(domains)) if domains.is_empty()));
+    session.handle_answer(now, Answer::Turning);
+    assert_eq!(read(&mut session, now, &wire[6..]), 0);
+    assert!(session.poll_output().is_none(), "the reply comes first");
+    assert!(taken(&mut session).ends_with("250 2.0.0 Now reversing the connection\r\n"));
+    assert!(matches!(session.poll_output(), Some(Output::HandOver)));
+    assert_eq!((read(&mut session, now, &wire[6..]), session.poll_timeout()), (0, None));
+    assert!(session.poll_output().is_none() && session.into_tunnel().is_none());
 }
