@@ -39,7 +39,10 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Finding {
     Client(Box<Found>),
-    Message { slot: u32, found: Box<Found> },
+    Message {
+        slot: u32,
+        found: Box<Found>,
+    },
     /// From the threads that hash, not from the control thread.
     Login(Outcome),
 }

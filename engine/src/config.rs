@@ -21,11 +21,11 @@ pub use access::{
     Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
 };
+pub use auth::Auth;
 pub use compose::Compose;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
 pub(crate) use network::bits_of;
-pub use auth::Auth;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use retry::{Retry, RetrySchedule};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};

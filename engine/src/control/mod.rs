@@ -142,8 +142,7 @@ impl Control {
                 }
                 resolver.configure(&self.settings);
                 if let Some(authenticator) = self.crossing.authenticator.get() {
-                    authenticator
-                        .configure(&self.settings.config.auth, Arc::clone(&self.settings.passwords));
+                    authenticator.configure(&self.settings.config.auth, Arc::clone(&self.settings.passwords));
                 }
                 if let Some(reports) = reports {
                     reports.configure(&self.settings.config);
