@@ -15,9 +15,10 @@ Mail is queued towards a peer that takes connections and says nothing; then the 
 started again: first with that peer still there ("first": nothing of the queue's is in the page cache but its journals),
 then with a sink ("second": warm). Programs come from target/release unless --ringpost and --loadgen name others.
 """
-import argparse, json, os, signal, socket, statistics, subprocess, sys, tempfile, time
+import json, os, socket, statistics, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from whole import Program, ROOT, metrics
+import lib
+from lib import Program, parser, source
 
 CONFIG = """host_name = "queue.bench.test"
 queue = "{folder}/queue"
@@ -47,26 +48,10 @@ class Hole:
         self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
 
 
-class Engine(Program):
+class Engine(lib.Engine):
     def __init__(self, a, folder, routes, more=""):
-        config = os.path.join(folder, "ringpost.toml")
-        with open(config, "w") as f:
-            lines = "\n".join(f'"{domain}" = "{host}"' for domain, host in routes.items())
-            f.write(more + CONFIG.format(folder=folder, cpus=a.cpus, routes=lines))
-        self.began = time.monotonic()
-        super().__init__([a.ringpost, "serve", "--config", config])
-        self.ready = time.monotonic() - self.began
-        self.address, self.http = self.words[1], self.words[3]
-
-    def metric(self, name):
-        return metrics(self.http)[name]
-
-    def wait(self, holds, what, limit=900):
-        began = time.monotonic()
-        while not holds(metrics(self.http)):
-            if time.monotonic() - began > limit:
-                sys.exit(f"waited too long for {what}: {metrics(self.http)}")
-            time.sleep(0.05)
+        lines = "\n".join(f'"{domain}" = "{host}"' for domain, host in routes.items())
+        super().__init__(a, folder, more + CONFIG.format(folder=folder, cpus=a.cpus, routes=lines))
 
     def first_delivery(self):
         while self.metric("delivered_total") == 0:
@@ -75,25 +60,13 @@ class Engine(Program):
             time.sleep(0.001)
         return time.monotonic() - self.began
 
-    def rss_now(self):
-        return next(int(l.split()[1]) for l in open(f"/proc/{self.child.pid}/status") if l.startswith("VmRSS")) * 1024
-
-    def kill(self):
-        self.child.kill()
-        self.child.wait()
-
 
 def sink(a, *options):
     return Program([a.loadgen, "sink", "127.0.0.1:0", "--stop-on-stdin-eof", *options])
 
 
 def send(a, engine, messages, recipients, size, *options):
-    command = [a.loadgen, "source", engine.address, "--messages", str(messages), "--recipients", str(recipients),
-               "--size", str(size), "--timeout", "300", "--json", *options]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    if report["recipients_accepted"] != messages * recipients:
-        sys.exit(f"not all was accepted: {report}")
-    return report
+    return source(a, engine.address, messages, recipients, size, *options)
 
 
 def restart(a, messages, recipients, size):
@@ -206,22 +179,18 @@ def steering(a):
         return row
 
 
+WORKS = {"restart-list": lambda a: restart(a, 1, a.count, a.size), "restart-singles": lambda a: restart(a, a.count, 1, a.size),
+         "slowdown": slowdown, "memory": memory, "steering": steering}
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("works", nargs="*", default=[])
+    p = parser(__doc__, WORKS, cpus="0,1")
     p.add_argument("--count", type=int, default=1_000_000)
     p.add_argument("--size", type=int, default=2048)
     p.add_argument("--messages", type=int, default=50_000, help="of each relay run")
-    p.add_argument("--runs", type=int, default=5)
-    p.add_argument("--cpus", default="0,1", help="CPUs of the engine")
-    p.add_argument("--folder", default="/var/tmp")
-    p.add_argument("--ringpost", default=os.path.join(ROOT, "target/release/ringpost"))
-    p.add_argument("--loadgen", default=os.path.join(ROOT, "target/release/loadgen"))
     a = p.parse_args()
-    works = {"restart-list": lambda: restart(a, 1, a.count, a.size), "restart-singles": lambda: restart(a, a.count, 1, a.size),
-             "slowdown": lambda: slowdown(a), "memory": lambda: memory(a), "steering": lambda: steering(a)}
-    for name in a.works or works:
-        print(json.dumps(dict(work=name, count=a.count, load=os.getloadavg()[0], **works[name]())), flush=True)
+    for name in a.works or WORKS:
+        print(json.dumps(dict(work=name, count=a.count, load=os.getloadavg()[0], **WORKS[name](a))), flush=True)
 
 
 if __name__ == "__main__":

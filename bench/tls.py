@@ -17,9 +17,9 @@ generator need the others). What was under TLS is not believed but asked of the 
 with an error. A row is the median with the smallest and largest of its runs; only what ran in the same run compares.
 Programs come from target/release unless --ringpost and --loadgen name others. Sends to loopback only.
 """
-import argparse, json, multiprocessing, os, resource, signal, socket, statistics, subprocess, sys, tempfile, time
+import multiprocessing, os, socket, sys, tempfile, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from whole import Program, ROOT, metrics
+from lib import Engine, Program, known, measure, parser, raise_descriptors, source, tell
 
 CONFIG = """host_name = "tls.bench.test"
 queue = "{folder}/queue"
@@ -39,44 +39,21 @@ connections_max = {connections_max}
 """
 
 
-class Sink(Program):
-    """Its report comes with its end."""
-
-    def __init__(self, a, address, *options):
-        super().__init__([a.loadgen, "sink", address, "--stop-on-stdin-eof", "--connections-max", "200000", *options])
-
-    def stop(self):
-        self.child.send_signal(signal.SIGTERM)
-        report = self.child.stdout.read().splitlines()[-1]
-        self.child.wait(60)
-        return json.loads(report)
+def sink_at(a, address, *options):
+    return Program([a.loadgen, "sink", address, "--stop-on-stdin-eof", "--connections-max", "200000", *options])
 
 
-class Engine(Program):
-    def __init__(self, a, folder, mode, delivery, routes="", connections_max=50):
-        config = os.path.join(folder, "ringpost.toml")
-        with open(config, "w") as f:
-            f.write(CONFIG.format(folder=folder, cpus=a.cpus, mode=mode, delivery=delivery, connections_max=connections_max) + routes)
-        super().__init__([a.ringpost, "serve", "--config", config])
-        self.address, self.http = self.words[1], self.words[3]
+def start(a, folder, mode, delivery, routes="", connections_max=50):
+    fields = dict(folder=folder, cpus=a.cpus, mode=mode, delivery=delivery, connections_max=connections_max)
+    return Engine(a, folder, CONFIG.format(**fields) + routes)
 
-    def wait(self, count, limit=900):
-        began = time.monotonic()
-        while True:
-            now = metrics(self.http)
-            if now["delivered_total"] >= count and now["queued_messages"] == 0:
-                return now
-            if time.monotonic() - began > limit:
-                sys.exit(f"waited too long: {now}")
-            time.sleep(0.02)
+
+def wait(engine, count):
+    return engine.wait(lambda now: now["delivered_total"] >= count and now["queued_messages"] == 0, "an empty queue")
 
 
 def inject(a, engine, recipients, *options):
-    command = [a.loadgen, "source", engine.address, "--recipients", str(recipients), "--size", str(a.size), "--xverp",
-               "--timeout", "600", "--json", *options]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    if report["recipients_accepted"] != recipients:
-        sys.exit(f"not all was accepted: {report}")
+    source(a, engine.address, 1, recipients, a.size, "--xverp", *options)
 
 
 TLS = {"plain": [], "tls": ["--tls", "offer", "--tls-version", "1.3"],
@@ -86,17 +63,17 @@ TLS = {"plain": [], "tls": ["--tls", "offer", "--tls-version", "1.3"],
 def send_list(a, kind, recipients, delivery, connections_max=50):
     """One list to one sink. The figures, and what the sink saw."""
     with tempfile.TemporaryDirectory(prefix="ringpost-bench-", dir=a.folder) as folder:
-        sink = Sink(a, "127.0.0.1:0", *TLS[kind])
+        sink = sink_at(a, "127.0.0.1:0", *TLS[kind])
         routes = f'[routes]\n"*" = "{sink.words[1]}"\n'
-        engine = Engine(a, folder, "never" if kind == "plain" else "may", delivery, routes, connections_max)
+        engine = start(a, folder, "never" if kind == "plain" else "may", delivery, routes, connections_max)
         cpu, began = engine.cpu(), time.monotonic()
         inject(a, engine, recipients, "--domain-count", "20")
-        engine.wait(recipients)
+        wait(engine, recipients)
         wall = time.monotonic() - began
         time.sleep(0.5)
         cpu, rss = engine.cpu() - cpu, engine.rss()
         engine.stop()
-        seen = sink.stop()
+        seen = sink.report()
     check(kind, seen, recipients)
     return dict(cpu_us=cpu / recipients * 1e6, per_s=recipients / wall, peak_rss_bytes=rss), seen
 
@@ -185,18 +162,18 @@ def send_domains(a, kind):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         audit = os.path.join(folder, "received.tsv")
-        sink, names = Sink(a, f"127.0.11.1-100:{port}", "--audit", audit, *TLS[kind]), NameServer()
+        sink, names = sink_at(a, f"127.0.11.1-100:{port}", "--audit", audit, *TLS[kind]), NameServer()
         delivery = f'port = {port}\nname_servers = ["127.0.0.1:{names.port}"]'
-        engine = Engine(a, folder, "never" if kind == "plain" else "may", delivery)
+        engine = start(a, folder, "never" if kind == "plain" else "may", delivery)
         before, cpu, began = engine.rss(), engine.cpu(), time.time_ns()
         inject(a, engine, a.domains, "--domain-count", str(a.domains), "--domain-pattern", "d{:06}.test")
         accepted = (time.time_ns() - began) / 1e9
-        now = engine.wait(a.domains)
+        now = wait(engine, a.domains)
         time.sleep(0.5)
         cpu, rss = engine.cpu() - cpu, engine.rss()
         engine.stop()
         names.stop()
-        seen = sink.stop()
+        seen = sink.report()
         check(kind, seen, a.domains)
         times = [int(line.split("\t", 1)[0]) for line in open(audit)]
     return dict(peak_rss_bytes=rss, rss_per_domain=(rss - before) / a.domains, cpu_us=cpu / a.domains * 1e6, accepted_s=accepted,
@@ -210,44 +187,20 @@ def domains(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     works = {"fan": fan, "handshakes": handshakes, "domains": domains}
-    p.add_argument("works", nargs="*", default=[], help=", ".join(works) + "; without one, all")
-    p.add_argument("--runs", type=int, default=5)
+    p = parser(__doc__, works)
     p.add_argument("--recipients", type=int, default=200000, help="of the list of fan")
     p.add_argument("--connections", type=int, default=20000, help="deliveries of handshakes, one connection each")
     p.add_argument("--domains", type=int, default=100000)
     p.add_argument("--window", type=int, default=8, help="delivery.window_max of fan")
     p.add_argument("--size", type=int, default=4096)
     p.add_argument("--kinds", default="plain,tls,tls-full", help="only some of these")
-    p.add_argument("--cpus", default="0", help="CPUs of the engine, as 0,1")
-    p.add_argument("--folder", default="/var/tmp")
-    p.add_argument("--ringpost", default=os.path.join(ROOT, "target/release/ringpost"))
-    p.add_argument("--loadgen", default=os.path.join(ROOT, "target/release/loadgen"))
-    p.add_argument("--json", action="store_true", help="one object per work")
     a = p.parse_args()
     a.kinds = a.kinds.split(",")
-    if unknown := [name for name in a.works if name not in works] + [kind for kind in a.kinds if kind not in TLS]:
-        p.error(f"unknown: {' '.join(unknown)}")
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    known(p, a.works, works), known(p, a.kinds, TLS)
+    raise_descriptors()
     for name in a.works or works:
-        runs = [works[name](a) for _ in range(a.runs)]
-        row = dict(work=name, runs=a.runs, load=os.getloadavg()[0])
-        for key in runs[0]:
-            values = [run[key] for run in runs]
-            row[key] = dict(median=statistics.median(values), min=min(values), max=max(values))
-        if a.json:
-            print(json.dumps(row), flush=True)
-            continue
-        print(f"{name}: medians of {a.runs} runs (smallest–largest), load {row['load']:.1f}")
-        for key, value in row.items():
-            if isinstance(value, dict):
-                print(f"  {key:28} {show(key, value['median']):>14} ({show(key, value['min'])}–{show(key, value['max'])})", flush=True)
-
-
-def show(key, value):
-    return f"{value / 2**20:,.1f} MiB" if key.endswith("rss_bytes") else f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+        tell(a, measure(a, name, lambda: works[name](a)))
 
 
 if __name__ == "__main__":
