@@ -73,10 +73,8 @@ impl Notification<'_> {
         text.push_str(&self.for_people(&boundary));
         text.push_str(&self.for_programs(&boundary));
         let (kind, original) = self.quoted();
-        let _ = write!(
-            text,
-            "--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
-        );
+        let _ =
+            write!(text, "--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
         let mut out = text.into_bytes();
         out.extend_from_slice(original);
         out.extend_from_slice(format!("\r\n\r\n--{boundary}--\r\n").as_bytes());
@@ -188,9 +186,11 @@ impl Action {
                  If it does not succeed by then, you will be told.",
                 until.rfc5322()
             ),
-            Action::Relayed => "Your message was passed on for the recipients below, to a host that sends\r\n\
+            Action::Relayed => {
+                "Your message was passed on for the recipients below, to a host that sends\r\n\
                                 no notice of success: this may be the last that you hear of it."
-                .to_owned(),
+                    .to_owned()
+            }
             Action::Delivered => "Your message was delivered to the recipients below.".to_owned(),
         }
     }
@@ -330,7 +330,8 @@ From: x
         let text = Notification { envelope_id: Some(&id), ..failed }.render();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("\r\n\r\nOriginal-Envelope-Id: run+7\r\nReporting-MTA: dns;"), "{text}");
-        let fields = "\r\n\r\nOriginal-Recipient: rfc822;ann+lists@example.org\r\nFinal-Recipient: rfc822; ann@";
+        let fields =
+            "\r\n\r\nOriginal-Recipient: rfc822;ann+lists@example.org\r\nFinal-Recipient: rfc822; ann@";
         assert!(text.contains(fields), "{text}");
     }
 
@@ -351,8 +352,7 @@ From: x
             (Action::Relayed, Some(Ret::Full),    false, "the body",       "text/rfc822-headers",    false),
         ];
         for (action, ret, smtputf8, body, kind, is_whole) in cases {
-            let (to, recipients, content) =
-                (sender(), reported(Reply::new(550, None, b"x")), content(body));
+            let (to, recipients, content) = (sender(), reported(Reply::new(550, None, b"x")), content(body));
             let plain = notification(action, &to, &recipients, &content);
             let text = String::from_utf8(Notification { ret, smtputf8, ..plain }.render()).unwrap();
             assert!(text.contains(&format!("\r\nContent-Type: {kind}\r\n")), "{kind}: {text:.900}");

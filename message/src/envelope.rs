@@ -191,7 +191,8 @@ mod tests {
             notify: Notify::parse(notify).unwrap_or_default(),
             original: OriginalRecipient::parse(original),
         };
-        let said = [asked("", ""), asked("NEVER", ""), asked("", "rfc822;cy@a.test"), asked("DELAY", "x;+20")];
+        let said =
+            [asked("", ""), asked("NEVER", ""), asked("", "rfc822;cy@a.test"), asked("DELAY", "x;+20")];
         let (mut list, mut plain) = (Recipients::new(), Recipients::new());
         for (name, said) in ["ann", "bob", "cy", "dan"].into_iter().zip(said) {
             let mailbox = MailboxRef { local_part: name, domain: "example.net" };

@@ -318,15 +318,18 @@ mod tests {
     #[test]
     fn original_recipient_has_a_type_and_an_address() {
         let decode = |text: &str| OriginalRecipient::parse(text).map(OriginalRecipient::decoded);
-        assert_eq!(
-            decode("rfc822;ann+2Blists@example.net").as_deref(),
-            Some("rfc822;ann+lists@example.net")
-        );
+        assert_eq!(decode("rfc822;ann+2Blists@example.net").as_deref(), Some("rfc822;ann+lists@example.net"));
         assert_eq!(decode("utf-8;é@example.net").as_deref(), Some("utf-8;é@example.net"));
         assert!(OriginalRecipient::parse("UTF-8;é@example.net").unwrap().needs_smtputf8());
-        for wrong in
-            ["ann@example.net", "rfc822;", ";ann@example.net", "rfc 822;a", "rfc822;é@a", "utf-8;\u{85}", "a;b=c"]
-        {
+        for wrong in [
+            "ann@example.net",
+            "rfc822;",
+            ";ann@example.net",
+            "rfc 822;a",
+            "rfc822;é@a",
+            "utf-8;\u{85}",
+            "a;b=c",
+        ] {
             assert_eq!(decode(wrong), None, "{wrong:?}");
         }
         assert!(decode(&format!("rfc822;{}", "a".repeat(ORIGINAL_MAX - 7))).is_some());

@@ -124,7 +124,8 @@ mod tests {
 
     fn notice(mark: u32) -> Notice<u32> {
         let reply = Reply::ours(550, (5, 1, 1), "no");
-        let reported = ReportedRecipient { recipient: "a@b.test".into(), original: None, remote_host: None, reply };
+        let reported =
+            ReportedRecipient { recipient: "a@b.test".into(), original: None, remote_host: None, reply };
         Notice { reported, mark }
     }
 

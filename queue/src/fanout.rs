@@ -182,8 +182,7 @@ impl OpenRange {
             return None;
         }
         let start = self.range.name_offset.checked_sub(self.window_offset)?;
-        let (name, asked, _) =
-            next_name(self.window.get(start as usize..)?, self.letter.asked.is_some())?;
+        let (name, asked, _) = next_name(self.window.get(start as usize..)?, self.letter.asked.is_some())?;
         let len = u8::try_from(name.len()).expect("its length is one octet on disk");
         // No program of ours writes more than 503; what cannot be is a name that is not there.
         let asked_len = u16::try_from(asked.len()).ok()?;

@@ -382,7 +382,10 @@ mod tests {
     fn who_asks_for_warnings_gets_them_and_who_asks_for_others_does_not() {
         let (silent, policy) =
             (RetryPolicy::default(), RetryPolicy { warn_after_secs: 60, ..RetryPolicy::default() });
-        assert_eq!((silent.warn_after(Wanted::Yes), policy.warn_after(Wanted::Yes)), (Some(14_400), Some(60)));
+        assert_eq!(
+            (silent.warn_after(Wanted::Yes), policy.warn_after(Wanted::Yes)),
+            (Some(14_400), Some(60))
+        );
         assert_eq!((silent.warn_after(Wanted::No), policy.warn_after(Wanted::No)), (None, None));
         assert_eq!((silent.warn_after(Wanted::Unsaid), policy.warn_after(Wanted::Unsaid)), (None, Some(60)));
     }

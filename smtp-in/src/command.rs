@@ -7,8 +7,8 @@ use crate::output::Flush;
 use crate::replies::{self, Sentence};
 use message::path::{parse_forward_path, parse_reverse_path};
 use message::{
-    AddressError, BodyKind, EnvelopeId, ForwardPath, MailAsked, Notify, OriginalRecipient, Priority, RecipientAsked,
-    Ret, ReversePath, Verp,
+    AddressError, BodyKind, EnvelopeId, ForwardPath, MailAsked, Notify, OriginalRecipient, Priority,
+    RecipientAsked, Ret, ReversePath, Verp,
 };
 
 /// What the client called itself is kept up to this many octets (RFC 5321 §4.5.3.1.2).
@@ -396,16 +396,18 @@ mod tests {
 
     #[test]
     fn rcpt_takes_what_is_to_be_told_and_nothing_else() {
-        let rcpt = |parameters: &str| match parse(format!("RCPT TO:<ann@example.net>{parameters}").as_bytes()) {
-            Ok(Command::Rcpt(rcpt)) => {
-                rcpt.map(|rcpt| (rcpt.asked.notify, rcpt.asked.original.map(|original| original.decoded())))
-            }
-            other => panic!("{parameters}: {other:?}"),
-        };
+        let rcpt =
+            |parameters: &str| match parse(format!("RCPT TO:<ann@example.net>{parameters}").as_bytes()) {
+                Ok(Command::Rcpt(rcpt)) => rcpt
+                    .map(|rcpt| (rcpt.asked.notify, rcpt.asked.original.map(|original| original.decoded()))),
+                other => panic!("{parameters}: {other:?}"),
+            };
         assert_eq!(rcpt("  "), Ok((Notify::UNSAID, None)));
         let (notify, original) = rcpt(" orcpt=rfc822;a+2Bb@c.test notify=Success,delay").unwrap();
         assert_eq!((notify.as_str(), original.as_deref()), ("SUCCESS,DELAY", Some("rfc822;a+b@c.test")));
-        for wrong in [" NOTIFY", " NOTIFY=", " NOTIFY=NEVER,DELAY", " ORCPT", " ORCPT=ann", " ORCPT=rfc822;a+2"] {
+        for wrong in
+            [" NOTIFY", " NOTIFY=", " NOTIFY=NEVER,DELAY", " ORCPT", " ORCPT=ann", " ORCPT=rfc822;a+2"]
+        {
             assert_eq!(rcpt(wrong), Err(replies::BAD_PARAMETER), "{wrong}");
         }
         assert_eq!(rcpt(" RET=FULL"), Err(replies::UNKNOWN_PARAMETER));

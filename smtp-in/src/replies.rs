@@ -119,7 +119,9 @@ pub(crate) fn ehlo(policy: &Policy, may_flush: bool, out: &mut Vec<u8>) {
     if may_flush {
         out.extend_from_slice(b"250-ETRN\r\n");
     }
-    out.extend_from_slice(b"250-DSN\r\n250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
+    out.extend_from_slice(
+        b"250-DSN\r\n250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
+    );
 }
 
 /// RFC 3030 §2: a chunk's reply should name its octets.

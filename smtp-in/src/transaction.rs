@@ -5,9 +5,7 @@
 
 use crate::command::Mail;
 use crate::replies::{self, Sentence};
-use message::{
-    AddressError, Envelope, Lane, MailboxRef, Priority, RecipientAsked, Recipients, Wish,
-};
+use message::{AddressError, Envelope, Lane, MailboxRef, Priority, RecipientAsked, Recipients, Wish};
 
 /// Octets of room made before content comes. A client that announces much holds no memory until it sends.
 const RESERVE_MAX: u64 = 256 * 1024;

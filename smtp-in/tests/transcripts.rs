@@ -187,7 +187,8 @@ impl Dialog {
 /// `! store key <reverse-path> to … | protocol helo | what is special | "content"`.
 fn describe(submission: &Submission) -> String {
     let envelope = &submission.envelope;
-    let recipients: Vec<String> = envelope.recipients.iter_asked().map(|(mailbox, asked)| named(&mailbox, &asked)).collect();
+    let recipients: Vec<String> =
+        envelope.recipients.iter_asked().map(|(mailbox, asked)| named(&mailbox, &asked)).collect();
     let mut line = format!(
         "! store {} {} to {} | {} {} |",
         submission.transaction.0,

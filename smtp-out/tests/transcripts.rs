@@ -30,8 +30,8 @@ use message::{
     ContentFacts, EnvelopeId, MailAsked, MailboxRef, Notify, OriginalRecipient, RecipientAsked, Ret,
 };
 use smtp_out::{
-    Asked, Config, Flight, FlightPiece, Habits, Link, Login, Offered, Output, Protection, Protocol, Secret, Session,
-    Timeouts, TlsPolicy, Transaction, WhyPlain,
+    Asked, Config, Flight, FlightPiece, Habits, Link, Login, Offered, Output, Protection, Protocol, Secret,
+    Session, Timeouts, TlsPolicy, Transaction, WhyPlain,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -351,10 +351,8 @@ fn said<'a>(words: &Words<'a>, recipients: usize) -> Option<(MailAsked, Vec<Reci
     if !["ret", "envid", "notify", "orcpt"].iter().any(|word| words.has(word)) {
         return None;
     }
-    let mail = MailAsked {
-        ret: Ret::parse(words.text("ret")),
-        envelope_id: EnvelopeId::parse(words.text("envid")),
-    };
+    let mail =
+        MailAsked { ret: Ret::parse(words.text("ret")), envelope_id: EnvelopeId::parse(words.text("envid")) };
     let of = |name: &str, at| words.text(name).split('|').nth(at).unwrap_or_default();
     let asked = |at| RecipientAsked {
         notify: Notify::parse(of("notify", at)).unwrap_or_default(),

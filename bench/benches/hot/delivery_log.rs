@@ -19,7 +19,12 @@ pub(crate) fn lines(criterion: &mut Criterion) {
             index: 77_777,
             local_part: "subscriber077777",
             domain: "domain077.example",
-            via: engine::observe::Via { host: "mx1.domain077.example", source: "default", tls: "TLS 1.3", success: None },
+            via: engine::observe::Via {
+                host: "mx1.domain077.example",
+                source: "default",
+                tls: "TLS 1.3",
+                success: None,
+            },
             attempt: 1,
             verdict: &verdict,
             lane: Lane::Bulk,

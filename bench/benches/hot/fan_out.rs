@@ -32,7 +32,9 @@ pub(crate) fn names(criterion: &mut Criterion) {
 
 fn open() -> OpenRange {
     let meta = Bytes::from(meta_of(&envelope(NAMES, 1)));
-    let group = Meta::parse(&meta, Layout { verp: true, asked: false }).and_then(|meta| meta.groups().next()).expect("one domain");
+    let group = Meta::parse(&meta, Layout { verp: true, asked: false })
+        .and_then(|meta| meta.groups().next())
+        .expect("one domain");
     let range = Range {
         message: MessageKey(0),
         domain: DomainKey(0),

@@ -3,8 +3,8 @@
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Recipients, ReversePath,
-    UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Recipients,
+    ReversePath, UnixMillis, Verp,
 };
 use queue::log::record::{Bound, Layout, Location, NewMessage, encode, meta_of};
 use std::hint::black_box;

@@ -19,8 +19,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
         let (reverse_path, lane, asked) = (ReversePath::Mailbox(from), Lane::Normal, MailAsked::default());
-        let envelope =
-            Envelope { reverse_path, verp: None, body, smtputf8, requires_tls: false, lane, asked, recipients };
+        let envelope = Envelope {
+            reverse_path,
+            verp: None,
+            body,
+            smtputf8,
+            requires_tls: false,
+            lane,
+            asked,
+            recipients,
+        };
         let meta = Bytes::from(record::meta_of(&envelope));
         let content = Bytes::from(content);
         let incoming =

@@ -386,13 +386,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// What became of one recipient.
-    pub(crate) fn trace_verdict(
-        &self,
-        place: Place,
-        local_part: &str,
-        domain: DomainKey,
-        verdict: &Verdict,
-    ) {
+    pub(crate) fn trace_verdict(&self, place: Place, local_part: &str, domain: DomainKey, verdict: &Verdict) {
         if !self.looks.is_watched() {
             return;
         }

@@ -10,8 +10,8 @@ use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify, RecipientIndex,
-    RecipientAsked, Recipients, Reply, ReversePath, UnixMillis, Verdict, Wanted,
+    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify,
+    RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Wanted,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -146,7 +146,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let tried = Range { attempts: range.attempts.plus_one(), ..range };
         if let (Verdict::Deferred(reply), Next::Retry { due }) =
             (&verdict, self.next_attempt(id, arrived, &tried))
-            && !self.settings.retry.wants_warning(arrived, tried.attempts, self.wall, self.delay_wanted(&range))
+            && !self.settings.retry.wants_warning(
+                arrived,
+                tried.attempts,
+                self.wall,
+                self.delay_wanted(&range),
+            )
         {
             self.counters.deferred.add(u64::from(range.count));
             let reason = self.steering.reasons.key(reply);

@@ -6,8 +6,8 @@
 //! length is checked, every part has its CRC32C. Bound: a record is at most [`RECORD_MAX`] bytes.
 
 use message::{
-    BodyKind, Class, ContentFacts, EnvelopeId, Envelope, Flow, Lane, MailAsked, MailboxRef, MessageId, Notify,
-    OriginalRecipient, PoolTag, RecipientAsked, Ret, ReversePath, UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, EnvelopeId, Flow, Lane, MailAsked, MailboxRef, MessageId,
+    Notify, OriginalRecipient, PoolTag, RecipientAsked, Ret, ReversePath, UnixMillis, Verp,
 };
 
 /// Bytes of a record's head.

@@ -208,7 +208,8 @@ impl TakeUp<'_> {
         let groups = if groups.is_elsewhere() { Groups::Meta(meta, parsed) } else { groups };
         let groups: Vec<Group<'_>> = groups.iter().collect();
         let whole: Vec<Waiting> = groups.iter().map(|group| all_of(head, group)).collect();
-        let mut next_name = |offset: u32| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
+        let mut next_name =
+            |offset: u32| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
         let mut left = Vec::new();
         self.fold.left(head.id, &whole, &mut next_name, &mut left);
         let domain_of = |waiting: &Waiting| {

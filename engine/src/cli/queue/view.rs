@@ -131,7 +131,8 @@ pub(super) fn list(
     match daemon {
         Some(daemon) => list.ask(config, filter, daemon)?,
         None => stopped::each(&config.queue, filter, &mut |record, owed| {
-            let sender = Meta::parse(record.meta, record.head.layout).map(|meta| meta.reverse_path.to_owned());
+            let sender =
+                Meta::parse(record.meta, record.head.layout).map(|meta| meta.reverse_path.to_owned());
             list.show(&owed.row, sender.as_deref(), record.head.recipients)
         })?,
     }
