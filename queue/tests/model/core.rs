@@ -9,8 +9,8 @@ use crate::disk::{Disk, Name};
 use crate::state::{Anchor, Fate, Model, Recipient};
 use bytes::Bytes;
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, MailAsked, Mailbox, MailboxRef, MessageId, PoolTag,
-    Recipients, ReversePath, UnixMillis, Verp,
+    BodyKind, Class, ContentFacts, Envelope, Flow, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify,
+    OriginalRecipient, PoolTag, RecipientAsked, Recipients, Ret, ReversePath, UnixMillis, Verp,
 };
 use queue::MessageKey;
 use queue::fanout::{Handling, Letter, OpenRange};
@@ -153,8 +153,9 @@ impl Core {
         if self.log().is_full() {
             return;
         }
-        let (meta, recipients) = (meta_of(&envelope(list)), sorted(list));
-        let message = new_message(&meta, content, list.len());
+        let (envelope, recipients) = (envelope(list), sorted(list));
+        let (meta, layout) = (meta_of(&envelope), Layout::of(&envelope));
+        let message = NewMessage { layout, ..new_message(&meta, content, list.len()) };
         let token = AppendToken(self.appended.vacant_key() as u64);
         let id = self.log().append(&message, token).expect("there is room");
         assert!(!around.model.messages.contains_key(&id), "{id} is given a second time");
@@ -304,6 +305,7 @@ impl Core {
         let message = NewMessage {
             arrived: head.arrived,
             class: head.class,
+            layout: head.layout,
             moved: Some(id),
             ..new_message(&bytes[HEAD_LEN..content_at], content, head.recipients as usize)
         };
@@ -363,7 +365,8 @@ impl Core {
     fn open(&self, owed: &Owed, disk: &Disk) -> Option<OpenRange> {
         match owed.whose {
             Whose::Own => {
-                let letter = letter_of(self.store.get(owed.range.message)?.id);
+                let queued = self.store.get(owed.range.message)?;
+                let letter = letter_of(queued.id, queued.layout());
                 Some(OpenRange::new(owed.range, letter, self.meta_of(owed.range.message, disk), 0))
             }
             Whose::Borrowed(borrowed) => {
@@ -380,6 +383,8 @@ impl Core {
             let recipient = model.recipient(id, name.index);
             let text = (name.text(part.window()), domain);
             assert_eq!(text, (&*recipient.local_part, &recipient.domain), "{id}, {}", name.index);
+            let asked = if part.letter().asked.is_some() { Notify::NEVER } else { Notify::UNSAID };
+            assert_eq!(name.asked(part.window()).notify, asked, "{id}, {}", name.index);
         }
     }
 
@@ -655,6 +660,12 @@ fn envelope(list: &[String]) -> Envelope {
     for recipient in list {
         recipients.push(MailboxRef::parse(recipient).expect("a plain address"));
     }
+    let mut asked = MailAsked::default();
+    // Some lists have what was asked behind each name (RFC 3461), so that names are not where their lengths alone put them.
+    if has_asked(list) {
+        asked.ret = Some(Ret::Headers);
+        recipients = asked_of(list);
+    }
     let reverse_path = ReversePath::Mailbox(Mailbox::parse("list@example.org").expect("a plain address"));
     Envelope {
         reverse_path,
@@ -663,9 +674,24 @@ fn envelope(list: &[String]) -> Envelope {
         smtputf8: false,
         requires_tls: false,
         lane: Lane::Bulk,
-        asked: MailAsked::default(),
+        asked,
         recipients,
     }
+}
+
+fn has_asked(list: &[String]) -> bool {
+    list.len().is_multiple_of(3)
+}
+
+fn asked_of(list: &[String]) -> Recipients {
+    let mut recipients = Recipients::new();
+    for (number, recipient) in list.iter().enumerate() {
+        let original = format!("rfc822;{recipient}");
+        let original = OriginalRecipient::parse(&original).filter(|_| number % 2 == 0);
+        let mailbox = MailboxRef::parse(recipient).expect("a plain address");
+        recipients.push_asked(mailbox, RecipientAsked { notify: Notify::NEVER, original });
+    }
+    recipients
 }
 
 /// The recipients in the order of their indexes: by domain, and in the sender's order within one.
@@ -696,11 +722,12 @@ fn new_message<'a>(meta: &'a [u8], content: &'a [u8], recipients: usize) -> NewM
     }
 }
 
-fn letter_of(id: MessageId) -> Arc<Letter> {
-    Arc::new(Letter::new(
+fn letter_of(id: MessageId, layout: Layout) -> Arc<Letter> {
+    let letter = Letter::new(
         (id, UnixMillis(77)),
         (ReversePath::Null, None),
         (Bytes::new(), ContentFacts::default()),
         Handling { lane: Lane::Bulk, ..Handling::default() },
-    ))
+    );
+    Arc::new(letter.with_asked(layout.asked.then(MailAsked::default)))
 }

@@ -18,7 +18,10 @@ pub struct Daemon {
     /// Before the folder: it must end before its files go.
     child: Own,
     pub setup: Setup,
+    /// The first of `listening`.
     pub address: SocketAddr,
+    /// Every listener's, in the order of their names.
+    pub listening: Vec<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -43,10 +46,10 @@ impl Daemon {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(talk).spawn();
         let mut child = Own(spawned.expect("the daemon was built"));
         let line = first_line(child.0.stdout.take().expect("it was piped"));
-        let Some((address, http)) = line.as_deref().and_then(announced) else {
+        let Some((listening, http)) = line.as_deref().and_then(announced) else {
             return Err(format!("{line:?}\n{}", talk_of(&setup)));
         };
-        Ok(Daemon { child, setup, address, http })
+        Ok(Daemon { child, setup, address: listening[0], listening, http })
     }
 
     pub fn pid(&self) -> u32 {
@@ -201,7 +204,8 @@ fn first_line(stdout: ChildStdout) -> Option<String> {
 }
 
 /// `listening ADDRESS[,ADDRESS...] http ADDRESS`.
-fn announced(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+fn announced(line: &str) -> Option<(Vec<SocketAddr>, SocketAddr)> {
     let (listening, http) = line.trim_end().strip_prefix("listening ")?.split_once(" http ")?;
-    Some((listening.split(',').next()?.parse().ok()?, http.parse().ok()?))
+    let listening = listening.split(',').map(|address| address.parse().ok()).collect::<Option<_>>()?;
+    Some((listening, http.parse().ok()?))
 }
