@@ -442,7 +442,6 @@ fn any_user_submits_and_sees_no_queue() {
 
 /// The daemon's trace field is being extended beside this: until it names the user, this cannot hold.
 #[test]
-#[ignore = "the trace field does not name the local user yet"]
 fn the_trace_field_names_the_user_that_the_kernel_saw() {
     let office = Office::open();
     let Some(mut sendmail) = as_nobody(&office, "sendmail") else { return };
