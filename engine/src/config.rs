@@ -4,13 +4,16 @@
 //! checked against what the machines can do.
 
 mod auth;
+mod keep;
 mod rate;
 mod routes;
 mod shaping;
 mod sources;
 mod tls;
+mod verify;
 
 pub use auth::Auth;
+pub use keep::Keep;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
 pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
@@ -18,6 +21,7 @@ pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
+pub use verify::Verify;
 
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
@@ -73,6 +77,10 @@ pub struct Config {
     pub routes: Routes,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub verify: Verify,
+    #[serde(default)]
+    pub keep: Keep,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -462,6 +470,8 @@ impl Config {
         self.tls.check()?;
         self.shaping.check()?;
         self.auth.check()?;
+        self.verify.check()?;
+        self.keep.check()?;
         sources::check(self)
     }
 }

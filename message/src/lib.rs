@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod canonical;
 pub mod class;
 pub mod content;
 pub mod dsn;
@@ -15,6 +16,7 @@ pub mod lane;
 pub mod path;
 pub mod received;
 pub mod reply;
+pub mod results;
 pub mod time;
 pub mod verdict;
 pub mod verp;
