@@ -6,6 +6,7 @@
 use crate::access::{Found, LookUp};
 use crate::auth::Outcome;
 use crate::core::Place;
+use crate::verify::Letter;
 
 /// Questions on their way to the control thread, of all cores.
 pub const QUESTIONS_MAX: usize = 1 << 13;
@@ -25,7 +26,7 @@ pub enum Ask {
     /// Before it is greeted, or after it said that it is somebody else.
     WhoIsIt(Box<LookUp>),
     /// About a message whose content is here; `slot` is the core's name for it.
-    Message { slot: u32, look_up: Option<Box<LookUp>> },
+    Message { slot: u32, look_up: Option<Box<LookUp>>, letter: Option<Box<Letter>> },
 }
 
 /// What came out, to the session at `place`.

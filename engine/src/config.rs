@@ -6,6 +6,7 @@
 mod access;
 mod auth;
 mod compose;
+mod keep;
 mod listeners;
 mod network;
 mod rate;
@@ -14,6 +15,7 @@ mod routes;
 mod shaping;
 mod sources;
 mod tls;
+mod verify;
 
 #[cfg(test)]
 pub(crate) use access::write_cdb;
@@ -23,6 +25,7 @@ pub use access::{
 };
 pub use auth::Auth;
 pub use compose::Compose;
+pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
 pub(crate) use network::bits_of;
@@ -34,6 +37,7 @@ pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
+pub use verify::Verify;
 
 use crate::routes::Routes;
 use serde::{Deserialize, Serialize};
@@ -100,6 +104,10 @@ pub struct Config {
     pub access: Access,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub verify: Verify,
+    #[serde(default)]
+    pub keep: Keep,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -369,6 +377,8 @@ impl Config {
         listeners::check(self)?;
         self.access.check(&self.listeners)?;
         self.auth.check()?;
+        self.verify.check()?;
+        self.keep.check()?;
         sources::check(self)
     }
 }

@@ -72,7 +72,7 @@ pub fn priority(content: &[u8]) -> Option<Priority> {
 }
 
 /// What follows folding white space and comments (RFC 5322 §3.2.2). A comment without its end is none.
-fn skip_comments(bytes: &[u8]) -> &[u8] {
+pub(crate) fn skip_comments(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes.trim_ascii_start();
     while let Some(len) = comment_len(rest) {
         rest = rest[len..].trim_ascii_start();

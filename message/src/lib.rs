@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod canonical;
 pub mod class;
 pub mod compose;
 pub mod content;
@@ -17,6 +18,7 @@ pub mod notify;
 pub mod path;
 pub mod received;
 pub mod reply;
+pub mod results;
 pub mod time;
 pub mod verdict;
 pub mod verp;

@@ -41,8 +41,10 @@ impl Said {
     }
 
     pub fn text(text: &str) -> Said {
-        let len = u8::try_from(text.len()).expect("one string");
-        Said::Records(vec![[&[len], text.as_bytes()].concat()])
+        // Strings of a record have a length of one octet.
+        let strings = text.as_bytes().chunks(255);
+        let string = |string: &[u8]| [&[u8::try_from(string.len()).expect("at most 255")], string].concat();
+        Said::Records(vec![strings.flat_map(string).collect()])
     }
 }
 

@@ -117,6 +117,12 @@ impl Access {
         self.listeners.get(listener).map(|place| place.name.as_str())
     }
 
+    /// What is found out about this client's messages is written on top of them: not for those who may relay.
+    pub fn wants_verified(&self, client: &Client, listener: usize) -> bool {
+        let place = self.listeners.get(listener);
+        place.is_some_and(|place| place.listener.verify) && !client.rights.may_relay
+    }
+
     /// Connections from that address begin with a PROXY header.
     pub fn is_proxied(&self, listener: usize, address: IpAddr) -> bool {
         let place = self.listeners.get(listener);

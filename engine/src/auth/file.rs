@@ -6,7 +6,7 @@
 //! belongs to another user. Errors name file and line, and never say what stands there.
 //! Bounds: [`FILE_MAX`], [`LINE_MAX`], [`HASHES_MAX`] for a user.
 
-use super::hash::Hash;
+use super::hash::{Hash, Scheme};
 use super::scram::ITERATIONS;
 use crate::config::ConfigError;
 use smtp_in::door::ScramKeys;
@@ -44,6 +44,11 @@ impl Passwords {
     pub fn load(path: &Path) -> Result<Passwords, ConfigError> {
         let name = path.display().to_string();
         Passwords::parse(&read(path, &name)?, &name)
+    }
+
+    /// The file as it is, for whoever rewrites it.
+    pub(crate) fn text(path: &Path) -> Result<String, ConfigError> {
+        read(path, &path.display().to_string())
     }
 
     /// `name` stands for the file in errors.
@@ -108,7 +113,7 @@ impl Passwords {
     }
 
     /// How this user's new password is to be kept. Empty for a new user.
-    pub(crate) fn schemes(&self, user: &str) -> Vec<super::Scheme> {
+    pub(crate) fn schemes(&self, user: &str) -> Vec<Scheme> {
         let mut schemes: Vec<_> = self.users.get(user).into_iter().flatten().map(Hash::successor).collect();
         schemes.sort_by_key(|scheme| *scheme as u8);
         schemes.dedup();
@@ -129,7 +134,7 @@ fn keys(hash: &Hash) -> Option<&ScramKeys> {
 }
 
 /// The lines of a file of which nobody else knows.
-pub(super) fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
+fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     let value = |what: &str| ConfigError::Value { file: name.to_owned(), what: what.to_owned() };
     let failed = |source| ConfigError::Read { file: name.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
@@ -168,8 +173,33 @@ fn parse_line(line: &str) -> Result<Option<(&str, Hash)>, &'static str> {
     Ok(Some((user, Hash::parse(hash)?)))
 }
 
-/// The name in a line, for whoever rewrites a file.
-pub(crate) fn user_of(line: &str) -> Option<&str> {
+/// The user's lines for a new password, one for each scheme.
+pub(crate) fn lines_of(user: &str, schemes: &[Scheme], password: &[u8]) -> Result<String, &'static str> {
+    if !super::is_fit(user, b"-") || user.contains(':') || user.starts_with('#') {
+        return Err(
+            "a user's name has 1 to 255 octets, no colon and no control characters, and begins with no #",
+        );
+    }
+    let line = |scheme: &Scheme| Hash::make(*scheme, password).map(|hash| format!("{user}:{hash}\n"));
+    schemes.iter().map(line).collect::<Option<String>>().ok_or("this password cannot be kept in that way")
+}
+
+/// The file with `lines` instead of the user's own, in their place or at the end.
+pub(crate) fn with_lines(text: &str, user: &str, lines: &str) -> String {
+    let (mut out, mut left) = (String::with_capacity(text.len() + lines.len()), Some(lines));
+    for line in text.lines() {
+        if user_of(line) == Some(user) {
+            out.push_str(left.take().unwrap_or_default());
+        } else {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out.push_str(left.unwrap_or_default());
+    out
+}
+
+fn user_of(line: &str) -> Option<&str> {
     line.split_once(':').map(|(user, _)| user).filter(|_| !line.starts_with('#'))
 }
 
@@ -201,7 +231,7 @@ mod tests {
         assert!(passwords.is_right("bob@example.net", b"other") && !passwords.is_right("bob", b"other"));
         assert_eq!(passwords.plain("ann").collect::<Vec<_>>(), [b"se:cret"]);
         assert!(passwords.scram("ann").is_none() && !passwords.has("# ours"));
-        assert_eq!(passwords.schemes("ann"), [super::super::Scheme::Argon2id, super::super::Scheme::Plain]);
+        assert_eq!(passwords.schemes("ann"), [Scheme::Argon2id, Scheme::Plain]);
     }
 
     #[test]
@@ -226,6 +256,23 @@ mod tests {
         }
         assert!(Passwords::load(folder.path()).unwrap_err().to_string().contains("ordinary file"));
         assert!(Passwords::load(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_new_password_replaces_all_of_a_users_lines() {
+        let text = "# ours\nann:{PLAIN}old\nbob:{PLAIN}x\nann:{PLAIN}older\n#ann:{PLAIN}y";
+        let lines = lines_of("ann", &[Scheme::Plain], b"new").unwrap();
+        let new = with_lines(text, "ann", &lines);
+        assert_eq!(new, "# ours\nann:{PLAIN}new\nbob:{PLAIN}x\n#ann:{PLAIN}y\n");
+        assert_eq!(with_lines(&new, "ann", ""), "# ours\nbob:{PLAIN}x\n#ann:{PLAIN}y\n");
+        assert_eq!(with_lines("", "eve", "eve:{PLAIN}z\n"), "eve:{PLAIN}z\n");
+        let both = lines_of("ann", &[Scheme::Argon2id, Scheme::ScramSha256], b"new").unwrap();
+        let passwords = Passwords::parse(&both, "passwords").unwrap();
+        assert!(passwords.check("ann", b"new") && passwords.scram("ann").is_some());
+        for user in ["", "a:b", "#a", "a\nb"] {
+            assert!(lines_of(user, &[Scheme::Plain], b"x").is_err(), "{user:?}");
+        }
+        assert!(lines_of("ann", &[Scheme::Plain], b"a\nb").is_err());
     }
 
     proptest::proptest! {

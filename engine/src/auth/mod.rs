@@ -20,6 +20,7 @@ mod scram;
 
 pub use authenticator::Authenticator;
 pub use file::{Passwords, fuzz_password_file};
+pub(crate) use file::{lines_of, with_lines};
 pub use hash::Scheme;
 
 use smtp_in::Secret;

@@ -8,6 +8,7 @@ mod demo;
 mod explain;
 mod look;
 mod maildirsmtp;
+mod passwd;
 mod queue;
 mod serve;
 mod sites;
@@ -46,6 +47,8 @@ enum Command {
     Trace(trace::Trace),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
+    /// Write a user's password into a password file, or check one.
+    Passwd(passwd::Passwd),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -92,6 +95,7 @@ impl Cli {
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
+            Command::Passwd(args) => passwd::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }

@@ -51,7 +51,8 @@ impl Control {
         let resolver = Rc::new(self.resolver());
         self.answer_questions(&resolver);
         let reports = self.report(&resolver);
-        tokio::task::spawn_local(clients::serve(Arc::clone(&self.crossing), self.look_ups()));
+        let oracles = Rc::new(clients::Oracles::new(&self.settings));
+        tokio::task::spawn_local(clients::serve(Arc::clone(&self.crossing), Rc::clone(&oracles)));
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -78,7 +79,7 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(&resolver, reports.as_deref()),
+                _ = signals.reload.recv() => self.reload(&resolver, &oracles, reports.as_deref()),
             }
         }
         self.shut_down().await;
@@ -109,11 +110,6 @@ impl Control {
         });
     }
 
-    fn look_ups(&self) -> Option<Rc<lookups::LookUps>> {
-        let made = lookups::LookUps::new(&self.settings);
-        made.map(Rc::new).map_err(|error| tracing::error!(%error, "nothing is looked up about clients")).ok()
-    }
-
     /// Starts to report about TLS, if there are name servers to find out to whom.
     fn report(&self, resolver: &dns::Resolver) -> Option<Rc<tlsrpt::Reports>> {
         let questions = Rc::clone(resolver.questions()?);
@@ -132,7 +128,12 @@ impl Control {
         })
     }
 
-    fn reload(&mut self, resolver: &dns::Resolver, reports: Option<&tlsrpt::Reports>) {
+    fn reload(
+        &mut self,
+        resolver: &dns::Resolver,
+        oracles: &clients::Oracles,
+        reports: Option<&tlsrpt::Reports>,
+    ) {
         match (self.reread)() {
             Ok(mut settings) => {
                 settings.sources = self.settings.sources.renew(&settings.config);
@@ -141,6 +142,7 @@ impl Control {
                     let _ = self.crossing.send(core, Mail::Reload(Arc::clone(&self.settings)));
                 }
                 resolver.configure(&self.settings);
+                oracles.configure(&self.settings);
                 if let Some(authenticator) = self.crossing.authenticator.get() {
                     authenticator.configure(&self.settings.config.auth, Arc::clone(&self.settings.passwords));
                 }

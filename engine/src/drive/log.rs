@@ -610,6 +610,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
+        if let Origin::Session(submitter) = origin {
+            self.note_hash(submitter, head.id, &content);
+        }
         let parsed = Meta::parse(&meta, head.layout);
         let letter = Letter::new(
             (head.id, head.arrived),

@@ -11,9 +11,14 @@ use crate::clients::{self, Ask, Finding};
 use crate::clock::Clock;
 use crate::core::{Core, Place};
 use crate::crossing::Mail;
+use crate::verify::Letter;
+use bytes::Bytes;
+use message::ContentFacts;
+use message::results::strip_forged;
 use ring::Ring;
 use smtp_in::door::{Answer, Client, Origin, Question, Refusal};
 use smtp_in::{Stored, Submission};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A message whose content is here and of which something is to be found out.
@@ -156,7 +161,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.admit(place, &asked, *found);
             }
             Finding::Login(outcome) => self.on_login(place, outcome),
-            Finding::Message { slot, found } => self.on_message_known(slot, &found),
+            Finding::Message { slot, found, field } => self.on_message_known(slot, &found, field.as_deref()),
         }
         self.drain_client(place);
     }
@@ -168,15 +173,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(super) fn take_submission(&mut self, place: Place, submission: Submission) {
         let Some((client, listener)) = self.intake.get_with_number(place) else { return };
         client.stores += 1;
-        let submitter = Submitter { place, transaction: submission.transaction };
+        let submitter = Submitter { place, transaction: submission.transaction, fields_len: 0 };
         let sender = &submission.envelope.reverse_path;
         let access = &self.settings.access;
         let look_up = access.needs_of_message(&submission.client, listener, &submission.helo, sender);
-        let Some(look_up) = look_up else { return self.store(submitter, submission, &[]) };
+        let is_verified = access.wants_verified(&submission.client, listener);
+        if look_up.is_none() && !is_verified {
+            return self.store(submitter, submission, &[]);
+        }
+        let letter = is_verified.then(|| letter_of(&submission)).flatten().map(Box::new);
         self.intake.buffered += submission.content.len();
         let slot = self.intake.parked.insert(Parked { submitter, submission });
         let slot = u32::try_from(slot).expect("memory_max bounds the messages that wait");
-        let ask = Ask::Message { slot, look_up: Some(Box::new(look_up)) };
+        let ask = Ask::Message { slot, look_up: look_up.map(Box::new), letter };
         if !self.ask_control(place, ask) {
             self.unpark(slot);
             self.answer(submitter, Stored::Full);
@@ -189,15 +198,42 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Some(parked)
     }
 
-    fn on_message_known(&mut self, slot: u32, found: &Found) {
-        let Some(Parked { submitter, submission }) = self.unpark(slot) else { return };
+    fn on_message_known(&mut self, slot: u32, found: &Found, verified: Option<&[u8]>) {
+        let Some(Parked { submitter, mut submission }) = self.unpark(slot) else { return };
         let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
+        if verified.is_some() {
+            self.strip_forged(&mut submission);
+        }
+        let verified = verified.unwrap_or_default();
         match self.settings.access.judge_message(listener, found) {
-            Judgement::Nothing => self.store(submitter, submission, &[]),
-            Judgement::Tag(field) => self.store(submitter, submission, &[&field]),
+            Judgement::Nothing => self.store(submitter, submission, &[verified]),
+            Judgement::Tag(field) => self.store(submitter, submission, &[verified, field.as_bytes()]),
             Judgement::Refuse(refusal) => self.answer(submitter, Stored::Refused(refusal)),
         }
     }
+
+    /// What strangers wrote under our name goes (RFC 8601 §5).
+    fn strip_forged(&self, submission: &mut Submission) {
+        let config = &self.settings.config;
+        let own = config.verify.authserv_id.as_ref().unwrap_or(&config.host_name);
+        let ids: Vec<&str> =
+            std::iter::once(own).chain(&config.verify.trusted_authserv_ids).map(String::as_str).collect();
+        if let Cow::Owned(content) = strip_forged(&submission.content, &ids) {
+            submission.facts = ContentFacts::of(&content);
+            submission.content = content;
+        }
+    }
+}
+
+/// What is verified of a message; nothing of a local process's.
+fn letter_of(submission: &Submission) -> Option<Letter> {
+    let Origin::Net { address, .. } = submission.client.origin else { return None };
+    Some(Letter {
+        client: address,
+        helo: submission.helo.clone(),
+        sender: submission.envelope.reverse_path.clone(),
+        content: Bytes::copy_from_slice(&submission.content),
+    })
 }
 
 fn busy() -> Refusal {

@@ -130,6 +130,8 @@ const REFUSED: u32 = 1 << 31;
 pub(crate) struct Submitter {
     place: Place,
     transaction: TransactionKey,
+    /// Octets that we put on top of its content.
+    fields_len: u32,
 }
 
 impl Intake {

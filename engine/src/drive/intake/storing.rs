@@ -4,11 +4,12 @@ use super::Submitter;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
+use crate::keeping::{archive_recipients, hash_line};
 use crate::settings::Settings;
 use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
-use message::{Class, ContentFacts, Envelope, Marks, MessageId, Traits};
+use message::{Class, ContentFacts, Envelope, Lane, MailAsked, Marks, MessageId, ReversePath, Traits};
 use queue::log::record;
 use ring::Ring;
 use smtp_in::door::{self, Client};
@@ -56,9 +57,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Puts our trace field on top, what was found out about client and message below it, and hands the message to the log.
-    pub(super) fn store(&mut self, submitter: Submitter, mut submission: Submission, fields: &[&str]) {
+    pub(super) fn store(&mut self, submitter: Submitter, mut submission: Submission, fields: &[&[u8]]) {
         self.mend(submitter, &mut submission);
         let content = self.content_of(submitter, &submission, fields);
+        let fields_len = u32::try_from(content.len() - submission.content.len()).unwrap_or(u32::MAX);
+        let submitter = Submitter { fields_len, ..submitter };
+        if let Err(outcome) = self.archive(&submission, &content) {
+            return self.answer(submitter, outcome);
+        }
         let Submission { envelope, facts, .. } = submission;
         let class = class_of(&self.settings, &envelope, &submission.content);
         let meta = record::meta_of(&envelope);
@@ -84,7 +90,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn content_of(&mut self, submitter: Submitter, submission: &Submission, fields: &[&str]) -> Vec<u8> {
+    fn content_of(&mut self, submitter: Submitter, submission: &Submission, fields: &[&[u8]]) -> Vec<u8> {
         let Submission { helo, with, client, encrypted, .. } = submission;
         let mut content = Vec::with_capacity(submission.content.len() + 512);
         let tls = encrypted.map(|Encrypted { version, cipher }| Tls { version, cipher });
@@ -92,11 +98,52 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Trace { helo, from: peer_of(client), tls, by, with, at }.render(&mut content);
         let known = self.intake.get(submitter.place).and_then(|client| client.known.as_ref());
         let own = known.and_then(|known| known.field.as_deref());
-        for field in own.into_iter().chain(fields.iter().copied()) {
-            content.extend_from_slice(field.as_bytes());
+        for field in own.map(str::as_bytes).into_iter().chain(fields.iter().copied()) {
+            content.extend_from_slice(field);
         }
         content.extend_from_slice(&submission.content);
         content
+    }
+
+    /// A copy for the archive, if there is one (Q05): a message of its own, in the log before the one that it is of, so
+    /// that whoever hears `250` knows both safe.
+    fn archive(&mut self, submission: &Submission, content: &[u8]) -> Result<(), Stored> {
+        let envelope = &submission.envelope;
+        let Some(recipients) = archive_recipients(&self.settings.config.keep, &envelope.recipients) else {
+            return Ok(());
+        };
+        let envelope = Envelope {
+            reverse_path: ReversePath::Null,
+            verp: None,
+            asked: MailAsked::default(),
+            lane: Lane::Normal,
+            body: envelope.body,
+            smtputf8: envelope.smtputf8,
+            requires_tls: envelope.requires_tls,
+            recipients,
+        };
+        let (meta, recipients) = (Bytes::from(record::meta_of(&envelope)), envelope.recipients.count());
+        let (content, facts) = (Bytes::copy_from_slice(content), submission.facts);
+        let copy =
+            Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
+        // A bounce of no failures: durable, it settles nothing.
+        self.append(copy, Origin::Bounce(Vec::new()))
+    }
+
+    /// For the delivery log: what came, by its one-way hash (Q05).
+    pub(crate) fn note_hash(&mut self, submitter: Submitter, id: MessageId, content: &[u8]) {
+        if !self.settings.config.keep.hash {
+            return;
+        }
+        match self.delivery_log.wants_line() {
+            None => {}
+            Some(false) => self.counters.log_lines_dropped.add(1),
+            Some(true) => {
+                let own = content.get(submitter.fields_len as usize..).unwrap_or_default();
+                let line = hash_line(self.wall, id, own);
+                self.delivery_log.lines.extend_from_slice(line.as_bytes());
+            }
+        }
     }
 
     /// Tells a session what became of its message.
