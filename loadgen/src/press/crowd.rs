@@ -126,22 +126,8 @@ async fn gather(
     stop: &Stop,
     held: impl FnOnce(u64),
 ) -> CrowdReport {
-    let (start, opening) = (Instant::now(), Arc::new(Semaphore::new(OPENING_MAX)));
-    let (events, mut heard) = mpsc::channel(EVENTS_MAX);
-    let over = watch::Sender::new(false);
-    for number in 0..config.connections {
-        let guest = Guest {
-            caller: caller.clone(),
-            source: source_of(&config.sources, number),
-            stay: config.stay,
-            recipient: config.recipient.clone(),
-            events: events.clone(),
-            over: over.subscribe(),
-        };
-        tokio::spawn(guest.visit(opening.clone()));
-    }
-    drop(events);
-    let mut books = Books::default();
+    let (start, over) = (Instant::now(), watch::Sender::new(false));
+    let (mut heard, mut books) = (invite(config, &caller, &over), Books::default());
     let mut stopped = stop.subscribe();
     let mut asked = std::pin::pin!(stopped.wait_for(|stopped| *stopped));
     let mut is_asked = false;
@@ -167,6 +153,23 @@ async fn gather(
         books.note(event);
     }
     books.report(config.connections, opened.as_secs_f64(), held_secs)
+}
+
+/// Sends all of them on their way; what becomes of them is heard until none is left.
+fn invite(config: &CrowdConfig, caller: &Arc<Caller>, over: &watch::Sender<bool>) -> mpsc::Receiver<Event> {
+    let (opening, (events, heard)) = (Arc::new(Semaphore::new(OPENING_MAX)), mpsc::channel(EVENTS_MAX));
+    for number in 0..config.connections {
+        let guest = Guest {
+            caller: caller.clone(),
+            source: source_of(&config.sources, number),
+            stay: config.stay,
+            recipient: config.recipient.clone(),
+            events: events.clone(),
+            over: over.subscribe(),
+        };
+        tokio::spawn(guest.visit(opening.clone()));
+    }
+    heard
 }
 
 #[derive(Default)]
