@@ -40,10 +40,8 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Finding {
     Client(Box<Found>),
-    Message {
-        slot: u32,
-        found: Box<Found>,
-    },
+    /// With the field that tells what was verified, if that was asked for.
+    Message { slot: u32, found: Box<Found>, field: Option<Vec<u8>> },
     /// From the threads that hash, not from the control thread.
     Login(Outcome),
 }
