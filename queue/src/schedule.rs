@@ -45,7 +45,7 @@ pub struct Exponential {
     pub jitter_permille: u64,
 }
 
-/// Who asks to be warned is, after this long if the operator said nothing: what sendmail and Postfix (when it is on) take.
+/// Who asks to be warned is, after this long if the operator said nothing: as by sendmail.
 const WARN_AFTER_SECS: u64 = 4 * 3600;
 
 impl Default for RetryPolicy {

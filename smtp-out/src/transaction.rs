@@ -141,7 +141,7 @@ fn write_parameter(before: &[u8], value: &str, into: &mut Vec<u8>) {
     into.extend_from_slice(value.as_bytes());
 }
 
-/// At most 536 octets with what was asked about it, beside the address (RFC 3461 §4 makes the line that much longer).
+/// At most 536 octets with what was asked about it, beside the address (RFC 3461 makes the line longer by as much).
 fn write_rcpt(recipient: &MailboxRef<'_>, asked: RecipientAsked<'_>, into: &mut Vec<u8>) {
     into.extend_from_slice(b"RCPT TO:<");
     into.extend_from_slice(recipient.local_part.as_bytes());

@@ -218,7 +218,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         if !is_small {
             // No more than the range's names can be long.
-            let names = range.count.saturating_mul(NAME_LEN_MAX).min(WINDOW_LEN);
+            let name_len_max = if queued.layout().asked { NAME_LEN_MAX } else { 256 };
+            let names = range.count.saturating_mul(name_len_max).min(WINDOW_LEN);
             read(
                 Part::Names,
                 meta_at + u64::from(range.name_offset),

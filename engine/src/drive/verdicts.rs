@@ -339,7 +339,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let content = notification.render();
         let mut recipients = Recipients::new();
-        // RFC 3461 §6.2 (d): nobody is told of what becomes of a report.
+        // RFC 3461 §6: nobody is told of what becomes of a report.
         recipients.push_asked(sender.as_ref(), RecipientAsked { notify: Notify::NEVER, original: None });
         let smtputf8 = sender.as_ref().needs_smtputf8();
         let facts = ContentFacts::of(&content);
