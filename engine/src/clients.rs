@@ -41,7 +41,11 @@ pub struct Answer {
 pub enum Finding {
     Client(Box<Found>),
     /// With the field that tells what was verified, if that was asked for.
-    Message { slot: u32, found: Box<Found>, field: Option<Vec<u8>> },
+    Message {
+        slot: u32,
+        found: Box<Found>,
+        field: Option<Vec<u8>>,
+    },
     /// From the threads that hash, not from the control thread.
     Login(Outcome),
 }

@@ -85,8 +85,9 @@ fn wrong_password_is_refused_and_nobody_sends_without_one() {
     let sink = Sink::start(&[]);
     let daemon = with_users(with_certificate(&sink), "implicit", "ann:{PLAIN}open sesame\n").start();
     let script = "s = smtplib.SMTP_SSL(host, port, context=context)\ns.ehlo()\nprint(s.mail('ann@here.test'))\n\
-                  try:\n s.login('ann', 'open door')\nexcept smtplib.SMTPAuthenticationError as error:\n \
-                  print('refused', error.smtp_code)\ns.login('ann', 'open sesame')\n\
+                  s.user, s.password = 'ann', 'open door'\ntry:\n s.auth('PLAIN', s.auth_plain)\n\
+                  except smtplib.SMTPAuthenticationError as error:\n print('refused', error.smtp_code)\n\
+                  s.password = 'open sesame'\ns.auth('PLAIN', s.auth_plain)\n\
                   s.sendmail('ann@here.test', ['bob@there.test'], 'Subject: x\\n\\nhello')\n";
     let Some(output) = smtplib(script, daemon.listening[1]) else { return };
     assert!(output.status.success(), "{}", said(&output));
