@@ -108,7 +108,8 @@ impl Verifier {
     }
 
     async fn find(&self, terms: &Terms, letter: &Letter) -> Findings {
-        let deadline = crate::clock::now() + Duration::from_secs(terms.verify.timeout_secs);
+        let deadline =
+            Instant::from_std(crate::clock::now()) + Duration::from_secs(terms.verify.timeout_secs);
         let header_len = message::header::header_len(&letter.content);
         // Digests of the body are ours, so the library is shown the header alone.
         let parsed = (terms.reads(letter) && header_len <= HEADER_MAX)
