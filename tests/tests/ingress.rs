@@ -315,6 +315,23 @@ fn messages_of_a_client_whose_rule_says_so_get_what_they_lack() {
     assert!(text.contains("\nDate: ") && text.contains("\nMessage-ID: <"), "{text}");
 }
 
+#[test]
+fn each_message_is_hashed_and_copied_to_the_archive() {
+    let sink = Sink::start(&[]);
+    let lines = "[keep]\nhash = true\narchive = [\"archive@keep.test\"]\n";
+    let daemon = Setup::new().relay(sink.address).with_lines(lines).start();
+    daemon.client().deliver("ann@here.test", &["bob@there.test"]);
+    daemon.wait_for("delivered", 2, PATIENCE);
+    let log = || std::fs::read_to_string(daemon.setup.delivery_log()).unwrap_or_default();
+    wait::until("the hash is in the log", PATIENCE, || log().contains("\"blake3\":\""));
+    let ended = sink.end();
+    let mut paths: Vec<(String, String)> =
+        ended.deliveries().into_iter().map(|one| (one.reverse_path, one.forward_path)).collect();
+    paths.sort();
+    let paths: Vec<(&str, &str)> = paths.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    assert_eq!(paths, [("", "archive@keep.test"), ("ann@here.test", "bob@there.test")]);
+}
+
 /// A route whose mail stays.
 fn held() -> toml::Value {
     "relay = \"127.0.0.1:9\"\nhold = true".parse::<toml::Table>().expect("a table").into()
