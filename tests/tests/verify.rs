@@ -28,13 +28,13 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use base64::Engine as _;
     let base64 = |octets: &[u8]| base64::engine::general_purpose::STANDARD.encode(octets);
-    let rsa = KeyPair::generate(KeySize::Rsa2048).unwrap();
-    let public: PublicKeyX509Der<'_> = rsa.public_key().as_der().unwrap();
-    let private: Pkcs8V1Der<'_> = rsa.as_der().unwrap();
-    let ed = Ed25519KeyPair::generate().unwrap();
+    let rsa = KeyPair::generate(KeySize::Rsa2048).expect("made by this test");
+    let public: PublicKeyX509Der<'_> = rsa.public_key().as_der().expect("made by this test");
+    let private: Pkcs8V1Der<'_> = rsa.as_der().expect("made by this test");
+    let ed = Ed25519KeyPair::generate().expect("made by this test");
     Keys {
         rsa: private.as_ref().to_vec(),
-        ed: ed.to_pkcs8().unwrap().as_ref().to_vec(),
+        ed: ed.to_pkcs8().expect("made by this test").as_ref().to_vec(),
         rsa_record: format!("v=DKIM1; k=rsa; p={}", base64(public.as_ref())),
         ed_record: format!("v=DKIM1; k=ed25519; p={}", base64(ed.public_key().as_ref())),
     }
@@ -48,15 +48,17 @@ fn message(from: &str, body: &str) -> String {
 
 fn signed_rsa(domain: &str, message: &str) -> String {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEYS.rsa.clone()));
-    let signer = DkimSigner::from_key(RsaKey::<Sha256>::from_key_der(key).unwrap());
+    let signer = DkimSigner::from_key(RsaKey::<Sha256>::from_key_der(key).expect("made by this test"));
     let signer = signer.domain(domain).selector("r").headers(SIGNED);
-    signer.sign(message.as_bytes()).unwrap().to_header() + message
+    signer.sign(message.as_bytes()).expect("made by this test").to_header() + message
 }
 
 fn signed_ed(domain: &str, message: &str) -> String {
-    let signer = DkimSigner::from_key(Ed25519Key::from_pkcs8_maybe_unchecked_der(&KEYS.ed).unwrap());
+    let signer = DkimSigner::from_key(
+        Ed25519Key::from_pkcs8_maybe_unchecked_der(&KEYS.ed).expect("made by this test"),
+    );
     let signer = signer.domain(domain).selector("e").headers(SIGNED);
-    signer.sign(message.as_bytes()).unwrap().to_header() + message
+    signer.sign(message.as_bytes()).expect("made by this test").to_header() + message
 }
 
 /// `a.test` has everything, `b.test` a key and SPF alone; `broken.test` and `silent.test` say what they are called.
@@ -85,16 +87,16 @@ fn config(names: &Names, keys: &str) -> Config {
         "host_name = \"mx.example\"\nqueue = \"q\"\n[delivery]\nname_servers = [\"{}\"]\n[verify]\n{keys}",
         names.address
     );
-    engine::config::parse(&text, "ringpost.toml").unwrap()
+    engine::config::parse(&text, "ringpost.toml").expect("made by this test")
 }
 
 fn letter(client: &str, sender: &str, content: String) -> Letter {
     let sender = match sender {
         "" => ReversePath::Null,
-        sender => ReversePath::Mailbox(Mailbox::parse(sender).unwrap()),
+        sender => ReversePath::Mailbox(Mailbox::parse(sender).expect("made by this test")),
     };
     Letter {
-        client: client.parse().unwrap(),
+        client: client.parse().expect("made by this test"),
         helo: "helo.a.test".to_owned(),
         sender,
         content: Bytes::from(content),
@@ -102,15 +104,19 @@ fn letter(client: &str, sender: &str, content: String) -> Letter {
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("made by this test")
+        .block_on(work)
 }
 
 fn verify_with(keys: &str, letter: &Letter) -> (Findings, String) {
     let names = names();
     let config = config(&names, keys);
     run(async {
-        let (findings, field) = Verifier::new(&config).unwrap().verify(letter).await;
-        (findings, String::from_utf8(field).unwrap())
+        let (findings, field) = Verifier::new(&config).expect("made by this test").verify(letter).await;
+        (findings, String::from_utf8(field).expect("made by this test"))
     })
 }
 
@@ -213,11 +219,11 @@ fn silence_ends_at_the_time_limit_and_too_many_do_not_wait() {
     let right = letter("192.0.2.1", "ann@a.test", signed_rsa("a.test", &message("ann@a.test", BODY)));
     let temporary = (Some(Finding::TempError), vec![Finding::TempError], Some(Finding::TempError));
     run(async {
-        let verifier = Verifier::new(&config).unwrap();
+        let verifier = Verifier::new(&config).expect("made by this test");
         let ((first, _), (second, field)) = tokio::join!(verifier.verify(&silent), verifier.verify(&right));
         assert_eq!(words(&first), temporary);
         assert_eq!(words(&second), temporary, "the only place was taken");
-        let field = String::from_utf8(field).unwrap();
+        let field = String::from_utf8(field).expect("made by this test");
         assert!(field.contains("spf=temperror smtp.mailfrom=ann@a.test"), "{field}");
         let (third, _) = verifier.verify(&right).await;
         assert_eq!(words(&third).2, Some(Finding::Pass));
@@ -284,7 +290,7 @@ fn fields_under_our_names_are_taken_out() {
     let names = names();
     let config = config(&names, "authserv_id = \"id.example\"\ntrusted_authserv_ids = [\"old.example\"]");
     run(async {
-        let verifier = Verifier::new(&config).unwrap();
+        let verifier = Verifier::new(&config).expect("made by this test");
         let forged = "Authentication-Results: ID.example; spf=pass\r\nA: b\r\nauthentication-results:\r\n old.example; none\r\n\r\n";
         assert_eq!(*verifier.strip(forged.as_bytes()), *b"A: b\r\n\r\n");
         let others = b"Authentication-Results: mx.example; spf=pass\r\n\r\n";

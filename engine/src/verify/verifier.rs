@@ -6,6 +6,7 @@
 use super::body;
 use super::field::{Dkim, Finding, Findings, Signature};
 use super::names;
+use crate::clock;
 use crate::config::{Config, Verify};
 use bytes::Bytes;
 use hickory_resolver::net::NetError;
@@ -115,7 +116,7 @@ impl Verifier {
     }
 
     async fn find(&self, terms: &Terms, letter: &Letter) -> Findings {
-        let deadline = Instant::now() + Duration::from_secs(terms.verify.timeout_secs);
+        let deadline = Instant::from_std(clock::now()) + Duration::from_secs(terms.verify.timeout_secs);
         let header_len = message::header::header_len(&letter.content);
         // Digests of the body are ours, so the library is shown the header alone.
         let parsed = (terms.reads(letter) && header_len <= HEADER_MAX)
