@@ -4,6 +4,7 @@
 //! checked against what the machines can do.
 
 mod auth;
+mod compose;
 mod keep;
 mod rate;
 mod routes;
@@ -13,6 +14,7 @@ mod tls;
 mod verify;
 
 pub use auth::Auth;
+pub use compose::Compose;
 pub use keep::Keep;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
@@ -49,6 +51,8 @@ pub struct Config {
     /// connect, and who does is asked of the kernel.
     #[serde(default)]
     pub control_uids: Vec<u32>,
+    /// Unix socket by which this machine's users submit (`ringpost sendmail`); all of them may. None: no such socket.
+    pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
     /// File of the delivery log, JSON lines. None: no log.
@@ -81,6 +85,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub compose: Compose,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -100,6 +106,8 @@ pub struct Intake {
     pub idle_timeout_secs: u64,
     /// Bytes of messages under way that each core holds in memory; past them MAIL gets 452.
     pub memory_max: usize,
+    /// Recipients in the queue, over all cores; past them MAIL gets 452 until some have gone.
+    pub backlog_max: u64,
     pub offer_chunking: bool,
 }
 
@@ -115,6 +123,8 @@ impl Default for Intake {
             hops_max: 100,
             idle_timeout_secs: 300,
             memory_max: 512 << 20,
+            // At 34 bytes each they hold less than a gigabyte.
+            backlog_max: 25_000_000,
             offer_chunking: true,
         }
     }
@@ -367,7 +377,7 @@ fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([127, 0, 0, 1], 2525))]
 }
 
-fn system_host_name() -> String {
+pub(crate) fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -472,6 +482,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.compose.check(&self.host_name)?;
         sources::check(self)
     }
 }

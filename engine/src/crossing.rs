@@ -153,6 +153,11 @@ impl Crossing {
         self.boxes.len()
     }
 
+    /// Recipients in the queue, over all cores, as of each one's last turn.
+    pub fn backlog(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.queued_recipients.get()).sum()
+    }
+
     /// Said once by each core when its ring is up.
     pub fn set_waker(&self, core: usize, waker: Waker) {
         let _ = self.wakers[core].set(waker);

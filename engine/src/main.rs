@@ -1,12 +1,13 @@
 //! `ringpost`: see `ringpost --help` and the README.
 #![forbid(unsafe_code)]
 
-use clap::Parser as _;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    engine::cli::Cli::parse().run()
+    let words: Vec<OsString> = std::env::args_os().collect();
+    engine::cli::run(&words)
 }

@@ -43,6 +43,8 @@ pub enum ServeError {
     Http { address: SocketAddr, source: io::Error },
     #[error("cannot take orders on {path}: {source}; `control` may name another place", path = .path.display())]
     Control { path: PathBuf, source: io::Error },
+    #[error("cannot take mail on {path}: {source}; `submit` may name another place", path = .path.display())]
+    Submit { path: PathBuf, source: io::Error },
     #[error("starting the core threads: {0}")]
     Thread(io::Error),
     #[error("core {0} ended by itself")]
@@ -64,7 +66,10 @@ impl ServeError {
                 ];
                 kinds.contains(&source.kind())
             }
-            ServeError::Secret { .. } | ServeError::Control { .. } | ServeError::Config(_) => true,
+            ServeError::Secret { .. }
+            | ServeError::Control { .. }
+            | ServeError::Submit { .. }
+            | ServeError::Config(_) => true,
             ServeError::Recover(error) | ServeError::Start(crate::core::StartError::Recover(error)) => {
                 error.is_the_operators()
             }
@@ -102,8 +107,10 @@ pub fn serve(
     let listener = http.map(bind_http).transpose()?;
     check_ports(&settings.config.listen)?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
-    let start = Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended };
     let orders = bind_control(&settings.config)?;
+    let submit = bind_submit(&settings.config)?;
+    let start =
+        Start { settings: Arc::clone(&settings), crossing: Arc::clone(&crossing), journals, ended, submit };
     let (threads, listening) = start.cores(&cpus)?;
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
@@ -272,26 +279,35 @@ fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
     Ok(listener)
 }
 
-/// The control socket. One that is there already was left behind: the queue's lock says that its daemon is dead.
+/// The control socket.
 fn bind_control(config: &Config) -> Result<UnixListener, ServeError> {
     let path = config.control_path();
-    let bind = || {
-        match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(&path)?,
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there")),
-            Err(_) => {}
-        }
-        // Closed to all from the first moment on; opened below if it is to be.
-        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let listener = UnixListener::bind(&path);
-        rustix::process::umask(before);
-        let listener = listener?;
-        let mode = if config.control_uids.is_empty() { 0o600 } else { 0o666 };
-        std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| ServeError::Control { path: path.clone(), source })
+    let mode = if config.control_uids.is_empty() { 0o600 } else { 0o666 };
+    bind_unix(&path, mode).map_err(|source| ServeError::Control { path, source })
+}
+
+/// The socket by which this machine's users submit: all of them may, and who does is asked of the kernel.
+fn bind_submit(config: &Config) -> Result<Option<UnixListener>, ServeError> {
+    let Some(path) = &config.submit else { return Ok(None) };
+    let wrap = |source| ServeError::Submit { path: path.clone(), source };
+    bind_unix(path, 0o666).map(Some).map_err(wrap)
+}
+
+/// One that is there already was left behind: the queue's lock says that its daemon is dead.
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there")),
+        Err(_) => {}
+    }
+    // Closed to all from the first moment on; opened below if it is to be.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 struct Start {
@@ -299,6 +315,7 @@ struct Start {
     crossing: Arc<Crossing>,
     journals: Arc<Journals>,
     ended: tokio::sync::mpsc::UnboundedSender<usize>,
+    submit: Option<UnixListener>,
 }
 
 type CoreThread = JoinHandle<()>;
@@ -334,11 +351,24 @@ impl Start {
             reported.recv().map_err(|_| ServeError::CoreDied(index))??;
         }
         for (index, (listen, reported)) in starting.into_iter().enumerate() {
-            let _ = listen.send(addresses);
+            let _ = listen.send(Doors { addresses, submit: self.own_submit()? });
             addresses = reported.recv().map_err(|_| ServeError::CoreDied(index))??;
         }
         Ok((threads, addresses))
     }
+
+    /// A core's own descriptor of the one socket.
+    fn own_submit(&self) -> Result<Option<UnixListener>, ServeError> {
+        let path = self.settings.config.submit.clone().unwrap_or_default();
+        let own = self.submit.as_ref().map(UnixListener::try_clone).transpose();
+        own.map_err(|source| ServeError::Submit { path, source })
+    }
+}
+
+/// Where a core takes mail.
+struct Doors {
+    addresses: Vec<SocketAddr>,
+    submit: Option<UnixListener>,
 }
 
 type Report = Result<Vec<SocketAddr>, ServeError>;
@@ -347,7 +377,7 @@ type Report = Result<Vec<SocketAddr>, ServeError>;
 fn core_thread(
     cpu: usize,
     config: CoreConfig,
-    to_listen_on: &mpsc::Receiver<Vec<SocketAddr>>,
+    to_listen_on: &mpsc::Receiver<Doors>,
     report: &mpsc::Sender<Report>,
 ) {
     let mut core = match start_core(cpu, config) {
@@ -356,14 +386,25 @@ fn core_thread(
     };
     let _ = report.send(Ok(Vec::new()));
     // Nobody tells if another core did not start: then the process ends.
-    let Ok(addresses) = to_listen_on.recv() else { return };
-    match core.listen(&addresses) {
+    let Ok(doors) = to_listen_on.recv() else { return };
+    match listen(&mut core, doors) {
         Ok(addresses) => {
             let _ = report.send(Ok(addresses));
             run(core);
         }
-        Err(error) => drop(report.send(Err(error.into()))),
+        Err(error) => drop(report.send(Err(error))),
     }
+}
+
+fn listen(core: &mut SystemCore, doors: Doors) -> Report {
+    let addresses = core.listen(&doors.addresses)?;
+    if let Some(submit) = doors.submit {
+        core.listen_locally(submit.into()).map_err(|source| ServeError::Submit {
+            path: core.settings.config.submit.clone().unwrap_or_default(),
+            source,
+        })?;
+    }
+    Ok(addresses)
 }
 
 type SystemCore = Core<Uring, SystemClock>;

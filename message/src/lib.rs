@@ -7,6 +7,7 @@
 pub mod address;
 pub mod canonical;
 pub mod class;
+pub mod compose;
 pub mod content;
 pub mod dsn;
 pub mod envelope;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,16 @@ impl Outgoing {
     }
 }
 
+/// Who connected to a listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    Net(SocketAddr),
+    /// Through a Unix socket. `uid`: the effective user of the process when it connected, as the kernel says.
+    Local {
+        uid: u32,
+    },
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
@@ -102,7 +113,7 @@ pub enum Event {
     Accepted {
         token: Token,
         socket: Socket,
-        peer: SocketAddr,
+        peer: Peer,
     },
     /// The accept ended (out of descriptors, cancelled); ask again when it makes sense.
     AcceptEnded {
@@ -170,6 +181,12 @@ pub trait Ring {
 
     /// A listening TCP socket (`SO_REUSEADDR`, `SO_REUSEPORT`, so that every core has its own).
     fn listen(&mut self, address: SocketAddr) -> io::Result<Socket>;
+
+    /// Takes over a stream socket that listens already, on a network or a Unix address: whoever may bind it is another
+    /// part of the program, or of the system. Several rings may each have a duplicate of one such socket; each
+    /// connection goes to one of them. Fails if it is no listening stream socket. The socket is made a blocking one,
+    /// for all that share it.
+    fn adopt_listener(&mut self, listener: OwnedFd) -> io::Result<Socket>;
 
     /// The address that a listener got (port 0 asks the kernel for one).
     fn local_address(&self, socket: Socket) -> io::Result<SocketAddr>;

@@ -4,7 +4,7 @@
 //! a close in the ring's own order: entries resolve descriptors when the kernel takes them, in the order pushed,
 //! so none pushed before the close can meet a later file of the same number, and none is pushed after it.
 
-use crate::api::{Event, Outgoing, Socket, Token};
+use crate::api::{Event, Outgoing, Peer, Socket, Token};
 use crate::completion::Completion;
 use crate::op::{self, ConnectOp, Op, OpId, ReceiveOp, Receiving};
 use crate::uring::Uring;
@@ -47,6 +47,16 @@ impl Uring {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(self.adopt(socket.into()))
+    }
+
+    pub(crate) fn take_listener(&mut self, fd: OwnedFd) -> io::Result<Socket> {
+        let socket = SockRef::from(&fd);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no listening stream socket"));
+        }
+        // The kernel gives up at once on a non-blocking one, where it waits for a connection on any other.
+        socket.set_nonblocking(false)?;
+        Ok(self.adopt(fd))
     }
 
     fn adopt(&mut self, fd: OwnedFd) -> Socket {
@@ -347,8 +357,13 @@ fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-fn peer_of(fd: &impl AsFd) -> io::Result<SocketAddr> {
-    SockRef::from(fd).peer_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+fn peer_of(fd: &impl AsFd) -> io::Result<Peer> {
+    let address = SockRef::from(fd).peer_addr()?;
+    if address.is_unix() {
+        let credentials = rustix::net::sockopt::socket_peercred(fd)?;
+        return Ok(Peer::Local { uid: credentials.uid.as_raw() });
+    }
+    address.as_socket().map(Peer::Net).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// Leaves the source port to `connect`, which then needs a port free towards that peer alone: else a source

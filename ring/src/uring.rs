@@ -22,6 +22,7 @@ use io_uring::IoUring;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -232,6 +233,10 @@ impl Drop for Uring {
 impl Ring for Uring {
     fn listen(&mut self, address: SocketAddr) -> io::Result<Socket> {
         self.open_listener(address)
+    }
+
+    fn adopt_listener(&mut self, listener: OwnedFd) -> io::Result<Socket> {
+        self.take_listener(listener)
     }
 
     fn local_address(&self, socket: Socket) -> io::Result<SocketAddr> {

@@ -6,9 +6,10 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use ring::{Event, Outgoing, Piece, Ring, Socket, Token, Uring};
+use ring::{Event, Outgoing, Peer, Piece, Ring, Socket, Token, Uring};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 fn accepted(ring: &mut Uring, listener: Socket) -> (Socket, TcpStream, SocketAddr) {
     let client = TcpStream::connect(ring.local_address(listener).expect("address")).expect("connect");
     let (socket, peer) = wait_for(ring, |event| match event {
-        Event::Accepted { socket, peer, .. } => Ok((socket, peer)),
+        Event::Accepted { socket, peer: Peer::Net(peer), .. } => Ok((socket, peer)),
         other => Err(other),
     });
     (socket, client, peer)
@@ -368,4 +369,78 @@ fn two_listeners_share_a_port() {
     let first = ring.listen(any_port()).unwrap();
     let address = ring.local_address(first).unwrap();
     ring.listen(address).unwrap();
+}
+
+#[test]
+fn a_unix_listener_says_which_user_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("submit.sock");
+    let bound = UnixListener::bind(&path).unwrap();
+    // As it comes from whoever bound it: the ring must not give up on it.
+    bound.set_nonblocking(true).unwrap();
+    let mut ring = ring();
+    let listener = ring.adopt_listener(bound.into()).unwrap();
+    ring.accept(Token(1), listener);
+    for round in 0..3 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        let (socket, peer) = wait_for(&mut ring, |event| match event {
+            Event::Accepted { socket, peer, .. } => Ok((socket, peer)),
+            other => Err(other),
+        });
+        assert_eq!(peer, Peer::Local { uid: rustix::process::geteuid().as_raw() });
+        let said = format!("line {round}");
+        client.write_all(said.as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(receive_all(&mut ring, socket), said.as_bytes());
+        ring.send(Token(3), socket, own(b"heard"));
+        wait_for(&mut ring, sent).0.unwrap();
+        ring.close(socket);
+        ring.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "heard");
+    }
+}
+
+#[test]
+fn rings_that_share_a_listener_take_each_connection_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("submit.sock");
+    let bound = UnixListener::bind(&path).unwrap();
+    let mut rings = [ring(), ring()];
+    for ring in &mut rings {
+        let listener = ring.adopt_listener(bound.try_clone().unwrap().into()).unwrap();
+        ring.accept(Token(1), listener);
+    }
+    drop(bound);
+    let clients: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let mut taken = 0;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while taken < clients.len() && std::time::Instant::now() < deadline {
+        for ring in &mut rings {
+            let mut events = Vec::new();
+            ring.wait(Some(Duration::from_millis(10)), &mut events).unwrap();
+            for event in events {
+                let Event::Accepted { peer: Peer::Local { .. }, .. } = event else { panic!("{event:?}") };
+                taken += 1;
+            }
+        }
+    }
+    assert_eq!(taken, clients.len());
+}
+
+#[test]
+fn only_a_listening_stream_socket_is_adopted() {
+    let mut ring = ring();
+    let (one, _other) = UnixStream::pair().unwrap();
+    assert_eq!(ring.adopt_listener(one.into()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert_eq!(ring.adopt_listener(datagrams.into()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let file = tempfile::tempfile().unwrap();
+    assert!(ring.adopt_listener(file.into()).is_err());
+    // One of the network is as good.
+    let bound = TcpListener::bind(any_port()).unwrap();
+    let listener = ring.adopt_listener(bound.into()).unwrap();
+    ring.accept(Token(1), listener);
+    accepted(&mut ring, listener);
 }

@@ -11,6 +11,7 @@ mod passwd;
 mod queue;
 mod serve;
 mod sites;
+pub mod submit;
 mod trace;
 
 use crate::config::{Config, ConfigError};
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 /// A bulk-delivery mail engine: a list or newsletter goes in, every recipient gets it, nothing accepted is lost.
 #[derive(Debug, Parser)]
-#[command(name = "ringpost", version)]
+#[command(name = "ringpost", version, after_help = PROGRAMS)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,8 +66,23 @@ impl ConfigFile {
     }
 }
 
+/// They read their words themselves, as their namesakes do.
+const PROGRAMS: &str = "Programs for this machine's users, called so or by a link of that name:
+  sendmail    Send a message, with the options that mail programs and cron know (sendmail --help)
+  inject      Send a message as qmail-inject does
+  mailq       Show the queue
+  newaliases  Say that there is no table to rebuild";
+
+/// What was asked for by these words, the first of which is our own name.
+pub fn run(words: &[std::ffi::OsString]) -> ExitCode {
+    match submit::Program::of(words) {
+        Some((program, words)) => program.run(words),
+        None => Cli::parse_from(words).run(),
+    }
+}
+
 impl Cli {
-    pub fn run(self) -> ExitCode {
+    fn run(self) -> ExitCode {
         match self.command {
             Command::Serve(file) => serve::run(file),
             Command::Check(file) => check::run(&file),

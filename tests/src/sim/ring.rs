@@ -20,6 +20,7 @@ use ring::{Access, Event, File, Outgoing, Received, Ring, Socket, Token, Wake, W
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -267,6 +268,11 @@ impl Drop for SimRing {
 impl Ring for SimRing {
     fn listen(&mut self, address: SocketAddr) -> io::Result<Socket> {
         self.alive_or(|state, id| state.ring_listen(id, address))
+    }
+
+    /// The simulated machine has no Unix sockets.
+    fn adopt_listener(&mut self, _listener: OwnedFd) -> io::Result<Socket> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn local_address(&self, socket: Socket) -> io::Result<SocketAddr> {

@@ -4,7 +4,7 @@ use super::clock::{MICRO, MILLI};
 use super::net::{ECONNRESET, Link, Listening, Owner};
 use super::ring::{Lane, What};
 use super::world::{Due, State};
-use ring::{Event, Outgoing, Piece, Socket, Token};
+use ring::{Event, Outgoing, Peer, Piece, Socket, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -101,7 +101,7 @@ impl State {
             let peer = self.net.conn(conn).addresses[0];
             let accepted = self.rings[ring].sockets.insert(Sock::Stream(Stream::new(conn, 1, None)));
             self.net.conn(conn).ends[1].owner = Owner::Ring { ring, socket: accepted };
-            let event = Event::Accepted { token, socket: Socket(accepted), peer };
+            let event = Event::Accepted { token, socket: Socket(accepted), peer: Peer::Net(peer) };
             self.push_ready(ring, Lane::Accept(socket), event);
             if self.rng.hits(self.weather.accept_ended) {
                 self.listener(ring, socket).accept = None;

@@ -11,6 +11,7 @@
 mod daemon;
 mod files;
 mod filter;
+pub(in crate::cli) mod mailq;
 mod steering;
 mod stopped;
 mod verify;

@@ -274,7 +274,7 @@ fn spans_of_daemon(daemon: &mut Daemon, id: MessageId) -> Result<Vec<SpanRow>, Q
 }
 
 /// Each recipient of a span: index and address.
-fn names(found: &Found, span: &SpanRow) -> impl Iterator<Item = (u32, String)> {
+pub(super) fn names(found: &Found, span: &SpanRow) -> impl Iterator<Item = (u32, String)> {
     let mut offset = span.name_offset as usize;
     (span.first..span.first + span.count).map_while(move |index| {
         let (name, _) = found.meta.get(offset..).and_then(next_name)?;

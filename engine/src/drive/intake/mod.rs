@@ -3,26 +3,20 @@
 //! Bounds: `sessions_max` sessions (421 past it), `memory_max` bytes of messages under way (452 past it), and
 //! [`HELD_MAX`] bytes that a session has not taken yet, past which its socket is paused.
 
+mod listening;
+mod storing;
+
 use crate::clock::Clock;
-use crate::config::Network;
-use crate::core::{Core, Kind, Place, Stop, token, token_of, untoken};
-use crate::settings::Settings;
-use bytes::Bytes;
-use message::received::Received as Trace;
-use message::{Class, Envelope, Marks, MessageId, Traits};
-use queue::log::record;
-use ring::{Outgoing, Piece, Received, Ring, Socket, Token};
+use crate::core::{Core, Kind, Place, token};
+use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
-use smtp_in::{Gate, Output, Session, Stored, Submission, TransactionKey};
+use smtp_in::{Output, Session, TransactionKey};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Bytes received that wait for the session.
 const HELD_MAX: usize = 256 << 10;
-
-/// After running out of descriptors, accepting rests this long.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct Client {
@@ -92,93 +86,7 @@ fn place_of(index: usize, generation: u32) -> Place {
     Place { index: u32::try_from(index).expect("sessions_max is far below 2^31"), generation }
 }
 
-/// Which pool a message goes out from, and whose turn it takes: decided here, once. One pass over the header.
-fn class_of(settings: &Settings, envelope: &Envelope, content: &[u8]) -> Class {
-    let marks = Marks::of(content, &settings.config.lanes.tenant_field);
-    let traits = Traits {
-        sender: envelope.reverse_path.as_str(),
-        campaign: marks.campaign.as_deref(),
-        tenant: marks.tenant.as_deref(),
-    };
-    Class { pool: settings.sources.select(&traits), flow: traits.flow(settings.log_salt) }
-}
-
 impl<R: Ring, C: Clock> Core<R, C> {
-    pub(crate) fn listen_on(&mut self, address: SocketAddr) -> Result<SocketAddr, crate::core::StartError> {
-        let wrap = |source| crate::core::StartError::Listen { address, source };
-        let socket = self.ring.listen(address).map_err(wrap)?;
-        let got = self.ring.local_address(socket).map_err(wrap)?;
-        let index = u32::try_from(self.intake.listeners.len()).expect("a few listeners");
-        self.intake.listeners.push(socket);
-        self.ring.accept(token_of(Kind::Listener, index), socket);
-        Ok(got)
-    }
-
-    pub(crate) fn close_listeners(&mut self) {
-        for socket in std::mem::take(&mut self.intake.listeners) {
-            self.ring.close(socket);
-        }
-    }
-
-    pub(crate) fn on_accept_ended(&mut self, token: Token, error: &io::Error) {
-        tracing::warn!(%error, "accepting stopped for now");
-        self.timers.insert(self.now, self.now + ACCEPT_REST, token);
-    }
-
-    pub(crate) fn accept_again(&mut self, place: Place) {
-        if let Some(socket) = self.intake.listeners.get(place.index as usize) {
-            self.ring.accept(token_of(Kind::Listener, place.index), *socket);
-        }
-    }
-
-    pub(crate) fn on_accepted(&mut self, listener: Token, socket: Socket, peer: SocketAddr) {
-        debug_assert_eq!(untoken(listener).0, Kind::Listener);
-        self.counters.connections_in.add(1);
-        let generation = self.intake.next_generation();
-        if self.intake.clients.len() >= self.settings.config.intake.sessions_max || self.stop != Stop::Running
-        {
-            self.refuse(socket, generation);
-            return;
-        }
-        let config = &self.settings.config.intake;
-        let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(peer.ip()));
-        let client = smtp_in::Client {
-            address: peer.ip().to_canonical(),
-            may_relay: is_in(&config.relay_from),
-            may_flush: is_in(config.etrn_from.as_ref().unwrap_or(&config.relay_from)),
-        };
-        let session = Session::new(self.now, self.settings.intake.clone(), client);
-        let index = self.intake.clients.insert(Client {
-            generation,
-            socket,
-            peer,
-            session,
-            held: Vec::new(),
-            outgoing: Some(Outgoing::default()),
-            buffered: 0,
-            receiving: Receiving::Armed,
-            is_closing: false,
-            has_ended: false,
-            stores: 0,
-            sending_since: None,
-        });
-        let place = place_of(index, generation);
-        self.ring.receive(token(Kind::Intake, place), socket);
-        self.watch_client(place);
-        self.drain_client(place);
-    }
-
-    /// One sentence, then the door.
-    fn refuse(&mut self, socket: Socket, generation: u32) {
-        let own = smtp_in::refusal_too_busy(&self.settings.config.host_name);
-        let mut outgoing = Outgoing { own, ..Outgoing::default() };
-        outgoing.pieces.push(Piece::Own(0..u32::try_from(outgoing.own.len()).unwrap_or(0)));
-        let index = self.intake.refused.insert((generation, socket));
-        let mut place = place_of(index, generation);
-        place.index |= REFUSED;
-        self.ring.send(token(Kind::Intake, place), socket, outgoing);
-    }
-
     pub(crate) fn on_intake_received(&mut self, place: Place, data: Received) {
         let gate = self.gate();
         let Some(client) = self.intake.get(place) else { return self.ring.give_back(data) };
@@ -340,56 +248,5 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             self.drain_client(place);
         }
-    }
-
-    /// Whether new mail is taken.
-    pub(crate) fn gate(&self) -> Gate {
-        if self.halted || self.logs.primary().is_poisoned() {
-            Gate::Broken
-        } else if self.logs.is_full() || self.intake.buffered > self.settings.config.intake.memory_max {
-            Gate::Full
-        } else {
-            Gate::Open
-        }
-    }
-
-    /// Puts our trace field on top and hands the message to the log.
-    fn store(&mut self, place: Place, submission: Submission) {
-        let Some(client) = self.intake.get(place) else { return };
-        let peer = client.peer;
-        client.stores += 1;
-        let mut content = Vec::with_capacity(submission.content.len() + 256);
-        let by = &self.settings.config.host_name;
-        let (helo, with, at) = (&submission.helo, submission.with, self.wall);
-        Trace { helo, client: peer.ip().to_canonical(), by, with, at }.render(&mut content);
-        content.extend_from_slice(&submission.content);
-        let Submission { transaction, envelope, facts, .. } = submission;
-        let class = class_of(&self.settings, &envelope, &submission.content);
-        let meta = record::meta_of(&envelope);
-        let recipients = envelope.recipients.count();
-        let (content, meta) = (Bytes::from(content), Bytes::from(meta));
-        let new = super::log::Incoming { envelope, class, recipients, facts, content, meta, moved: None };
-        let submitter = Submitter { place, transaction };
-        if let Err(outcome) = self.append(new, super::log::Origin::Session(submitter)) {
-            self.answer(submitter, outcome);
-        }
-    }
-
-    /// Tells a session what became of its message.
-    pub(crate) fn answer(&mut self, submitter: Submitter, outcome: Stored) {
-        let Some(client) = self.intake.get(submitter.place) else { return };
-        client.stores -= 1;
-        client.session.handle_stored(self.now, submitter.transaction, outcome);
-    }
-
-    /// As [`Core::answer`], then lets the session speak. Only now may it say 250: the sync came first.
-    pub(crate) fn answer_stored(&mut self, submitter: Submitter, id: MessageId) {
-        self.answer(submitter, Stored::Accepted(id));
-        self.drain_client(submitter.place);
-    }
-
-    pub(crate) fn answer_refused(&mut self, submitter: Submitter, outcome: Stored) {
-        self.answer(submitter, outcome);
-        self.drain_client(submitter.place);
     }
 }
