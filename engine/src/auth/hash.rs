@@ -30,6 +30,7 @@ pub enum Scheme {
     /// For PLAIN and LOGIN.
     Argon2id,
     /// For SCRAM-SHA-256, and for PLAIN and LOGIN.
+    #[value(name = "scram-sha-256")]
     ScramSha256,
     /// The password itself, for CRAM-MD5, and for PLAIN and LOGIN.
     Plain,

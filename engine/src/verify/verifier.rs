@@ -6,6 +6,7 @@
 use super::body;
 use super::field::{Dkim, Finding, Findings, Signature};
 use super::names;
+use crate::clock;
 use crate::config::{Config, Verify};
 use bytes::Bytes;
 use hickory_resolver::net::NetError;
@@ -62,7 +63,14 @@ pub struct Verifier {
 struct Signed<'a> {
     parsed: &'a AuthenticatedMessage<'a>,
     outputs: Option<Vec<DkimOutput<'a>>>,
+    refused: Refused,
+}
+
+/// Signatures that are not looked at any further.
+#[derive(Clone, Copy)]
+struct Refused {
     weak: usize,
+    unreadable: usize,
 }
 
 /// What a reload replaces.
@@ -108,8 +116,7 @@ impl Verifier {
     }
 
     async fn find(&self, terms: &Terms, letter: &Letter) -> Findings {
-        let deadline =
-            Instant::from_std(crate::clock::now()) + Duration::from_secs(terms.verify.timeout_secs);
+        let deadline = Instant::from_std(clock::now()) + Duration::from_secs(terms.verify.timeout_secs);
         let header_len = message::header::header_len(&letter.content);
         // Digests of the body are ours, so the library is shown the header alone.
         let parsed = (terms.reads(letter) && header_len <= HEADER_MAX)
@@ -156,14 +163,14 @@ impl Verifier {
         parsed: &'a mut AuthenticatedMessage<'a>,
         letter: &Letter,
     ) -> Signed<'a> {
-        let weak = weed(parsed);
+        let refused = weed(parsed);
         if !terms.verify.dkim {
-            return Signed { parsed, outputs: Some(Vec::new()), weak };
+            return Signed { parsed, outputs: Some(Vec::new()), refused };
         }
         let forms: Vec<Canonicalization> = parsed.body_hashes.iter().map(|(form, ..)| *form).collect();
         let body = letter.content.slice(parsed.body_offset()..);
         let Ok(digests) = timeout_at(deadline, self.digests(body, forms)).await else {
-            return Signed { parsed, outputs: None, weak };
+            return Signed { parsed, outputs: None, refused };
         };
         let mut digests = digests.into_iter();
         for (.., digest) in &mut parsed.body_hashes {
@@ -172,7 +179,7 @@ impl Verifier {
         }
         let parsed: &'a AuthenticatedMessage<'a> = parsed;
         let outputs = timeout_at(deadline, self.names.verify_dkim(parsed)).await.ok();
-        Signed { parsed, outputs, weak }
+        Signed { parsed, outputs, refused }
     }
 
     async fn digests(&self, body: Bytes, forms: Vec<Canonicalization>) -> Vec<Vec<u8>> {
@@ -267,10 +274,12 @@ fn spf_finding(result: SpfResult) -> Finding {
 impl Signed<'_> {
     fn findings(&self) -> Vec<Dkim> {
         let Some(outputs) = &self.outputs else { return vec![Dkim::of_all(Finding::TempError, None)] };
-        let weak =
-            (0..self.weak).map(|_| Dkim::of_all(Finding::PermError, Some("rsa-sha1 is worth nothing")));
+        let Refused { weak, unreadable } = self.refused;
+        let weak = std::iter::repeat_n((Finding::PermError, Some("rsa-sha1 is worth nothing")), weak);
+        let unreadable = std::iter::repeat_n(reason(&Error::ParseError), unreadable);
+        let refused = weak.chain(unreadable).map(|(finding, reason)| Dkim::of_all(finding, reason));
         let mut found: Vec<Dkim> =
-            outputs.iter().map(dkim_finding).chain(weak).take(SIGNATURES_MAX).collect();
+            outputs.iter().map(dkim_finding).chain(refused).take(SIGNATURES_MAX).collect();
         if found.is_empty() {
             found.push(Dkim::of_all(Finding::None, None));
         }
@@ -278,15 +287,18 @@ impl Signed<'_> {
     }
 }
 
-/// Takes signatures out that are too many, or too weak: RFC 8301 §3.1 forbids rsa-sha1. Returns how many were weak.
-fn weed(parsed: &mut AuthenticatedMessage<'_>) -> usize {
+/// Takes signatures out that are too many, too weak (RFC 8301 §3.1 forbids rsa-sha1), or such that the library passes
+/// over them in silence.
+fn weed(parsed: &mut AuthenticatedMessage<'_>) -> Refused {
     let all = parsed.dkim_headers.len();
     parsed.dkim_headers.retain(|header| header.header.a != Algorithm::RsaSha1);
-    let weak = all - parsed.dkim_headers.len();
+    let weak = (all - parsed.dkim_headers.len()).min(SIGNATURES_MAX);
     parsed.dkim_headers.truncate(SIGNATURES_MAX);
-    parsed.errors.truncate(SIGNATURES_MAX);
     parsed.body_hashes.retain(|(_, algorithm, ..)| *algorithm == HashAlgorithm::Sha256);
-    weak.min(SIGNATURES_MAX)
+    parsed.errors.retain(|header| header.name.eq_ignore_ascii_case(b"dkim-signature"));
+    parsed.errors.truncate(SIGNATURES_MAX);
+    let unreadable = parsed.errors.iter().filter(|header| !matches!(header.header, Error::Dkim(_))).count();
+    Refused { weak, unreadable }
 }
 
 fn dkim_finding(output: &DkimOutput<'_>) -> Dkim {
