@@ -329,7 +329,7 @@ fn each_message_is_hashed_and_copied_to_the_archive() {
         ended.deliveries().into_iter().map(|one| (one.reverse_path, one.forward_path)).collect();
     paths.sort();
     let paths: Vec<(&str, &str)> = paths.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
-    assert_eq!(paths, [("", "archive@keep.test"), ("ann@here.test", "bob@there.test")]);
+    assert_eq!(paths, [("<>", "archive@keep.test"), ("ann@here.test", "bob@there.test")]);
 }
 
 /// A route whose mail stays.
