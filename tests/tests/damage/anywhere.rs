@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use tests::process::daemon::Stopped;
-use tests::process::wait::{PATIENCE, finish};
+use tests::process::wait::{self, PATIENCE, finish};
 use tests::process::{Setup, Sink};
 use tests::sim::Rng;
 
@@ -177,9 +177,11 @@ fn survives(stopped: Stopped, relay: SocketAddr, lost: Option<usize>) -> Stopped
         (0..MESSAGES).filter(|number| Some(*number) != lost).map(name).collect();
     wanted.insert("next@there.test".to_owned());
     assert_eq!(sink.end().forward_paths(), wanted);
+    // What has ended is let go soon, and looked at no more.
+    wait::until("what is damaged is let go", PATIENCE, || verify(&daemon.setup).0 == Some(0));
     let stopped = daemon.terminate();
-    // What has ended is looked at no more.
-    assert_eq!(verify(&stopped.setup).0, Some(0));
+    let (code, said) = verify(&stopped.setup);
+    assert_eq!(code, Some(0), "{said}");
     stopped
 }
 
