@@ -84,7 +84,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let arrival = self.arrival(index, peer);
         let (number, origin) = (self.intake.listeners[index].number, arrival.origin.clone());
         let session = Session::new(self.now, Arc::clone(self.settings.ingress.policy(number)), arrival);
-        let index = self.intake.clients.insert(Client::new(generation, socket, index, origin, session));
+        let index =
+            self.intake.clients.insert(Box::new(Client::new(generation, socket, index, origin, session)));
         let place = place_of(index, generation);
         self.ring.receive(token(Kind::Intake, place), socket);
         self.watch_client(place);

@@ -111,7 +111,8 @@ pub(crate) struct Intake {
     listeners: Vec<Listening>,
     /// No more connections are taken.
     is_closed: bool,
-    clients: Slab<Client>,
+    /// Each in a box of its own: a table that grows would else hold room for twice as many.
+    clients: Slab<Box<Client>>,
     /// Connections that only get a refusal.
     refused: Slab<(u32, Socket)>,
     generation: u32,
@@ -140,7 +141,8 @@ impl Intake {
     }
 
     fn get(&mut self, place: Place) -> Option<&mut Client> {
-        self.clients.get_mut(place.index as usize).filter(|client| client.generation == place.generation)
+        let client = self.clients.get_mut(place.index as usize)?;
+        (client.generation == place.generation).then_some(client)
     }
 
     /// With its listener's number.
@@ -299,6 +301,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.ring.send(token(Kind::Intake, place), socket, outgoing);
             self.pause_if_ahead(place);
             return;
+        }
+        if client.session.is_idle() {
+            // What EHLO was answered is not said again soon.
+            outgoing.own = Vec::new();
         }
         client.outgoing = Some(outgoing);
         // What was said last may have been the goodbye.
