@@ -201,7 +201,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn on_message_known(&mut self, slot: u32, found: &Found, verified: Option<&[u8]>) {
         let Some(Parked { submitter, mut submission }) = self.unpark(slot) else { return };
         let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
-        if verified.is_some() {
+        // Also where nothing could be verified: a field under our name is believed.
+        if self.settings.access.wants_verified(&submission.client, listener) {
             self.strip_forged(&mut submission);
         }
         let verified = verified.unwrap_or_default();
