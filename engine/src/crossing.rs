@@ -6,6 +6,7 @@
 
 use crate::access::{Counts, Rates};
 use crate::auth::Authenticator;
+use crate::campaigns::Campaigns;
 use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
@@ -17,7 +18,7 @@ use crate::steer::order::Order;
 use crate::tlsrpt::TlsNote;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
-use message::{Mailbox, MessageId};
+use message::{CampaignNumber, Mailbox, MessageId};
 use queue::fanout::OpenRange;
 use queue::journal::Waiting;
 use queue::range::DomainKey;
@@ -77,6 +78,10 @@ pub enum Mail {
     },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
+    /// The books know all recipients of that message of a campaign: it may go out.
+    Confirm(MessageId),
+    /// A campaign was resumed or cancelled.
+    CampaignOrder(CampaignNumber),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.
@@ -136,6 +141,7 @@ pub struct Crossing {
     /// Whose passwords are right; not there in a simulation.
     pub authenticator: OnceLock<Authenticator>,
     pub unrestored: Unrestored,
+    pub campaigns: Campaigns,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
     states_durable: AtomicUsize,
@@ -161,6 +167,7 @@ impl Crossing {
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),
+            campaigns: Campaigns::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
             states_durable: AtomicUsize::new(0),
         }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod auth;
+pub mod campaigns;
 pub mod cli;
 pub mod clients;
 pub mod clock;

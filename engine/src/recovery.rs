@@ -196,7 +196,7 @@ pub(crate) fn visit_left(
     let groups_found: SmallVec<[Group<'_>; 4]> = groups.iter().collect();
     let whole: SmallVec<[Waiting; 4]> = groups_found.iter().map(|group| all_of(head, group)).collect();
     let mut next_name = |offset: u32| {
-        let len_at = |meta: &[u8]| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
+        let len_at = |meta: &[u8]| Some(offset + name_len(meta.get(offset as usize..)?, head.layout)?);
         match groups.meta() {
             Some(meta) => len_at(meta),
             None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref().ok()?),

@@ -5,6 +5,7 @@
 
 use crate::header::fields;
 use std::borrow::Cow;
+use std::num::NonZeroU16;
 
 /// Octets of a header in which the fields of [`Marks`] are looked for.
 pub const HEADER_MAX: usize = 64 << 10;
@@ -30,11 +31,18 @@ impl PoolTag {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Flow(pub u8);
 
+/// A campaign of this queue, as records name it: from 1 on, given out by whoever keeps the table of campaigns, which says
+/// what pool it goes out from.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CampaignNumber(pub NonZeroU16);
+
 /// Pool and stream of a message, as its record has them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Class {
+    /// The default one in mail of a campaign: the campaign knows its pool.
     pub pool: PoolTag,
     pub flow: Flow,
+    pub campaign: Option<CampaignNumber>,
 }
 
 /// Who sends a message, and as part of what.

@@ -24,7 +24,7 @@ pub mod verdict;
 pub mod verp;
 
 pub use address::{AddressError, Domain, Mailbox, MailboxRef};
-pub use class::{Class, Flow, Marks, PoolTag, Traits};
+pub use class::{CampaignNumber, Class, Flow, Marks, PoolTag, Traits};
 pub use content::ContentFacts;
 pub use envelope::{BodyKind, Envelope, RecipientIndex, Recipients};
 pub use id::MessageId;

@@ -7,9 +7,10 @@ use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
+use message::envelope::COLUMNS_MAX;
 use message::{Lane, Reply, UnixMillis, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
-use queue::log::record::{HEAD_LEN, Head, Location, Meta, NAME_LEN_MAX, checksum};
+use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum, name_len_max};
 use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -18,8 +19,10 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-/// Enough of the meta part to hold reverse-path, VERP, RET and ENVID.
+/// Enough of the meta part to hold reverse-path, VERP, RET and ENVID, and of a table's its columns.
 const META_HEAD_LEN: u32 = 1024;
+#[expect(clippy::cast_possible_truncation, reason = "4 KiB")]
+const TABLE_HEAD_LEN: u32 = META_HEAD_LEN + 2 + COLUMNS_MAX as u32;
 
 #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
 const HEAD_SPAN: u32 = HEAD_LEN as u32;
@@ -201,6 +204,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
         let is_small = meta_len <= WINDOW_LEN;
+        let head_len = if queued.layout().table { TABLE_HEAD_LEN } else { META_HEAD_LEN };
         let mut read = |part: Part, offset: u64, len: u32| {
             self.letters.loads[index].pending += 1;
             let place = u32::try_from(index).expect("few loads per site and lane") << 2 | part as u32;
@@ -210,7 +214,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             read(
                 Part::Head,
                 queued.location.offset(),
-                HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN },
+                HEAD_SPAN + if is_small { meta_len } else { head_len },
             );
         }
         if !has_letter {
@@ -218,8 +222,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         if !is_small {
             // No more than the range's names can be long.
-            let name_len_max = if queued.layout().asked { NAME_LEN_MAX } else { 256 };
-            let names = range.count.saturating_mul(name_len_max).min(WINDOW_LEN);
+            let names = range.count.saturating_mul(name_len_max(queued.layout())).min(WINDOW_LEN);
             read(
                 Part::Names,
                 meta_at + u64::from(range.name_offset),
@@ -383,5 +386,5 @@ fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter>
     let parsed = Meta::parse(&meta, queued.layout())?;
     let (sender, content) = ((parsed.reverse_path()?, parsed.verp), (content, queued.facts));
     let letter = Letter::new((queued.id, queued.arrived()), sender, content, queued.handling());
-    Some(letter.with_asked(parsed.asked()))
+    Some(letter.with_meta(queued.layout(), parsed.asked(), parsed.columns))
 }

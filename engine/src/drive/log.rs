@@ -620,7 +620,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (content, head.facts),
             self.store.get(key).expect("it was just admitted").handling(),
         )
-        .with_asked(parsed.and_then(|meta| meta.asked()));
+        .with_meta(
+            head.layout,
+            parsed.and_then(|meta| meta.asked()),
+            parsed.and_then(|meta| meta.columns),
+        );
         for group in parsed.into_iter().flat_map(|meta| meta.groups()) {
             let domain = self.domains.owe(group.domain, group.count);
             let range = Range {

@@ -2,6 +2,7 @@
 //! with what happened and turn what it wants into submissions; none decides what mail means.
 
 pub(crate) mod aside;
+pub(crate) mod campaigns;
 pub(crate) mod compact;
 mod compose;
 pub(crate) mod connecting;

@@ -619,8 +619,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            let (campaign, has_own) = (open.letter().class.campaign, open.letter().has_copies_of_its_own());
+            let most = if has_own { 1 } else { most };
+            let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
-            let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
             while names.len() < most
                 && let Some(name) = open.next_name()

@@ -1,5 +1,6 @@
 //! What follows from a verdict: a mark, another attempt, a bounce; the same for our own mail and for borrowed.
 
+use crate::campaigns::Outcome;
 use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::drive::expiry::delay_wanted;
@@ -79,6 +80,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let verdict = self.harden(letter, verdict);
         let host = via.host;
         self.log_verdict(letter, &range, to.local_part(), via, &verdict);
+        self.tally(letter.class.campaign, outcome_of(&verdict), 1);
         match verdict {
             Verdict::Delivered(reply) => {
                 self.counters.delivered.add(1);
@@ -479,4 +481,12 @@ fn neighbours_joined(late: Vec<(Range, UnixMillis)>) -> Vec<(Range, UnixMillis)>
         }
     }
     joined
+}
+
+fn outcome_of(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Delivered(_) => Outcome::Delivered,
+        Verdict::Deferred(_) => Outcome::Deferred,
+        Verdict::Failed(_) => Outcome::Failed,
+    }
 }

@@ -16,7 +16,6 @@ use crate::steer::condition::TextField;
 use crate::steer::order::Order;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
-use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -130,6 +129,7 @@ impl Ways {
 impl<R: Ring, C: Clock> Core<R, C> {
     /// A range is owed now: to its domain's site, once that is known.
     pub(crate) fn offer_range(&mut self, range: Range) {
+        let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
         match domain.routed {
@@ -175,15 +175,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// True if the message's next recipients may have another source than the last ones.
-    pub(crate) fn has_other_sources(&self, message: MessageKey) -> bool {
-        let mut chain = self.settings.sources.chain(self.pool_of(message));
+    pub(crate) fn has_other_sources(&mut self, message: MessageKey) -> bool {
+        let pool = self.pool_of(message);
+        let mut chain = self.settings.sources.chain(pool);
         chain.next().is_some_and(|pool| pool.sources().nth(1).is_some()) || chain.next().is_some()
     }
 
     /// The pool that a message was put in when it was accepted.
-    fn pool_of(&self, message: MessageKey) -> PoolTag {
-        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
-        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
+    fn pool_of(&mut self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class);
+        let own = || self.store.get(message).map(|queued| queued.handling().class);
+        let class = borrowed.or_else(own).unwrap_or_default();
+        let campaign = class.campaign.and_then(|number| self.campaign(number));
+        campaign.map_or(class.pool, |campaign| campaign.shared.pool)
     }
 
     fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {

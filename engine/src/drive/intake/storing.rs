@@ -35,7 +35,7 @@ fn class_of(settings: &Settings, envelope: &Envelope, content: &[u8]) -> Class {
         campaign: marks.campaign.as_deref(),
         tenant: marks.tenant.as_deref(),
     };
-    Class { pool: settings.sources.select(&traits), flow: traits.flow(settings.log_salt) }
+    Class { pool: settings.sources.select(&traits), flow: traits.flow(settings.log_salt), campaign: None }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {

@@ -1,0 +1,41 @@
+//! What became of a campaign's recipients, counted by each core for itself.
+//!
+//! Bound: five numbers a core and campaign.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How it ended for a recipient, or an attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Delivered,
+    /// An attempt that was put off; the recipient goes on waiting.
+    Deferred,
+    Failed,
+    /// Not sent to, because the suppression list names it.
+    Suppressed,
+    /// Taken out by a cancel or by an operator.
+    Cancelled,
+}
+
+impl Outcome {
+    /// All of those that end a recipient's wait.
+    pub const ENDS: [Outcome; 4] =
+        [Outcome::Delivered, Outcome::Failed, Outcome::Suppressed, Outcome::Cancelled];
+}
+
+/// One core's counts of one campaign. Only that core writes.
+#[derive(Debug, Default)]
+#[repr(align(64))] // A line of its own: two cores count side by side.
+pub struct Tally([AtomicU64; 5]);
+
+impl Tally {
+    pub fn add(&self, outcome: Outcome, count: u64) {
+        let counter = &self.0[outcome as usize];
+        // One writer: a load and a store, no locked instruction.
+        counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize].load(Ordering::Relaxed)
+    }
+}
