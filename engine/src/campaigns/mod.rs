@@ -7,13 +7,17 @@
 //! What a message's record says of its campaign is a number. A number is given out again only when no message is left that
 //! has it. Bound: `campaigns.campaigns_max` rows.
 
+pub mod books;
+pub mod keeper;
 mod tally;
 mod valve;
 
 pub use tally::{Outcome, Tally};
 pub use valve::{Passage, Phase, Valve};
 
+use books::Saved;
 use bytes::Bytes;
+use message::merge::Bound;
 use message::{CampaignNumber, ContentFacts, PoolTag};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -32,6 +36,8 @@ pub struct Shared {
     pub list: Option<Box<str>>,
     /// Each copy gets List-Unsubscribe fields of its own (RFC 8058).
     pub unsubscribe: bool,
+    /// The content is a template; its fields are the columns of every message's table.
+    pub merge: Option<Arc<Bound>>,
 }
 
 /// One campaign. Cores read it and count in it; all else is the control side's.
@@ -41,6 +47,11 @@ pub struct Campaign {
     pub id: Box<str>,
     pub shared: Shared,
     pub valve: Valve,
+    recipients: AtomicU64,
+    /// What became of them before this start.
+    before: [AtomicU64; Outcome::COUNT],
+    /// Of them, those that the start found owed.
+    found: AtomicU64,
     tallies: Box<[Tally]>,
 }
 
@@ -48,7 +59,43 @@ impl Campaign {
     /// `cores` of them will count in it.
     pub fn new(number: CampaignNumber, id: &str, shared: Shared, cores: usize) -> Campaign {
         let tallies = (0..cores).map(|_| Tally::default()).collect();
-        Campaign { number, id: id.into(), shared, valve: Valve::default(), tallies }
+        Campaign {
+            number,
+            id: id.into(),
+            shared,
+            valve: Valve::default(),
+            recipients: AtomicU64::default(),
+            before: Default::default(),
+            found: AtomicU64::default(),
+            tallies,
+        }
+    }
+
+    /// Recipients that were ever added.
+    pub fn recipients(&self) -> u64 {
+        self.recipients.load(Ordering::Relaxed)
+    }
+
+    pub fn add_recipients(&self, count: u64) {
+        self.recipients.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A start found so many of them owed.
+    pub fn find(&self, count: u32) {
+        self.found.fetch_add(u64::from(count), Ordering::Relaxed);
+    }
+
+    /// All cores have looked. Who is neither owed nor was counted when the counts were last written ended since, and
+    /// counts as delivered.
+    pub fn take_up(&self, recipients: u64, saved: &Saved) {
+        self.recipients.store(recipients, Ordering::Relaxed);
+        let ended = recipients.saturating_sub(self.found.load(Ordering::Relaxed));
+        let others = saved.ended() - saved.delivered;
+        let set = |outcome: Outcome, count| self.before[outcome as usize].store(count, Ordering::Relaxed);
+        set(Outcome::Delivered, ended.saturating_sub(others));
+        set(Outcome::Failed, saved.failed);
+        set(Outcome::Suppressed, saved.suppressed);
+        set(Outcome::Cancelled, saved.cancelled);
     }
 
     /// One core's counts: only that core writes there.
@@ -58,7 +105,8 @@ impl Campaign {
 
     /// Over all cores.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.tallies.iter().map(|tally| tally.get(outcome)).sum()
+        let now: u64 = self.tallies.iter().map(|tally| tally.get(outcome)).sum();
+        self.before[outcome as usize].load(Ordering::Relaxed) + now
     }
 }
 

@@ -18,15 +18,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of those that end a recipient's wait.
-    pub const ENDS: [Outcome; 4] =
-        [Outcome::Delivered, Outcome::Failed, Outcome::Suppressed, Outcome::Cancelled];
+    pub const COUNT: usize = 5;
 }
 
 /// One core's counts of one campaign. Only that core writes.
 #[derive(Debug, Default)]
 #[repr(align(64))] // A line of its own: two cores count side by side.
-pub struct Tally([AtomicU64; 5]);
+pub struct Tally([AtomicU64; Outcome::COUNT]);
 
 impl Tally {
     pub fn add(&self, outcome: Outcome, count: u64) {

@@ -4,6 +4,7 @@
 //! the time that the rate leaves for one; it may lag behind the clock by [`SLACK`] and no more, so that a core which was
 //! busy elsewhere catches up and a pause is not made up for. Any window holds the rate and what [`SLACK`] is worth.
 
+use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,13 +13,24 @@ use std::time::{Duration, Instant};
 const SLACK: Duration = Duration::from_millis(50);
 
 /// What a campaign is at.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Phase {
     Running,
     Paused,
     /// For good.
     Cancelled,
+}
+
+impl Phase {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Running => "running",
+            Phase::Paused => "paused",
+            Phase::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// What somebody who wants to begin is told.
