@@ -326,6 +326,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Compose(composed) => self.compose(*composed),
+                Mail::Line(line) => self.log_line(&line),
                 Mail::Flush(order) => self.steering.take_flush(order),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
