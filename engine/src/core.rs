@@ -332,6 +332,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Confirm(id) => self.confirm(id),
                 Mail::CampaignOrder(number) => self.on_campaign_order(number),
+                Mail::Line(line) => self.log_line(&line),
                 Mail::Flush(order) => self.steering.take_flush(order),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),

@@ -10,6 +10,7 @@ use crate::campaigns::Campaigns;
 use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
+use crate::events::{Event, Stamp};
 use crate::hosts::Hosts;
 use crate::look::call::Call;
 use crate::observe::Counters;
@@ -82,6 +83,8 @@ pub enum Mail {
     Confirm(MessageId),
     /// A campaign was resumed or cancelled.
     CampaignOrder(CampaignNumber),
+    /// A line for the delivery log.
+    Line(Box<[u8]>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.
@@ -195,6 +198,18 @@ impl Crossing {
                 Ok(())
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+        }
+    }
+
+    /// Logs what the control thread came to know. Core threads use their own `log_event`.
+    pub fn event(&self, event: &Event<'_>) {
+        let mut line = Vec::new();
+        event.render(Stamp { id: None, at: crate::clock::wall() }, &mut line);
+        if self.send(0, Mail::Line(line.into())).is_err() {
+            tracing::warn!(
+                kind = event.kind.name(),
+                "the core's mailbox is full: the delivery log lacks an event"
+            );
         }
     }
 

@@ -18,6 +18,7 @@ mod demands;
 pub mod domains;
 mod drive;
 pub mod egress;
+pub mod events;
 mod files;
 pub mod hosts;
 pub mod ingress;

@@ -7,7 +7,7 @@ use crate::log::record::{Layout, asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
 use message::{
-    Class, ContentFacts, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
+    Class, ContentFacts, Labels, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
 };
 use std::sync::{Arc, OnceLock};
 
@@ -45,6 +45,7 @@ pub struct Letter {
     pub arrived: UnixMillis,
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
+    labels: OnceLock<Box<Labels>>,
 }
 
 impl Letter {
@@ -69,6 +70,7 @@ impl Letter {
             arrived,
             content,
             stuffed: OnceLock::new(),
+            labels: OnceLock::new(),
         }
     }
 
@@ -86,6 +88,11 @@ impl Letter {
     /// The content as DATA needs it. Made once, and only if it differs.
     pub fn stuffed(&self) -> &Bytes {
         self.stuffed.get_or_init(|| Bytes::from(message::content::dot_stuff(&self.content)))
+    }
+
+    /// What events call it by. Read from the header once, and only if somebody asks. `tenant_field` must be the same each time.
+    pub fn labels(&self, tenant_field: &str) -> &Labels {
+        self.labels.get_or_init(|| Box::new(Labels::of(&self.content, tenant_field)))
     }
 
     /// Bytes of memory held.

@@ -376,7 +376,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
         let source = settings.source_name(self.sites.get(site).source);
-        self.conclude(&letter, range, &to, Via { host: &host, source, tls, success }, verdict);
+        let via = Via { host: &host, source, tls, success, scope: Some(scope) };
+        self.conclude(&letter, range, &to, via, verdict);
     }
 
     fn drop_delivery(&mut self, place: Place, key: usize) {
@@ -587,7 +588,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Connection { site, tls, ref host, .. } = *connection_of(&mut self.outbound, place);
         let (host, settings) = (Arc::clone(host), Arc::clone(&self.settings));
         let source = settings.source_name(self.sites.get(site).source);
-        let via = Via { host: &host, source, tls, success: None };
+        let via = Via { host: &host, source, tls, ..Via::default() };
         for name in &delivery.names {
             let to = name.addressee(&delivery.window);
             self.conclude(&delivery.letter, delivery.range(name), &to, via, verdict.clone());
