@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod class;
 pub mod compose;
 pub mod content;
+pub mod dkim;
 pub mod dsn;
 pub mod envelope;
 pub mod header;
