@@ -10,6 +10,7 @@ pub mod class;
 mod coding;
 pub mod compose;
 pub mod content;
+pub mod dkim;
 pub mod dsn;
 pub mod envelope;
 pub mod failure;
