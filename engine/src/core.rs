@@ -10,6 +10,7 @@ use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::compact::Compaction;
 use crate::drive::expiry::Expiry;
+use crate::drive::fetch::Fetches;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -151,6 +152,7 @@ pub struct Core<R, C> {
     pub(crate) tls_clients: TlsClients,
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
+    pub(crate) fetches: Fetches,
     pub(crate) steering: Steering,
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
@@ -202,6 +204,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             tls_clients: TlsClients::default(),
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
+            fetches: Fetches::default(),
             steering: Steering::default(),
             looks: Looks::default(),
             failing: slab::Slab::new(),
@@ -327,6 +330,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Flush(order) => self.steering.take_flush(order),
+                Mail::Fetch(mail) => self.on_fetch_mail(mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),

@@ -17,6 +17,7 @@ mod demands;
 pub mod domains;
 mod drive;
 pub mod egress;
+pub mod fetch;
 mod files;
 pub mod hosts;
 pub mod ingress;
