@@ -11,6 +11,7 @@ use crate::drive::aside::Aside;
 use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
 use crate::drive::expiry::Expiry;
+use crate::drive::fetch::Fetches;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -152,6 +153,7 @@ pub struct Core<R, C> {
     pub(crate) tls_clients: TlsClients,
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
+    pub(crate) fetches: Fetches,
     pub(crate) steering: Steering,
     pub(crate) gates: Gates,
     pub(crate) looks: Looks,
@@ -204,6 +206,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             tls_clients: TlsClients::default(),
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
+            fetches: Fetches::default(),
             steering: Steering::default(),
             gates: Gates::default(),
             looks: Looks::default(),
@@ -334,6 +337,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::CampaignOrder(number) => self.on_campaign_order(number),
                 Mail::Line(line) => self.log_line(&line),
                 Mail::Flush(order) => self.steering.take_flush(order),
+                Mail::Fetch(mail) => self.on_fetch_mail(mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),

@@ -11,6 +11,7 @@ use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::spent::Unrestored;
 use crate::events::{Event, Stamp};
+use crate::fetch::FetchMail;
 use crate::hosts::Hosts;
 use crate::look::call::Call;
 use crate::observe::Counters;
@@ -91,6 +92,8 @@ pub enum Mail {
     Look(Arc<Call>),
     /// From another core's client, by ETRN. Nobody waits for a report.
     Flush(Arc<Order>),
+    /// About mail that a client fetches (ATRN).
+    Fetch(FetchMail),
     Reload(Arc<Settings>),
     Shutdown,
 }

@@ -19,6 +19,7 @@ pub mod domains;
 mod drive;
 pub mod egress;
 pub mod events;
+pub mod fetch;
 mod files;
 pub mod hosts;
 pub mod ingress;

@@ -55,6 +55,8 @@ counters! {
     rejections,
     /// Connections made
     connections_out,
+    /// Connections of clients that were reversed, for them to fetch their mail (ATRN)
+    connections_reversed,
     /// Connections that failed before a session began
     connect_failures,
     /// TLS handshakes with hosts that came to an end

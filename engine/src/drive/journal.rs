@@ -386,6 +386,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             outbound,
             failing,
             shares,
+            fetches,
             aside,
             steering,
             gates,
@@ -424,6 +425,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         outbound.ranges().for_each(|range| add(&range, at_once));
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         shares.lent().for_each(|range| add(range, at_once));
+        fetches.ranges().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));
         gates.ranges().for_each(|range| add(range, at_once));

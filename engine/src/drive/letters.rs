@@ -1,10 +1,12 @@
 //! Messages in memory: a bounded cache of what was just accepted, and reads of what is no longer there.
 //!
-//! Bounds: `cache_max` bytes of messages; 16 loads per site and lane at a time, of 256 KiB of contents and one more content.
+//! Bounds: `cache_max` bytes of messages; 16 loads per site and lane at a time, of 256 KiB of contents and one more content; one
+//! load for each fetch of another core's client.
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
+use crate::fetch::FetchId;
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::envelope::COLUMNS_MAX;
@@ -40,6 +42,8 @@ struct Cached {
 #[derive(Debug)]
 enum Purpose {
     Deliver(SiteKey, Lane),
+    /// Another core's client fetches it.
+    Lend(FetchId),
     /// Each of them gets this verdict: there is nobody to deliver to.
     Conclude(Verdict),
 }
@@ -179,6 +183,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.load(Purpose::Deliver(site, lane), range);
     }
 
+    /// Reads the range's message and names, to lend them to the home of the fetch.
+    pub(crate) fn load_to_lend(&mut self, fetch: FetchId, range: Range) {
+        self.load(Purpose::Lend(fetch), range);
+    }
+
     /// Reads the range's names, then gives each of its recipients the verdict. One such read is under way at a time.
     pub(crate) fn load_to_conclude(&mut self, range: Range, verdict: Verdict) {
         if self.letters.is_concluding {
@@ -260,6 +269,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(site).lanes.get_mut(lane).push_open(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
             }
+            (Some(open), Purpose::Lend(fetch)) => {
+                self.lend_read(fetch, open);
+                self.load_is_over(&Purpose::Lend(fetch));
+            }
             (Some(open), Purpose::Conclude(verdict)) => {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
@@ -309,6 +322,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(*site).lanes.get_mut(*lane).load_is_over();
                 self.sites.touch(*site);
             }
+            Purpose::Lend(fetch) => self.go_on_lending(*fetch),
             Purpose::Conclude(_) => {
                 self.letters.is_concluding = false;
                 // Those whose names are at hand need no read.

@@ -8,6 +8,7 @@ mod compose;
 pub(crate) mod connecting;
 pub(crate) mod egress;
 pub(crate) mod expiry;
+pub(crate) mod fetch;
 mod flush;
 pub(crate) mod intake;
 pub(crate) mod journal;

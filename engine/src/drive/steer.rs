@@ -102,11 +102,22 @@ impl Steering {
     /// A client's: see `drive/flush`.
     pub(crate) fn take_flush(&mut self, order: Arc<Order>) {
         let is_like = |other: &Arc<Order>| other.action == order.action && other.terms == order.terms;
-        if self.orders.len() >= CLIENTS_ORDERS_MAX {
+        if !self.orders.iter().any(is_like) && !self.take_clients_order(order) {
             tracing::warn!("too many orders wait: a client's ETRN is left out");
-        } else if !self.orders.iter().any(is_like) {
+        }
+    }
+
+    /// False if too many wait.
+    pub(crate) fn take_clients_order(&mut self, order: Arc<Order>) -> bool {
+        let has_room = self.has_room_for_clients();
+        if has_room {
             self.orders.push_back(order);
         }
+        has_room
+    }
+
+    pub(crate) fn has_room_for_clients(&self) -> bool {
+        self.orders.len() < CLIENTS_ORDERS_MAX
     }
 
     /// Mail that was deferred is on its way to its sites.
@@ -173,8 +184,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn next_order(&mut self) -> Option<Box<Sweep>> {
         let order = self.steering.orders.pop_front()?;
         if self.halted && order.acts() {
-            let error = Some("a write to the journal failed: nothing can be changed until a restart".into());
-            let _ = order.reports.send(Report { error, ..Report::default() });
+            match &order.fetch {
+                Some(wanted) => self.tell_found(wanted.id, None),
+                None => drop(order.reports.send(refused())),
+            }
             return None;
         }
         if order.action == Action::Flush && order.acts() {
@@ -196,8 +209,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Some(sweep)
     }
 
-    fn report(&self, sweep: Sweep) {
+    fn report(&mut self, sweep: Sweep) {
         let Sweep { order, gathered, .. } = sweep;
+        if let Some(wanted) = &order.fetch {
+            return self.tell_found(wanted.id, Some(gathered.recipients()));
+        }
         let report = gathered.into_report(&self.steering.reasons);
         // Nobody may be left to hear it.
         let _ = order.reports.send(report);
@@ -209,6 +225,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.shares.lent());
+        ranges.extend(self.fetches.ranges());
         ranges.extend(&self.steering.returning);
         ranges.extend(self.gates.unconfirmed());
         for range in ranges {
@@ -319,7 +336,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             state,
             reason: self.steering.reasons.text(range.reason),
         };
-        order.terms.iter().all(|term| term.holds(&facts))
+        let is_fetched = order.fetch.as_ref();
+        is_fetched.is_none_or(|wanted| wanted.wants(facts.domain, queued.handling().requires_tls))
+            && order.terms.iter().all(|term| term.holds(&facts))
     }
 
     /// A range that is not to be touched, cut along the order's spans, into the counts.
@@ -368,6 +387,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.mark_waiting(&range, HELD);
                 self.steering.returning.push_back(range);
             }
+            Action::Fetch => match &sweep.order.fetch {
+                Some(wanted) => self.put_aside(wanted.id, range),
+                None => self.go_back(range, found),
+            },
             Action::Stat | Action::List | Action::Show => self.go_back(range, found),
         }
     }
@@ -407,8 +430,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn leads_to(&self, domain: DomainKey, site: SiteKey) -> bool {
-        let Routed::Way(way) = self.domains.get(domain).routed else { return false };
-        self.sites.try_get(site).is_some_and(|site| site.way == way)
+        let domain = self.domains.get(domain);
+        self.sites.try_get(site).is_some_and(|site| match (self.ways.get(site.way).fetch, domain.routed) {
+            (Some(fetch), _) => self.fetches.is_for(fetch, &domain.name),
+            (None, Routed::Way(way)) => site.way == way,
+            (None, Routed::Unknown | Routed::Asked) => false,
+        })
     }
 
     // ---- back to senders ----
@@ -432,4 +459,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.conclude_range(Range { reason: RETURNED, ..range }, Verdict::Failed(reply));
         }
     }
+}
+
+fn refused() -> Report {
+    let error = Some("a write to the journal failed: nothing can be changed until a restart".into());
+    Report { error, ..Report::default() }
 }

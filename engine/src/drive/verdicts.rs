@@ -121,6 +121,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
+    /// The end of a connection that its client made, while the recipient was in flight on it: no attempt, it waits as it did.
+    pub(crate) fn wait_on(
+        &mut self,
+        letter: &Letter,
+        range: Range,
+        to: &Addressee,
+        via: Via<'_>,
+        verdict: &Verdict,
+    ) {
+        self.log_verdict(letter, &range, to.local_part(), via, verdict);
+        self.counters.deferred.add(1);
+        self.put_back_to_wait(range);
+    }
+
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
     fn next_attempt(&self, message: MessageId, born: UnixMillis, range: &Range) -> Next {
         let tried = Tried { message, first: range.first, born, attempts: range.attempts };
