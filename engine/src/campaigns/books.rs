@@ -12,7 +12,7 @@
 //!
 //! Trusts what it reads no further than its checksums. Bounds: `campaigns_max` folders, `recipients_max` keys in each.
 
-use super::{Campaign, Outcome, Phase};
+use super::{Phase, Saved};
 use crate::keyset::{Key, KeySet, KeySetError, Options, Value};
 use message::{CampaignNumber, MailboxRef, MessageId, UnixMillis};
 use parking_lot::Mutex;
@@ -61,35 +61,6 @@ pub struct Entry {
     pub content_crc: u32,
     /// Of what the client sent as content, before anything was added: by it a campaign is known again.
     pub source_crc: u32,
-}
-
-/// What became of recipients until the file was written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Saved {
-    pub recipients: u64,
-    pub delivered: u64,
-    pub failed: u64,
-    pub suppressed: u64,
-    pub cancelled: u64,
-}
-
-impl Saved {
-    /// As of now.
-    pub fn of(campaign: &Campaign) -> Saved {
-        Saved {
-            recipients: campaign.recipients(),
-            delivered: campaign.count(Outcome::Delivered),
-            failed: campaign.count(Outcome::Failed),
-            suppressed: campaign.count(Outcome::Suppressed),
-            cancelled: campaign.count(Outcome::Cancelled),
-        }
-    }
-
-    /// Recipients that no longer wait.
-    pub fn ended(&self) -> u64 {
-        self.delivered + self.failed + self.suppressed + self.cancelled
-    }
 }
 
 /// What an operator would look at.

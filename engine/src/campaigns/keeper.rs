@@ -6,8 +6,8 @@
 //! in between. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
 //! Bounds: `campaigns_max` campaigns, `memory_max` octets of their contents.
 
-use super::books::{Books, BooksError, Entry, Found, Saved, crc32c, format};
-use super::{Campaign, Phase, Shared};
+use super::books::{Books, BooksError, Entry, Found, crc32c, format};
+use super::{Campaign, Phase, Saved, Shared};
 use crate::api::cores::Cores;
 use crate::api::{
     Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName, NewCampaign,

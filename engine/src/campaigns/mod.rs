@@ -12,10 +12,9 @@
 mod tally;
 mod valve;
 
-pub use tally::{Outcome, Tally};
+pub use tally::{Outcome, Saved, Tally};
 pub use valve::{Passage, Phase, Valve};
 
-use books::Saved;
 use bytes::Bytes;
 use message::merge::Bound;
 use message::{CampaignNumber, ContentFacts, PoolTag};

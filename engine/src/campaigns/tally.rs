@@ -2,6 +2,8 @@
 //!
 //! Bound: five numbers a core and campaign.
 
+use super::Campaign;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How it ended for a recipient, or an attempt.
@@ -35,5 +37,34 @@ impl Tally {
 
     pub fn get(&self, outcome: Outcome) -> u64 {
         self.0[outcome as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// What became of recipients until the file was written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    pub recipients: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub suppressed: u64,
+    pub cancelled: u64,
+}
+
+impl Saved {
+    /// As of now.
+    pub fn of(campaign: &Campaign) -> Saved {
+        Saved {
+            recipients: campaign.recipients(),
+            delivered: campaign.count(Outcome::Delivered),
+            failed: campaign.count(Outcome::Failed),
+            suppressed: campaign.count(Outcome::Suppressed),
+            cancelled: campaign.count(Outcome::Cancelled),
+        }
+    }
+
+    /// Recipients that no longer wait.
+    pub fn ended(&self) -> u64 {
+        self.delivered + self.failed + self.suppressed + self.cancelled
     }
 }

@@ -389,7 +389,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
         let via = Via { host: &host, source, tls, success, scope: Some(scope) };
         if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
-            return self.wait_on(&letter, range, &to, via, &verdict);
+            return self.wait_on(&letter, range, &to, via, verdict);
         }
         self.conclude(&letter, range, &to, via, verdict);
     }

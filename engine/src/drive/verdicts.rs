@@ -128,9 +128,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         range: Range,
         to: &Addressee,
         via: Via<'_>,
-        verdict: &Verdict,
+        verdict: Verdict,
     ) {
-        self.log_verdict(letter, &range, to.local_part(), via, verdict);
+        let as_it_is = Hardened { verdict, is_expired: false };
+        self.log_verdict(letter, &range, to.local_part(), via, &as_it_is);
         self.counters.deferred.add(1);
         self.put_back_to_wait(range);
     }

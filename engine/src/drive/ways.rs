@@ -161,7 +161,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = match leads_to.sites.first().filter(|_| leads_to.fetch.is_some()) {
             Some((_, site)) => *site,
             None => {
-                let source = self.pick_source(way, self.pool_of(range.message), range.count);
+                let pool = self.pool_of(range.message);
+                let source = self.pick_source(way, pool, range.count);
                 self.site_of(way, source)
             }
         };
