@@ -16,11 +16,11 @@ use super::{Phase, Saved};
 use crate::keyset::{Key, KeySet, KeySetError, Options, Value};
 use message::{CampaignNumber, MailboxRef, MessageId, UnixMillis};
 use parking_lot::Mutex;
+use queue::log::record::{Head, Meta, NameAt, next_name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::num::NonZeroU16;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,6 +74,13 @@ pub enum BooksError {
     TooNew { path: PathBuf, found: u16 },
     #[error(transparent)]
     Keys(#[from] KeySetError),
+}
+
+impl BooksError {
+    /// True if trying again is no use.
+    pub fn is_the_operators(&self) -> bool {
+        matches!(self, BooksError::Damaged { .. } | BooksError::TooNew { .. })
+    }
 }
 
 fn io_error(path: &Path) -> impl Fn(io::Error) -> BooksError + use<> {
@@ -170,7 +177,9 @@ impl Books {
         if let Some(keys) = all.get(&number) {
             return Ok(Arc::clone(keys));
         }
-        let owner = u64::from_le_bytes(self.hash(number, [b"owner", b""]).to_bytes()[..8].try_into().expect("8 of 16"));
+        let owner = u64::from_le_bytes(
+            self.hash(number, [b"owner", b""]).to_bytes()[..8].try_into().expect("8 of 16"),
+        );
         let set = KeySet::open(&self.path(number).join("keys"), Options::new(owner, KEYS_MAX))?;
         for place in set.damaged() {
             tracing::error!(place, "keys of a campaign are damaged: a recipient may be added twice");
@@ -205,11 +214,19 @@ impl Books {
         let mut reader = set.lock().reader();
         reader.refresh();
         let path = self.path(number);
-        keys.iter().map(|key| reader.get(*key).map(|found| found.is_some()).map_err(io_error(&path))).collect()
+        keys.iter()
+            .map(|key| reader.get(*key).map(|found| found.is_some()).map_err(io_error(&path)))
+            .collect()
     }
 
     /// The message with these recipients is durable: so are they now.
-    pub fn note(&self, number: CampaignNumber, id: MessageId, keys: &[Key], at: UnixMillis) -> Result<(), BooksError> {
+    pub fn note(
+        &self,
+        number: CampaignNumber,
+        id: MessageId,
+        keys: &[Key],
+        at: UnixMillis,
+    ) -> Result<(), BooksError> {
         use crate::keyset::Change;
         let at_secs = u32::try_from(at.seconds()).unwrap_or(u32::MAX);
         let add = |key, kind| Change::Add { key, value: Value { kind, at_secs }, note: &[] };
@@ -220,27 +237,30 @@ impl Books {
         Ok(())
     }
 
-    /// A message that was found at the start: its recipients are known from now on, if they were not. Returns whether they
-    /// were.
-    pub fn learn<'a>(
-        &self,
-        number: CampaignNumber,
-        id: MessageId,
-        recipients: impl FnOnce() -> Option<Vec<(&'a str, &'a str)>>,
-    ) -> Result<bool, BooksError> {
-        if self.known(number, &[self.key_of_message(number, id)])? == [true] {
-            return Ok(true);
+    /// True if the message's recipients are known. Asked of each that a start finds.
+    pub fn knows(&self, number: CampaignNumber, id: MessageId) -> Result<bool, BooksError> {
+        Ok(self.known(number, &[self.key_of_message(number, id)])? == [true])
+    }
+
+    /// The message was durable before a crash, and its recipients were not: now they are. `None` if `meta` is no meta part.
+    pub fn learn(&self, number: CampaignNumber, head: &Head, meta: &[u8]) -> Option<Result<(), BooksError>> {
+        let (parsed, mut keys) = (Meta::parse(meta, head.layout)?, Vec::new());
+        for group in parsed.groups() {
+            let mut names = meta.get(group.name_offset as usize..)?;
+            for _ in 0..group.count {
+                let NameAt { name, rest, .. } = next_name(names, head.layout)?;
+                keys.push(self.key_of(number, MailboxRef { local_part: name, domain: group.domain }));
+                names = rest;
+            }
         }
-        let Some(recipients) = recipients() else { return Ok(false) };
-        let key = |(local_part, domain): &(&str, &str)| self.key_of(number, MailboxRef { local_part, domain });
-        let keys: Vec<Key> = recipients.iter().map(key).collect();
-        self.note(number, id, &keys, crate::clock::wall())?;
-        Ok(false)
+        Some(self.note(number, head.id, &keys, head.arrived))
     }
 
     /// Recipients that were ever added.
     pub fn recipients(&self, number: CampaignNumber) -> Result<u64, BooksError> {
-        Ok(self.keys(number)?.lock().stat().counts.0[usize::from(RECIPIENT)])
+        let mut reader = self.keys(number)?.lock().reader();
+        reader.refresh();
+        Ok(reader.stat().counts.0[usize::from(RECIPIENT)])
     }
 }
 
@@ -248,7 +268,8 @@ fn read_one(number: CampaignNumber, path: &Path) -> Result<Found, BooksError> {
     let file = path.join("campaign.json");
     let text = std::fs::read(&file).map_err(io_error(&file))?;
     let damaged = |what: String| BooksError::Damaged { path: file.clone(), what };
-    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     let format = json.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
     if let Some(found) = u16::try_from(format).ok().filter(|found| *found > FORMAT) {
         return Err(BooksError::TooNew { path: file, found });
@@ -283,10 +304,4 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BooksError> {
 
 fn sync_folder(path: &Path) -> Result<(), BooksError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error(path))
-}
-
-/// A number as tests write it.
-#[cfg(test)]
-pub(super) fn number(number: u16) -> CampaignNumber {
-    CampaignNumber(NonZeroU16::new(number).expect("from 1 on"))
 }

@@ -7,7 +7,7 @@
 //! What a message's record says of its campaign is a number. A number is given out again only when no message is left that
 //! has it. Bound: `campaigns.campaigns_max` rows.
 
-// pub mod books;
+pub mod books;
 // pub mod keeper;
 mod tally;
 mod valve;
@@ -15,14 +15,15 @@ mod valve;
 pub use tally::{Outcome, Saved, Tally};
 pub use valve::{Passage, Phase, Valve};
 
+use books::Books;
 use bytes::Bytes;
 use message::merge::Bound;
 use message::{CampaignNumber, ContentFacts, PoolTag};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What everybody in a campaign gets.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +173,8 @@ impl Table {
 pub struct Campaigns {
     table: RwLock<Arc<Table>>,
     changes: AtomicU64,
+    /// Not there in a simulation.
+    pub books: OnceLock<Arc<Books>>,
 }
 
 impl Campaigns {

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::domains::SiteKey;
 use crate::drive::share::is_borrowed;
 use crate::steer::reason::PAUSED;
+use bytes::Bytes;
 use message::{CampaignNumber, Lane, MessageId, UnixMillis};
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -75,6 +76,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     pub(crate) fn campaign(&mut self, number: CampaignNumber) -> Option<&Arc<Campaign>> {
         self.gates.view.get(&self.crossing.campaigns, number)
+    }
+
+    /// What everybody in the campaign gets, for a message that brings nothing of its own.
+    pub(crate) fn content_of_campaign(&mut self, number: Option<CampaignNumber>, content: Bytes) -> Bytes {
+        let campaign = number.filter(|_| content.is_empty()).and_then(|number| self.campaign(number));
+        campaign.map_or(content, |campaign| Bytes::clone(&campaign.shared.content))
     }
 
     /// The range, if its mail may go out; one of a paused campaign is kept here, one of a cancelled campaign has ended.

@@ -208,7 +208,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let letter = self.letters.cached.get(&range.message).map(|cached| Arc::clone(&cached.letter));
         let has_letter = letter.is_some();
-        let parts = Parts { letter, ..Parts::default() };
+        let content = (queued.content_len == 0).then(Bytes::new);
+        let parts = Parts { letter, content, ..Parts::default() };
         let load = Load { purpose, range, parts, pending: 0, failed: None, location: queued.location };
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
@@ -226,7 +227,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 HEAD_SPAN + if is_small { meta_len } else { head_len },
             );
         }
-        if !has_letter {
+        if !has_letter && queued.content_len > 0 {
             read(Part::Content, queued.content_offset(), queued.content_len);
         }
         if !is_small {
@@ -339,12 +340,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn assemble(&mut self, queued: &Queued, range: Range, parts: &Parts) -> Option<OpenRange> {
         let letter = match &parts.letter {
             Some(letter) => Arc::clone(letter),
-            None => Arc::new(letter_of(queued, parts, parts.content.clone()?)?),
+            None => Arc::new(self.letter_of(queued, parts, parts.content.clone()?)?),
         };
         let open = open_of(queued, range, letter, parts)?;
         let window = (queued.meta_len <= WINDOW_LEN).then(|| open.window().clone());
         self.letters.insert(range.message, Arc::clone(open.letter()), window);
         Some(open)
+    }
+
+    fn letter_of(&mut self, queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
+        let head = parts.head_of(queued)?;
+        if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
+            return None;
+        }
+        let content = self.content_of_campaign(queued.campaign(), content);
+        // Nobody is sent nothing: its campaign's folder is gone.
+        envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())
     }
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.
@@ -383,14 +394,6 @@ fn open_of(queued: &Queued, range: Range, letter: Arc<Letter>, parts: &Parts) ->
     // A window without the name it was read for is no window.
     open.clone().next_name()?;
     Some(open)
-}
-
-fn letter_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
-    let head = parts.head_of(queued)?;
-    if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
-        return None;
-    }
-    envelope_of(queued, parts, content)
 }
 
 /// `content` is not looked at.

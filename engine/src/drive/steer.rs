@@ -387,6 +387,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.mark_waiting(&range, HELD);
                 self.steering.returning.push_back(range);
             }
+            Action::Sift => {
+                if let Some(range) = self.past_gate(range) {
+                    self.go_back(range, found);
+                }
+            }
             Action::Fetch => match &sweep.order.fetch {
                 Some(wanted) => self.put_aside(wanted.id, range),
                 None => self.go_back(range, found),

@@ -124,7 +124,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         client: &Client,
         domains: &[String],
     ) -> Option<(WayKey, SiteKey)> {
-        let (Some(login), Origin::Net { address, port }) = (&client.login, &client.origin) else { return None };
+        let (Some(login), Origin::Net { address, port }) = (&client.login, &client.origin) else {
+            return None;
+        };
         let tls = Arc::new(policy_of(&self.settings, domains));
         let host = Host { name: address.to_string().into(), address: SocketAddr::new(*address, *port), tls };
         let (source, _) = self.settings.sources.iter().next()?;
@@ -202,7 +204,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn reverse(&mut self, index: u32, handed: Handed) {
         let Handed { socket, tunnel, held, seat } = handed;
         let place = self.outbound.next_place();
-        let Some(fetch) = self.fetches.at_home.get_mut(index as usize) else { return self.ring.close(socket) };
+        let Some(fetch) = self.fetches.at_home.get_mut(index as usize) else {
+            return self.ring.close(socket);
+        };
         fetch.connection = Some(place);
         let (key, now) = (fetch.site, self.now);
         let site = self.sites.get_mut(key);
