@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod base32;
 pub mod canonical;
 pub mod class;
 mod coding;
@@ -25,6 +26,7 @@ pub mod received;
 pub mod reply;
 pub mod results;
 pub mod time;
+pub mod unsubscribe;
 pub mod verdict;
 pub mod verp;
 
