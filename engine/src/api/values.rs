@@ -43,6 +43,10 @@ pub enum ValueError {
 }
 
 impl Values {
+    pub fn new() -> Values {
+        Values::default()
+    }
+
     /// Room for entries of so many octets.
     pub fn with_capacity(len: usize) -> Values {
         Values { bytes: Vec::with_capacity(len), count: 0 }
@@ -126,7 +130,7 @@ impl<'de> Visitor<'de> for Fields {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
-        let mut values = Values::default();
+        let mut values = Values::new();
         while let Some(name) = map.next_key::<String>()? {
             if let Some(value) = map.next_value::<Scalar>()?.0 {
                 let wrap = |error| de::Error::custom(format_args!("{name:?}: {error}"));
@@ -139,7 +143,7 @@ impl<'de> Visitor<'de> for Fields {
 
 /// A JSON value as text; `None` is null.
 #[derive(Debug, Eq, PartialEq)]
-struct Scalar(Option<String>);
+pub(super) struct Scalar(pub(super) Option<String>);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
@@ -219,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn fields_come_back_in_their_order(pairs in prop::collection::btree_map("[a-zé]{1,9}", ".{0,40}", 0..20)) {
-            let mut values = Values::default();
+            let mut values = Values::new();
             for (name, value) in &pairs {
                 values.push(name, value).unwrap();
             }
