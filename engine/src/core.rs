@@ -10,6 +10,7 @@ use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::compact::Compaction;
 use crate::drive::expiry::Expiry;
+use crate::drive::inject::Requests;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -138,6 +139,7 @@ pub struct Core<R, C> {
     pub(crate) timers: Timers<Token>,
     pub(crate) rhythm: Rhythm,
     pub(crate) intake: Intake,
+    pub(crate) requests: Requests,
     pub(crate) logs: Logs,
     pub(crate) journal: JournalDrive,
     pub(crate) store: Store,
@@ -188,6 +190,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
+            requests: Requests::default(),
             letters: Letters::new(settings.config.storage.cache_max),
             counters: Arc::clone(&crossing.counters[index]),
             timers: Timers::new(now),
@@ -326,6 +329,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Compose(composed) => self.compose(*composed),
+                Mail::Inject(injected) => self.inject(*injected),
                 Mail::Flush(order) => self.steering.take_flush(order),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),

@@ -8,6 +8,7 @@ use crate::access::{Counts, Rates};
 use crate::auth::Authenticator;
 use crate::clients;
 use crate::domains::Resolution;
+use crate::drive::inject::Injected;
 use crate::drive::spent::Unrestored;
 use crate::hosts::Hosts;
 use crate::look::call::Call;
@@ -77,6 +78,8 @@ pub enum Mail {
     },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
+    /// A message that came over HTTP, and who waits for it.
+    Inject(Box<Injected>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.

@@ -3,6 +3,7 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
+use crate::api::thread::{Listeners, Running};
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -87,6 +88,7 @@ impl ServeError {
 pub struct Ready {
     pub listening: Vec<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub api: Vec<SocketAddr>,
     pub cpus: Vec<usize>,
 }
 
@@ -111,6 +113,8 @@ pub fn serve(
     let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
     crossing.unrestored.take_over(&journals.fold.spent);
     let listener = http.map(bind_http).transpose()?;
+    let web = Listeners::bind(&settings.config)
+        .map_err(|(address, source)| ServeError::Http { address, source })?;
     check_ports(&places(&settings.config))?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let orders = bind_control(&settings.config)?;
@@ -121,13 +125,15 @@ pub fn serve(
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let announcement = Ready { listening, http, cpus };
+    let announcement = Ready { listening, http, api: web.addresses(), cpus };
+    let api = Running::start(web, &settings, &crossing).map_err(ServeError::Thread)?;
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
     let result = control::run(control::Control {
         settings,
         crossing,
         listener,
+        api,
         orders,
         ends,
         reread: Box::new(reread),

@@ -4,14 +4,27 @@
 //! and checked; what comes back says by its type what the client is told. It runs on a thread of its own, so that a
 //! million records on their way in hold up no look-up of a domain.
 
+mod body;
+mod campaigns;
+pub mod cores;
+pub mod desk;
+mod gate;
+mod inject;
+mod letter;
+pub mod recipients;
+mod reply;
+mod request;
+pub mod router;
+pub mod serve;
 mod terms;
+pub(crate) mod thread;
 pub mod values;
 
 pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use values::Values;
 
 use crate::config::Rate;
-use message::{MessageId, UnixMillis};
+use message::{Mailbox, MessageId, UnixMillis};
 use std::pin::Pin;
 
 /// What an interface answers in its own time. Dropped when the client goes: what was asked may be done all the same.
@@ -58,10 +71,10 @@ pub struct Injection {
 pub struct Injected {
     /// `None`: there was nobody left to send to.
     pub message: Option<MessageId>,
-    /// Places in the list of those who are not written to, because the suppression list names them.
-    pub suppressed: Vec<u32>,
-    /// Of those who have the message already: its campaign named them before.
-    pub duplicate: Vec<u32>,
+    /// Those who are not written to, because the suppression list names them, with their places in the list.
+    pub suppressed: Vec<(u32, Mailbox)>,
+    /// How many have the message already: its campaign named them before.
+    pub duplicate: u32,
 }
 
 /// List jobs that have a name. A recipient is in one of them once, however often he is added.
@@ -69,16 +82,25 @@ pub trait Campaigns: Send + Sync {
     /// The same campaign again is no error; another one under its name is [`Refused::Conflict`].
     fn create(&self, id: CampaignId, campaign: NewCampaign) -> Promise<'_, Result<Created, Refused>>;
 
-    /// Answered when all of them are durable.
-    fn add(&self, id: &CampaignId, recipients: Vec<Recipient>) -> Promise<'_, Result<Added, Refused>>;
+    /// Answered when all of them are durable. One that is refused may have added some: who is offered again is a
+    /// duplicate.
+    fn add<'a>(
+        &'a self,
+        id: &'a CampaignId,
+        recipients: &'a [Recipient],
+    ) -> Promise<'a, Result<Added, Refused>>;
 
     /// Answered when the order is durable.
-    fn order(&self, id: &CampaignId, order: Order) -> Promise<'_, Result<Campaign, Refused>>;
+    fn order<'a>(&'a self, id: &'a CampaignId, order: Order) -> Promise<'a, Result<Campaign, Refused>>;
 
-    fn get(&self, id: &CampaignId) -> Promise<'_, Result<Campaign, Refused>>;
+    fn get<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<Campaign, Refused>>;
 
     /// At most `count`, in the order of their names, behind `after`.
-    fn list(&self, after: Option<&CampaignId>, count: usize) -> Promise<'_, Result<Vec<Campaign>, Refused>>;
+    fn list<'a>(
+        &'a self,
+        after: Option<&'a CampaignId>,
+        count: usize,
+    ) -> Promise<'a, Result<Vec<Campaign>, Refused>>;
 }
 
 /// A campaign as it is created.

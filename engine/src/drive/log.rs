@@ -3,6 +3,7 @@
 //! A core writes to the log of its own partition. Partitions of cores that no longer exist are adopted: read, served
 //! and emptied, never written to.
 
+use super::inject::RequestKey;
 use super::intake::Submitter;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -105,6 +106,8 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) enum Origin {
     Session(Submitter),
+    /// A request over HTTP.
+    Request(RequestKey),
     /// A bounce: these failures are settled once it is durable.
     Bounce(Vec<usize>),
     /// Another copy of a message whose segment is being emptied.
@@ -610,8 +613,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
-        if let Origin::Session(submitter) = origin {
-            self.note_hash(submitter, head.id, &content);
+        match &origin {
+            Origin::Session(submitter) => self.note_hash(submitter.fields_len, head.id, &content),
+            Origin::Request(key) => self.note_hash(self.fields_len_of(*key), head.id, &content),
+            Origin::Bounce(_) | Origin::Copy(_) => {}
         }
         let parsed = Meta::parse(&meta, head.layout);
         let letter = Letter::new(
@@ -637,14 +642,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {
             Origin::Session(submitter) => {
-                self.counters.accepted_messages.add(1);
-                self.counters.accepted_recipients.add(u64::from(head.recipients));
-                self.counters.accepted_octets.add(u64::from(head.content_len));
+                self.count_accepted(head);
                 self.answer_stored(submitter, head.id);
+            }
+            Origin::Request(key) => {
+                self.count_accepted(head);
+                self.answer_request(key, Ok(head.id));
             }
             Origin::Bounce(failing) => self.settle_failing(&failing),
             Origin::Copy(_) => {}
         }
+    }
+
+    fn count_accepted(&self, head: &Head) {
+        self.counters.accepted_messages.add(1);
+        self.counters.accepted_recipients.add(u64::from(head.recipients));
+        self.counters.accepted_octets.add(u64::from(head.content_len));
     }
 
     fn on_refused(&mut self, token: AppendToken) {
@@ -653,6 +666,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let outcome = if self.logs.primary().is_poisoned() { Stored::Failed } else { Stored::Full };
         match appended.origin {
             Origin::Session(submitter) => self.answer_refused(submitter, outcome),
+            Origin::Request(key) => self.answer_request(key, Err(outcome)),
             Origin::Bounce(failing) => self.retry_failing(failing),
             Origin::Copy(_) => self.on_copy_refused(),
         }

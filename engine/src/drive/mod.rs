@@ -8,6 +8,7 @@ pub(crate) mod connecting;
 pub(crate) mod egress;
 pub(crate) mod expiry;
 mod flush;
+pub(crate) mod inject;
 pub(crate) mod intake;
 pub(crate) mod journal;
 pub(crate) mod lanes;
