@@ -7,6 +7,7 @@
 pub mod address;
 pub mod canonical;
 pub mod class;
+mod coding;
 pub mod compose;
 pub mod content;
 pub mod dsn;
@@ -14,6 +15,7 @@ pub mod envelope;
 pub mod header;
 pub mod id;
 pub mod lane;
+pub mod merge;
 pub mod notify;
 pub mod path;
 pub mod received;
