@@ -4,6 +4,7 @@
 //! checked against what the machines can do.
 
 mod access;
+mod api;
 mod auth;
 mod compose;
 mod keep;
@@ -23,6 +24,7 @@ pub use access::{
     Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
 };
+pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
 pub use compose::Compose;
 pub use keep::Keep;
@@ -36,6 +38,7 @@ pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
+pub(crate) use tls::parse_sha256;
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 pub use verify::Verify;
 
@@ -108,6 +111,10 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub api: Api,
+    #[serde(default)]
+    pub unsubscribe: Unsubscribe,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -379,6 +386,8 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.api.check()?;
+        self.unsubscribe.check()?;
         sources::check(self)
     }
 }

@@ -12,6 +12,7 @@ use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
 use crate::drive::expiry::Expiry;
 use crate::drive::fetch::Fetches;
+use crate::drive::inject::Requests;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
@@ -140,6 +141,7 @@ pub struct Core<R, C> {
     pub(crate) timers: Timers<Token>,
     pub(crate) rhythm: Rhythm,
     pub(crate) intake: Intake,
+    pub(crate) requests: Requests,
     pub(crate) logs: Logs,
     pub(crate) journal: JournalDrive,
     pub(crate) store: Store,
@@ -192,6 +194,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
+            requests: Requests::default(),
             letters: Letters::new(settings.config.storage.cache_max),
             counters: Arc::clone(&crossing.counters[index]),
             timers: Timers::new(now),
@@ -336,6 +339,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Confirm(id) => self.confirm(id),
                 Mail::CampaignOrder(number) => self.on_campaign_order(number),
                 Mail::Line(line) => self.log_line(&line),
+                Mail::Inject(injected) => self.inject(*injected),
                 Mail::Flush(order) => self.steering.take_flush(order),
                 Mail::Fetch(mail) => self.on_fetch_mail(mail),
                 Mail::Order(order) => self.steering.take_order(order),

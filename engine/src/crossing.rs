@@ -9,6 +9,7 @@ use crate::auth::Authenticator;
 use crate::campaigns::Campaigns;
 use crate::clients;
 use crate::domains::Resolution;
+use crate::drive::inject::Injected;
 use crate::drive::spent::Unrestored;
 use crate::events::{Event, Stamp};
 use crate::fetch::FetchMail;
@@ -86,6 +87,8 @@ pub enum Mail {
     CampaignOrder(CampaignNumber),
     /// A line for the delivery log.
     Line(Box<[u8]>),
+    /// A message that came over HTTP, and who waits for it.
+    Inject(Box<Injected>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod api;
 pub mod auth;
 pub mod campaigns;
 pub mod cli;

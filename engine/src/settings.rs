@@ -1,13 +1,14 @@
 //! The configuration as the core threads use it: checked, and turned into what each box wants.
 
 use crate::access::Access;
+use crate::api::desk::Rules;
 use crate::auth::Passwords;
 use crate::config::{Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
-use message::VerpKey;
 use message::compose::Hosts;
+use message::{Class, Envelope, Marks, Traits, VerpKey};
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use smtp_out::TlsBase;
@@ -23,6 +24,9 @@ pub struct Settings {
     pub ingress: Ingress,
     pub access: Access,
     pub passwords: Arc<Passwords>,
+    /// Who is heard over HTTP, and how that is encrypted.
+    pub api: Arc<Rules>,
+    pub api_tls: Option<Arc<rustls::ServerConfig>>,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub sources: Sources,
@@ -46,7 +50,10 @@ impl Settings {
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
-        Ok(Settings { ingress, passwords, tls, providers, ..Settings::new(config, verp_secret) })
+        let api = Arc::new(Rules::load(&config)?);
+        let api_tls = crate::tls::server(config.api.certificate.as_deref(), config.api.key.as_deref())?;
+        let plain = Settings::new(config, verp_secret);
+        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, ..plain })
     }
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
@@ -55,6 +62,8 @@ impl Settings {
             ingress: Ingress::plain(&config),
             access: Access::new(&config),
             passwords: Arc::default(),
+            api: Arc::new(Rules::without_tokens(&config)),
+            api_tls: None,
             outbound: Arc::new(smtp_out::Config {
                 helo: config.host_name.clone(),
                 timeouts: smtp_out::Timeouts::default(),
@@ -95,6 +104,17 @@ impl Settings {
 
     pub fn has_warm_up(&self) -> bool {
         self.sources.iter().any(|(_, source)| source.warm_up.is_some())
+    }
+
+    /// Which pool a message goes out from, and whose turn it takes: decided once, when it comes. One pass over the header.
+    pub(crate) fn class_of(&self, envelope: &Envelope, content: &[u8]) -> Class {
+        let marks = Marks::of(content, &self.config.lanes.tenant_field);
+        let traits = Traits {
+            sender: envelope.reverse_path.as_str(),
+            campaign: marks.campaign.as_deref(),
+            tenant: marks.tenant.as_deref(),
+        };
+        Class { pool: self.sources.select(&traits), flow: traits.flow(self.log_salt), campaign: None }
     }
 
     /// What sessions from that source are told.

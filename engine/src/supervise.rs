@@ -3,8 +3,12 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
+use crate::api::thread::{Listeners, Running};
+use crate::api::cores::Cores;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
+use crate::campaigns::books::Books;
+use crate::campaigns::keeper::{self, Keeper};
 use crate::config::Config;
 use crate::control;
 use crate::core::{Core, CoreConfig};
@@ -87,6 +91,7 @@ impl ServeError {
 pub struct Ready {
     pub listening: Vec<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub api: Vec<SocketAddr>,
     pub cpus: Vec<usize>,
 }
 
@@ -110,7 +115,13 @@ pub fn serve(
     let authenticator = Authenticator::new(&settings.config.auth, passwords, &secret);
     let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
     crossing.unrestored.take_over(&journals.fold.spent);
+    let books = Arc::new(Books::new(&settings.config.queue, &secret));
+    let campaigns = books.read().map_err(RecoverError::from)?;
+    keeper::put_up(&campaigns, &crossing, &settings);
+    let _ = crossing.campaigns.books.set(Arc::clone(&books));
     let listener = http.map(bind_http).transpose()?;
+    let web = Listeners::bind(&settings.config)
+        .map_err(|(address, source)| ServeError::Http { address, source })?;
     check_ports(&places(&settings.config))?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let orders = bind_control(&settings.config)?;
@@ -120,14 +131,19 @@ pub fn serve(
     let (threads, listening) = start.cores(&cpus)?;
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
+    keeper::take_up(&campaigns, &crossing, &books).map_err(RecoverError::from)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let announcement = Ready { listening, http, cpus };
+    let announcement = Ready { listening, http, api: web.addresses(), cpus };
+    let cores = Arc::new(Cores::new(Arc::clone(&crossing), Arc::clone(&settings)));
+    let keeper = Keeper::new(Arc::clone(&cores), Arc::clone(&crossing), books, campaigns);
+    let api = Running::start(web, &settings, &crossing, cores, keeper).map_err(ServeError::Thread)?;
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
     let result = control::run(control::Control {
         settings,
         crossing,
         listener,
+        api,
         orders,
         ends,
         reread: Box::new(reread),

@@ -10,7 +10,7 @@ use super::books::{Books, BooksError, Entry, Found, crc32c, format};
 use super::{Campaign, Phase, Saved, Shared};
 use crate::api::cores::Cores;
 use crate::api::{
-    Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName, NewCampaign,
+    Added, CampaignId, Campaigns, Counts, Created, Letter, ListName, NewCampaign,
     Order, Promise, Recipient, Refused, Terms, Values,
 };
 use crate::clock;
@@ -53,7 +53,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// With the campaigns that are in the crossing's table already.
+    /// With the campaigns that were found and that [`put_up`] has put into the table.
     pub fn new(cores: Arc<Cores>, crossing: Arc<Crossing>, books: Arc<Books>, found: Vec<Found>) -> Keeper {
         let table = crossing.campaigns.table();
         let row = |found: Found| {
@@ -97,7 +97,7 @@ impl Keeper {
         Arc::new(campaign_of(number, entry, content, &self.cores.settings(), self.crossing.cores()))
     }
 
-    async fn take_in(&self, id: &CampaignId, recipients: Vec<Recipient>) -> Result<Added, Refused> {
+    async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
         let row = self.row(id)?;
         let _one = row.adding.lock().await;
         let number = row.campaign.number;
@@ -184,8 +184,12 @@ impl Keeper {
         }
         valve.set_phase(phase);
         if phase != before && phase != Phase::Paused {
+            let sift = (phase == Phase::Cancelled).then(crate::steer::order::Order::sifting);
             for core in 0..self.crossing.cores() {
                 self.tell(core, || Mail::CampaignOrder(row.campaign.number)).await;
+                if let Some(sift) = &sift {
+                    self.tell(core, || Mail::Order(Arc::clone(sift))).await;
+                }
             }
         }
         Ok(row.shown())
@@ -246,14 +250,12 @@ impl Campaigns for Keeper {
         Box::pin(async move { self.make(&id, campaign) })
     }
 
-    fn add(&self, id: &CampaignId, recipients: Vec<Recipient>) -> Promise<'_, Result<Added, Refused>> {
-        let id = id.clone();
-        Box::pin(async move { self.take_in(&id, recipients).await })
+    fn add<'a>(&'a self, id: &'a CampaignId, recipients: &'a [Recipient]) -> Promise<'a, Result<Added, Refused>> {
+        Box::pin(self.take_in(id, recipients))
     }
 
-    fn order(&self, id: &CampaignId, order: Order) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
-        let id = id.clone();
-        Box::pin(async move { self.obey(&id, order).await })
+    fn order<'a>(&'a self, id: &'a CampaignId, order: Order) -> Promise<'a, Result<crate::api::Campaign, Refused>> {
+        Box::pin(self.obey(id, order))
     }
 
     fn get(&self, id: &CampaignId) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
@@ -420,4 +422,23 @@ fn interval_of(rate: Rate) -> Duration {
 fn broken(error: &BooksError) -> Refused {
     tracing::error!(%error, "the books of campaigns");
     Refused::Broken
+}
+
+/// What a start finds stands in the table before the first core looks at its messages.
+pub fn put_up(found: &[Found], crossing: &Crossing, settings: &crate::settings::Settings) {
+    for Found { number, entry, content } in found {
+        let content = Bytes::copy_from_slice(content);
+        let campaign = campaign_of(*number, entry, content, settings, crossing.cores());
+        crossing.campaigns.insert(Arc::new(campaign));
+    }
+}
+
+/// All cores have said what of it they owe.
+pub fn take_up(found: &[Found], crossing: &Crossing, books: &Books) -> Result<(), BooksError> {
+    let table = crossing.campaigns.table();
+    for Found { number, entry, .. } in found {
+        let Some(campaign) = table.get(*number) else { continue };
+        campaign.take_up(books.recipients(*number)?, &entry.counts);
+    }
+    Ok(())
 }

@@ -10,9 +10,11 @@ mod look;
 mod maildirsmtp;
 mod passwd;
 mod queue;
+mod secrets;
 mod serve;
 mod sites;
 pub mod submit;
+mod token;
 mod trace;
 
 use crate::config::{Config, ConfigError};
@@ -49,6 +51,8 @@ enum Command {
     Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
+    /// Make a program's token for [api], or take it out.
+    Token(token::TokenArgs),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -96,6 +100,7 @@ impl Cli {
             Command::Trace(args) => trace::run(&args),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Passwd(args) => passwd::run(&args),
+            Command::Token(args) => token::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }

@@ -13,6 +13,7 @@ mod socket;
 pub mod sts;
 mod tlsrpt;
 
+use crate::api::thread::Running;
 use crate::config::ConfigError;
 use crate::crossing::{Crossing, Mail, Question};
 use crate::settings::Settings;
@@ -32,6 +33,7 @@ pub(crate) struct Control {
     pub(crate) settings: Arc<Settings>,
     pub(crate) crossing: Arc<Crossing>,
     pub(crate) listener: Option<std::net::TcpListener>,
+    pub(crate) api: Option<Running>,
     /// Where operators' orders come in.
     pub(crate) orders: std::os::unix::net::UnixListener,
     /// Cores that have ended, by index.
@@ -149,6 +151,9 @@ impl Control {
                 if let Some(reports) = reports {
                     reports.configure(&self.settings.config);
                 }
+                if let Some(api) = &self.api {
+                    api.configure(&self.settings);
+                }
                 tracing::info!("configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration was not reloaded; the old one stays"),
@@ -157,11 +162,18 @@ impl Control {
 
     async fn shut_down(&mut self) {
         tracing::info!("stopping: no new mail, transactions under way end");
+        if let Some(api) = &self.api {
+            api.begin_stop();
+        }
         for core in 0..self.crossing.cores() {
             let _ = self.crossing.send(core, Mail::Shutdown);
         }
         for _ in 0..self.crossing.cores() {
             self.ends.recv().await;
+        }
+        // What the last commit answered is still to be said.
+        if let Some(api) = self.api.take() {
+            api.join();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A core writes to the log of its own partition. Partitions of cores that no longer exist are adopted: read, served
 //! and emptied, never written to.
 
+use super::inject::RequestKey;
 use super::intake::Submitter;
 use crate::campaigns::Campaigns;
 use crate::campaigns::books::BooksError;
@@ -107,6 +108,8 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) enum Origin {
     Session(Submitter),
+    /// A request over HTTP.
+    Request(RequestKey),
     /// A bounce: these failures are settled once it is durable.
     Bounce(Vec<usize>),
     /// Another copy of a message whose segment is being emptied.
@@ -379,7 +382,7 @@ impl TakeUp<'_> {
         }
         let Some(books) = self.campaigns.books.get() else { return };
         let result = books.knows(number, head.id).and_then(|is_known| {
-            let meta = || groups.meta().map(<[u8]>::to_vec).or_else(|| read_meta(file, head).ok());
+            let mut meta = || groups.meta().map(<[u8]>::to_vec).or_else(|| read_meta(file, head).ok());
             let learnt =
                 if is_known { None } else { meta().and_then(|meta| books.learn(number, head, &meta)) };
             learnt.unwrap_or(Ok(()))
@@ -647,8 +650,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
-        if let Origin::Session(submitter) = origin {
-            self.note_hash(submitter, head.id, &content);
+        match &origin {
+            Origin::Session(submitter) => self.note_hash(submitter.fields_len, head.id, &content),
+            Origin::Request(key) => self.note_hash(self.fields_len_of(*key), head.id, &content),
+            Origin::Bounce(_) | Origin::Copy(_) => {}
         }
         let parsed = Meta::parse(&meta, head.layout);
         let content = self.content_of_campaign(head.class.campaign, content);
@@ -683,14 +688,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {
             Origin::Session(submitter) => {
-                self.counters.accepted_messages.add(1);
-                self.counters.accepted_recipients.add(u64::from(head.recipients));
-                self.counters.accepted_octets.add(u64::from(head.content_len));
+                self.count_accepted(head);
                 self.answer_stored(submitter, head.id);
+            }
+            Origin::Request(key) => {
+                self.count_accepted(head);
+                self.answer_request(key, Ok(head.id));
             }
             Origin::Bounce(failing) => self.settle_failing(&failing),
             Origin::Copy(_) => {}
         }
+    }
+
+    fn count_accepted(&self, head: &Head) {
+        self.counters.accepted_messages.add(1);
+        self.counters.accepted_recipients.add(u64::from(head.recipients));
+        self.counters.accepted_octets.add(u64::from(head.content_len));
     }
 
     fn on_refused(&mut self, token: AppendToken) {
@@ -699,6 +712,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let outcome = if self.logs.primary().is_poisoned() { Stored::Failed } else { Stored::Full };
         match appended.origin {
             Origin::Session(submitter) => self.answer_refused(submitter, outcome),
+            Origin::Request(key) => self.answer_request(key, Err(outcome)),
             Origin::Bounce(failing) => self.retry_failing(failing),
             Origin::Copy(_) => self.on_copy_refused(),
         }

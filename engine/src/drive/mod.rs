@@ -10,6 +10,7 @@ pub(crate) mod egress;
 pub(crate) mod expiry;
 pub(crate) mod fetch;
 mod flush;
+pub(crate) mod inject;
 pub(crate) mod intake;
 pub(crate) mod journal;
 pub(crate) mod lanes;

@@ -145,7 +145,7 @@ pub(crate) struct Submitter {
     place: Place,
     transaction: TransactionKey,
     /// Octets that we put on top of its content.
-    fields_len: u32,
+    pub(crate) fields_len: u32,
 }
 
 impl Intake {
