@@ -45,6 +45,10 @@ counters! {
     success_reports,
     /// Recipients deleted by an operator
     deleted,
+    /// Messages signed (DKIM), and copies of their own
+    signed,
+    /// Those that could not be signed and went out without a signature
+    unsigned,
     /// Connections taken
     connections_in,
     /// Clients that logged in

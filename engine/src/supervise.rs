@@ -3,12 +3,12 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
-use crate::api::thread::{Listeners, Running};
 use crate::api::cores::Cores;
+use crate::api::thread::{Listeners, Running};
 use crate::auth::Authenticator;
-use crate::clock::SystemClock;
 use crate::campaigns::books::Books;
 use crate::campaigns::keeper::{self, Keeper};
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control;
 use crate::core::{Core, CoreConfig};

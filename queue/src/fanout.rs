@@ -6,6 +6,8 @@
 use crate::log::record::{Layout, asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
+use message::copies::Pattern;
+use message::merge::{Template, fields};
 use message::{
     Class, ContentFacts, Labels, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
 };
@@ -46,6 +48,7 @@ pub struct Letter {
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
     labels: OnceLock<Box<Labels>>,
+    pattern: OnceLock<Option<Arc<Pattern>>>,
 }
 
 impl Letter {
@@ -71,6 +74,7 @@ impl Letter {
             content,
             stuffed: OnceLock::new(),
             labels: OnceLock::new(),
+            pattern: OnceLock::new(),
         }
     }
 
@@ -80,9 +84,38 @@ impl Letter {
         Letter { layout, asked, columns: columns.map(Bytes::copy_from_slice), ..self }
     }
 
+    /// Each recipient gets a copy that is made from `pattern`, whatever the meta part says.
+    #[must_use]
+    pub fn with_pattern(self, pattern: Option<Arc<Pattern>>) -> Letter {
+        match pattern {
+            None => self,
+            pattern => Letter { pattern: OnceLock::from(pattern), ..self },
+        }
+    }
+
     /// No two recipients may be in one transaction: each has a reverse-path or a content of its own.
-    pub fn has_copies_of_its_own(&self) -> bool {
-        self.verp.is_some() || self.columns.is_some()
+    pub fn is_for_one_each(&self) -> bool {
+        self.verp.is_some() || self.has_own_copies()
+    }
+
+    /// What goes out is made for each recipient from [`Letter::pattern`].
+    pub fn has_own_copies(&self) -> bool {
+        self.columns.is_some() || self.pattern.get().is_some()
+    }
+
+    /// What copies are made from. `None`: all get the content as it is, or, if [`Letter::has_own_copies`], it cannot be
+    /// read as a template. A template is compiled once.
+    pub fn pattern(&self) -> Option<&Arc<Pattern>> {
+        if !self.has_own_copies() {
+            return None;
+        }
+        self.pattern.get_or_init(|| self.compiled().map(Arc::new)).as_ref()
+    }
+
+    fn compiled(&self) -> Option<Pattern> {
+        let columns: Vec<&str> = fields::decode(self.columns.as_ref()?).collect::<Result<_, _>>().ok()?;
+        let bound = Template::compile(&self.content).ok()?.bind(&columns).ok()?;
+        Some(Pattern::template(bound))
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.

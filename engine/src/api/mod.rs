@@ -15,13 +15,14 @@ pub mod recipients;
 mod reply;
 mod request;
 pub mod router;
+pub(crate) mod rows;
 pub mod serve;
 mod terms;
 pub(crate) mod thread;
 pub mod values;
 
-pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use crate::campaigns::Phase;
+pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use values::Values;
 
 use crate::config::Rate;

@@ -74,7 +74,7 @@ impl Running {
         }
         let keeper = Arc::new(keeper);
         let campaigns = Some(Arc::clone(&keeper) as Arc<_>);
-        let interfaces = Interfaces { injector: Arc::clone(&cores) as Arc<_>, campaigns };
+        let interfaces = Interfaces { injector: Arc::clone(&keeper) as Arc<_>, campaigns };
         let guesses = crossing.authenticator.get().cloned();
         let desk = Arc::new(Desk::new(interfaces, Arc::clone(&settings.api), guesses));
         let encryption: Encryption = Arc::new(RwLock::new(settings.api_tls.clone()));

@@ -353,9 +353,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
             return None;
         }
+        let pattern = self.pattern_of_campaign(queued.campaign().filter(|_| content.is_empty()));
         let content = self.content_of_campaign(queued.campaign(), content);
         // Nobody is sent nothing: its campaign's folder is gone.
-        envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())
+        let letter = envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())?;
+        Some(letter.with_pattern(pattern))
     }
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.

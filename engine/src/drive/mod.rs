@@ -6,6 +6,7 @@ pub(crate) mod campaigns;
 pub(crate) mod compact;
 mod compose;
 pub(crate) mod connecting;
+pub(crate) mod copies;
 pub(crate) mod egress;
 pub(crate) mod expiry;
 pub(crate) mod fetch;
