@@ -6,6 +6,7 @@
 mod access;
 mod auth;
 mod compose;
+mod dkim;
 mod keep;
 mod listeners;
 mod network;
@@ -25,6 +26,7 @@ pub use access::{
 };
 pub use auth::Auth;
 pub use compose::Compose;
+pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
@@ -108,6 +110,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub dkim: Dkim,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -281,6 +285,8 @@ pub enum ConfigError {
     Tls(#[from] crate::tls::TlsFilesError),
     #[error(transparent)]
     Ingress(#[from] crate::ingress::IngressError),
+    #[error(transparent)]
+    Dkim(#[from] crate::dkim::DkimFilesError),
 }
 
 /// Reads and checks a configuration file.
@@ -379,6 +385,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.dkim.check()?;
         sources::check(self)
     }
 }

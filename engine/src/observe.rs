@@ -45,6 +45,10 @@ counters! {
     warnings,
     /// Reports of success written
     success_reports,
+    /// Messages that were signed, for all recipients of each
+    signed,
+    /// Messages that have keys and could not be signed
+    unsigned,
     /// Recipients deleted by an operator
     deleted,
     /// Connections taken

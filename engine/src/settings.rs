@@ -8,6 +8,7 @@ use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
 use message::VerpKey;
 use message::compose::Hosts;
+use message::dkim::Signers;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use smtp_out::TlsBase;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
+    /// Who signs what goes out.
+    pub dkim: Arc<Signers>,
     pub verp_key: VerpKey,
     /// What completes addresses of clients whose messages are mended; `None` if the host's own name is none.
     pub hosts: Option<Hosts>,
@@ -38,18 +41,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With what the configuration names files for: authorities, our certificate, provider rules.
+    /// With what the configuration names files for: authorities, our certificate, provider rules, DKIM keys.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
         let ingress = Ingress::load(&config)?;
         let passwords = Arc::new(config.auth.load_passwords()?);
         let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
+        let dkim = Arc::new(crate::dkim::load(&config.dkim)?);
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
-        Ok(Settings { ingress, passwords, tls, providers, ..Settings::new(config, verp_secret) })
+        Ok(Settings { ingress, passwords, tls, providers, dkim, ..Settings::new(config, verp_secret) })
     }
 
-    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted, nothing is signed by DKIM.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
             ingress: Ingress::plain(&config),
@@ -72,6 +76,7 @@ impl Settings {
                 ..SiteLimits::default()
             },
             tls: TlsBase::default(),
+            dkim: Arc::default(),
             verp_key: VerpKey::new(verp_secret),
             hosts: config.compose.hosts(&config.host_name).ok(),
             log_salt: log_salt(verp_secret),

@@ -5,6 +5,7 @@
 mod access;
 mod check;
 mod demo;
+mod dkim;
 mod explain;
 mod look;
 mod maildirsmtp;
@@ -47,6 +48,9 @@ enum Command {
     Trace(trace::Trace),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
+    /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
@@ -95,6 +99,7 @@ impl Cli {
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
+            Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::{Host, SiteKey};
 use crate::drive::secure::Sealing;
+use crate::drive::signing;
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
@@ -566,7 +567,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
             reverse_path: std::str::from_utf8(&sender).unwrap_or(""),
             recipients: &recipients,
-            content_len: delivery.letter.content.len() as u64,
+            content_len: delivery.letter.sent_len(),
             facts: delivery.letter.facts,
             smtputf8: delivery.letter.smtputf8,
             requires_tls: delivery.letter.requires_tls,
@@ -619,6 +620,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
+            self.counters.count_signed(signed);
             let range = open.range();
             let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
@@ -703,15 +706,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         std::mem::swap(&mut outgoing.own, &mut flight.own);
         let mut largest = 0;
         for piece in &flight.pieces {
-            outgoing.pieces.push(match piece {
-                FlightPiece::Own(range) => Piece::Own(range.clone()),
+            match piece {
+                FlightPiece::Own(range) => outgoing.pieces.push(Piece::Own(range.clone())),
                 FlightPiece::Content { key, stuffed } => {
                     let letter = &connection.deliveries[*key as usize].letter;
                     let content = if *stuffed { letter.stuffed() } else { &letter.content };
                     largest = largest.max(content.len());
-                    Piece::Shared(content.clone())
+                    let parts = [letter.prefix(), content].into_iter().filter(|part| !part.is_empty());
+                    outgoing.pieces.extend(parts.map(|part| Piece::Shared(part.clone())));
                 }
-            });
+            }
         }
         if session.is_sealing() && !flight.is_raw {
             let sealing = connection.sealing.get_or_insert_default();
