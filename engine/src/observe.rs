@@ -43,12 +43,12 @@ counters! {
     warnings,
     /// Reports of success written
     success_reports,
+    /// Messages that were signed, each for all recipients, and copies for one
+    signed,
+    /// Messages that have keys and could not be signed
+    unsigned,
     /// Recipients deleted by an operator
     deleted,
-    /// Messages signed (DKIM), and copies of their own
-    signed,
-    /// Those that could not be signed and went out without a signature
-    unsigned,
     /// Connections taken
     connections_in,
     /// Clients that logged in

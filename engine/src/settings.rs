@@ -48,21 +48,22 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With what the configuration names files for: authorities, our certificate, provider rules.
+    /// With what the configuration names files for: authorities, our certificate, provider rules, DKIM keys.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
         let ingress = Ingress::load(&config)?;
         let passwords = Arc::new(config.auth.load_passwords()?);
         let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
+        let dkim = Arc::new(crate::dkim::load(&config.dkim)?);
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
         let api = Arc::new(Rules::load(&config)?);
         let api_tls = crate::tls::server(config.api.certificate.as_deref(), config.api.key.as_deref())?;
         let plain = Settings::new(config, verp_secret);
-        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, ..plain })
+        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, dkim, ..plain })
     }
 
-    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted, nothing is signed by DKIM.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
             ingress: Ingress::plain(&config),

@@ -5,6 +5,7 @@
 mod access;
 mod check;
 mod demo;
+mod dkim;
 mod explain;
 mod look;
 mod maildirsmtp;
@@ -49,6 +50,9 @@ enum Command {
     Trace(trace::Trace),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
+    /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
     /// Make a program's token for [api], or take it out.
@@ -99,6 +103,7 @@ impl Cli {
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
+            Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
             Command::Token(args) => token::run(&args),
             Command::Demo(demo) => demo::run(&demo),

@@ -25,6 +25,7 @@ pub(crate) mod record;
 pub(crate) mod rules;
 pub(crate) mod secure;
 pub(crate) mod share;
+mod signing;
 pub(crate) mod sites;
 pub(crate) mod spent;
 pub(crate) mod steer;

@@ -8,6 +8,7 @@ use crate::domains::{Host, SiteKey};
 use crate::drive::copies::{Copy, Desk};
 use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
+use crate::drive::signing;
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
@@ -57,7 +58,12 @@ impl Delivery {
     }
 
     fn content_len(&self) -> u64 {
-        self.copy.as_ref().map_or(&self.letter.content, |copy| &copy.content).len() as u64
+        self.copy.as_ref().map_or_else(|| self.letter.sent_len(), |copy| copy.content.len() as u64)
+    }
+
+    /// What goes before the content that all get; a copy has it already.
+    fn prefix(&self) -> Bytes {
+        if self.copy.is_some() { Bytes::new() } else { Bytes::clone(self.letter.prefix()) }
     }
 
     /// What is sent; `stuffed`: as DATA needs it.
@@ -669,10 +675,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
-            let (campaign, has_own) = (open.letter().class.campaign, open.letter().is_for_one_each());
-            let most = if has_own { 1 } else { most };
+            let (campaign, is_for_one) = (open.letter().class.campaign, open.letter().is_for_one_each());
+            let most = if is_for_one { 1 } else { most };
             let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            if !open.letter().has_own_copies() {
+                let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
+                self.counters.count_signed(signed);
+            }
             let range = open.range();
             let mut names = SmallVec::new();
             while names.len() < most
@@ -757,14 +767,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         std::mem::swap(&mut outgoing.own, &mut flight.own);
         let mut largest = 0;
         for piece in &flight.pieces {
-            outgoing.pieces.push(match piece {
-                FlightPiece::Own(range) => Piece::Own(range.clone()),
+            match piece {
+                FlightPiece::Own(range) => outgoing.pieces.push(Piece::Own(range.clone())),
                 FlightPiece::Content { key, stuffed } => {
-                    let content = connection.deliveries[*key as usize].content(*stuffed);
+                    let delivery = &connection.deliveries[*key as usize];
+                    let content = delivery.content(*stuffed);
                     largest = largest.max(content.len());
-                    Piece::Shared(content)
+                    let parts = [delivery.prefix(), content].into_iter().filter(|part| !part.is_empty());
+                    outgoing.pieces.extend(parts.map(Piece::Shared));
                 }
-            });
+            }
         }
         if session.is_sealing() && !flight.is_raw {
             let sealing = connection.sealing.get_or_insert_default();
