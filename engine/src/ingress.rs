@@ -129,7 +129,9 @@ fn turn_use(config: &Config, name: &str, listener: &Listener) -> TurnUse {
     let has_rule = || config.access.all_rules().any(|rule| !rule.atrn.is_empty() && may_match(rule));
     match listener.purpose {
         Purpose::Odmr => TurnUse::Only,
-        Purpose::Mx | Purpose::Submission if !listener.mechanisms().is_empty() && has_rule() => TurnUse::Offer,
+        Purpose::Mx | Purpose::Submission if !listener.mechanisms().is_empty() && has_rule() => {
+            TurnUse::Offer
+        }
         Purpose::Mx | Purpose::Submission => TurnUse::Never,
     }
 }

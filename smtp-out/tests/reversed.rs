@@ -82,7 +82,11 @@ fn heard(session: &mut Session, customer: &mut Customer, now: Instant) -> String
             }
         }
         let mut out = Vec::new();
-        if flight.is_raw { out.clone_from(&plain) } else { session.seal(&plain, &mut out) }
+        if flight.is_raw {
+            out.clone_from(&plain)
+        } else {
+            session.seal(&plain, &mut out)
+        }
         customer.hear(&out);
         session.handle_sent(now);
     }

@@ -389,10 +389,9 @@ fn fetchmail_fetches_by_odmr() {
         ),
     );
     let output = wait::finish(
-        fetchmail.args(["--nodetach", "--nosyslog", "--verbose", "--sslproto", "", "--fetchmailrc", &rc]).env(
-            "HOME",
-            folder.path(),
-        ),
+        fetchmail
+            .args(["--nodetach", "--nosyslog", "--verbose", "--sslproto", "", "--fetchmailrc", &rc])
+            .env("HOME", folder.path()),
         PATIENCE,
     );
     assert!(output.status.success(), "{}", said(&output));

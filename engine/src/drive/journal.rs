@@ -378,7 +378,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// recipients.
     fn put_owed(&mut self, partition: u8) -> u64 {
         let Core {
-            store, schedule, domains, sites, letters, outbound, failing, shares, fetches, aside, steering, ..
+            store,
+            schedule,
+            domains,
+            sites,
+            letters,
+            outbound,
+            failing,
+            shares,
+            fetches,
+            aside,
+            steering,
+            ..
         } = self;
         let (journal, ring, now, mut sum, mut result) =
             (&mut self.journal, &mut self.ring, self.now, 0, Ok(()));

@@ -430,7 +430,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.close_connection(place);
         if is_reversed {
             // A client's line is no host's trouble.
-        } else if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
+        } else if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) =
+            verdict
         {
             if !was_ready {
                 self.counters.connect_failures.add(1);
@@ -607,7 +608,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn conclude_delivery(&mut self, place: Place, delivery: &Delivery, verdict: &Verdict) {
         let Connection { site, tls, ref host, ref reversed, .. } = *connection_of(&mut self.outbound, place);
-        let (host, settings, is_reversed) = (Arc::clone(host), Arc::clone(&self.settings), reversed.is_some());
+        let (host, settings, is_reversed) =
+            (Arc::clone(host), Arc::clone(&self.settings), reversed.is_some());
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
         let via = Via { host: &host, source, tls, success: None };
         for name in &delivery.names {

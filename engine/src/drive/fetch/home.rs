@@ -124,7 +124,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         client: &Client,
         domains: &[String],
     ) -> Option<(WayKey, SiteKey)> {
-        let (Some(login), Origin::Net { address, port }) = (&client.login, &client.origin) else { return None };
+        let (Some(login), Origin::Net { address, port }) = (&client.login, &client.origin) else {
+            return None;
+        };
         let tls = Arc::new(policy_of(&self.settings, domains));
         let host = Host { name: address.to_string().into(), address: SocketAddr::new(*address, *port), tls };
         let (source, _) = self.settings.sources.iter().next()?;
@@ -202,7 +204,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn reverse(&mut self, index: u32, handed: Handed) {
         let Handed { socket, tunnel, held, seat } = handed;
         let place = self.outbound.next_place();
-        let Some(fetch) = self.fetches.at_home.get_mut(index as usize) else { return self.ring.close(socket) };
+        let Some(fetch) = self.fetches.at_home.get_mut(index as usize) else {
+            return self.ring.close(socket);
+        };
         fetch.connection = Some(place);
         let (key, now) = (fetch.site, self.now);
         let site = self.sites.get_mut(key);
@@ -279,15 +283,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
 /// be encrypted, so must this. Who it leads to is proven by the login; what domains publish is about their MX hosts.
 fn policy_of(settings: &Settings, wanted: &[String]) -> TlsPolicy {
     let config = &settings.config;
-    let general = demands::of_mode(config.tls.mode);
     let of_domain = |domain: &String| {
         let of_route = config.routes.route(domain).terms.tls.map(demands::of_mode);
-        of_route.or_else(|| demands::configured(&config.tls, domain)).unwrap_or_else(|| general.clone())
+        let by_name = of_route.or_else(|| demands::configured(&config.tls, domain));
+        by_name.unwrap_or_else(|| demands::of_mode(config.tls.mode))
     };
     let policies: Vec<TlsPolicy> = wanted.iter().map(of_domain).collect();
-    if policies.iter().chain([&general]).any(|policy| !policy.allows_plain()) {
+    if policies.iter().any(|policy| !policy.allows_plain()) {
         TlsPolicy::Encrypt
-    } else if general == TlsPolicy::Never {
+    } else if policies.iter().all(|policy| *policy == TlsPolicy::Never) {
         TlsPolicy::Never
     } else {
         TlsPolicy::May

@@ -100,7 +100,11 @@ impl Fetches {
 
 impl<R: Ring, C: Clock> Core<R, C> {
     fn tell_of_fetch(&mut self, core: usize, mail: FetchMail) {
-        if core == self.index { self.on_fetch_mail(mail) } else { self.send_in_order(core, Mail::Fetch(mail)) }
+        if core == self.index {
+            self.on_fetch_mail(mail)
+        } else {
+            self.send_in_order(core, Mail::Fetch(mail))
+        }
     }
 
     pub(crate) fn on_fetch_mail(&mut self, mail: FetchMail) {
