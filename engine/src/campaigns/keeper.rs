@@ -22,8 +22,8 @@ use bytes::Bytes;
 use message::copies::Pattern;
 use message::merge::Bound;
 use message::{
-    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MessageId,
-    Recipients, ReversePath, UnixMillis, Verp,
+    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MessageId, Recipients,
+    ReversePath, UnixMillis, Verp,
 };
 use parking_lot::{Mutex, RwLock};
 use queue::log::record;

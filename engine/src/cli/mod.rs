@@ -3,6 +3,9 @@
 //! Exit codes as in `sysexits(3)`: 0 done, 1 the demo lost something, 75 try again, 78 the configuration is wrong.
 
 mod access;
+mod api;
+mod bulk;
+mod campaign;
 mod check;
 mod demo;
 mod dkim;
@@ -57,6 +60,11 @@ enum Command {
     Passwd(passwd::Passwd),
     /// Make a program's token for [api], or take it out.
     Token(token::TokenArgs),
+    /// Campaigns: what there is, how far each is; pause, resume, cancel, slow down.
+    #[command(subcommand)]
+    Campaign(campaign::CampaignCommand),
+    /// Add a list of recipients to a campaign (with --list); else the program of that name, below.
+    Inject(Box<bulk::Bulk>),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -106,6 +114,8 @@ impl Cli {
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
             Command::Token(args) => token::run(&args),
+            Command::Campaign(command) => campaign::run(&command),
+            Command::Inject(bulk) => bulk::run(&bulk),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }
