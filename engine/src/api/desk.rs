@@ -163,7 +163,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let wrong = |what: String| Problem::new(StatusCode::NOT_FOUND, what);
         let places = RawPathParams::from_request_parts(parts, state).await;
         let places = places.map_err(|error| wrong(format!("the campaign's name: {error}")))?;
-        let id = places.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
+        let id =
+            places.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
         CampaignId::try_from(id).map(Named).map_err(|error| wrong(format!("the campaign's name: {error}")))
     }
 }
