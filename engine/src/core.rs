@@ -8,8 +8,10 @@ use crate::clock::Clock;
 use crate::crossing::{Crossing, Mail};
 use crate::domains::Domains;
 use crate::drive::aside::Aside;
+use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
 use crate::drive::expiry::Expiry;
+use crate::drive::fetch::Fetches;
 use crate::drive::inject::Requests;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
@@ -153,7 +155,9 @@ pub struct Core<R, C> {
     pub(crate) tls_clients: TlsClients,
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
+    pub(crate) fetches: Fetches,
     pub(crate) steering: Steering,
+    pub(crate) gates: Gates,
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
@@ -205,7 +209,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             tls_clients: TlsClients::default(),
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
+            fetches: Fetches::default(),
             steering: Steering::default(),
+            gates: Gates::default(),
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
@@ -257,6 +263,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_aside();
         self.run_logs();
         self.run_warm_up();
+        self.run_gates();
         self.run_schedule();
         self.run_expiry();
         self.run_steering();
@@ -330,7 +337,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Inject(injected) => self.inject(*injected),
+                Mail::Confirm(id) => self.confirm(id),
+                Mail::CampaignOrder(number) => self.on_campaign_order(number),
+                Mail::Line(line) => self.log_line(&line),
                 Mail::Flush(order) => self.steering.take_flush(order),
+                Mail::Fetch(mail) => self.on_fetch_mail(mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
@@ -355,6 +366,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn wait_time(&self) -> Option<Duration> {
         let is_busy = self.sites.has_dirty()
             || self.compaction_wants_turn()
+            || self.gates.wants_turn()
             || self.steering_wants_turn()
             || self.looks_want_turn();
         if is_busy || self.stop == Stop::Done {
@@ -380,7 +392,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         counters.queued_messages.set(self.store.messages() as u64);
         counters.queued_recipients.set(self.store.owed());
         counters.deferred_recipients.set(self.schedule.recipients());
-        counters.held_recipients.set(self.steering.held_recipients());
+        counters.held_recipients.set(self.steering.held_recipients() + self.gates.paused_recipients());
         counters.sessions_in.set(self.intake.open() as u64);
         counters.sessions_out.set(self.outbound.open() as u64);
     }

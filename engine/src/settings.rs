@@ -114,7 +114,7 @@ impl Settings {
             campaign: marks.campaign.as_deref(),
             tenant: marks.tenant.as_deref(),
         };
-        Class { pool: self.sources.select(&traits), flow: traits.flow(self.log_salt) }
+        Class { pool: self.sources.select(&traits), flow: traits.flow(self.log_salt), campaign: None }
     }
 
     /// What sessions from that source are told.

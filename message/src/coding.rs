@@ -10,6 +10,7 @@ pub(crate) mod encoded_word;
 pub(crate) mod header_text;
 pub(crate) mod line;
 pub(crate) mod quoted_printable;
+pub(crate) mod url;
 
 /// Gives `each` the text with line ends of any kind as CR LF.
 pub(crate) fn with_crlf(text: &[u8], mut each: impl FnMut(&[u8])) {

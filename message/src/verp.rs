@@ -9,6 +9,7 @@
 //! forms cannot be taken for each other.
 
 use crate::address::{Mailbox, MailboxRef, is_dot_atom_octet};
+use crate::base32;
 use crate::envelope::RecipientIndex;
 use crate::id::MessageId;
 use aws_lc_rs::hmac;
@@ -134,43 +135,18 @@ impl VerpKey {
         plain[8..12].copy_from_slice(&index.0.to_be_bytes());
         let tag = hmac::sign(&self.0, &plain[..12]);
         plain[12..].copy_from_slice(&tag.as_ref()[..8]);
-        base32(&plain)
+        std::array::from_fn(|place| base32::letter(&plain, place))
     }
 
     /// Hosts may change the case of a local part; the token survives that.
     fn open(&self, token: &str) -> Option<(MessageId, RecipientIndex)> {
-        let plain = unbase32(token)?;
+        let mut plain = [0; 20];
+        base32::decode(token.as_bytes(), &mut plain)?;
         let id = MessageId(u64::from_be_bytes(plain[..8].try_into().ok()?));
         let index = RecipientIndex(u32::from_be_bytes(plain[8..12].try_into().ok()?));
         let same = self.token(id, index).eq_ignore_ascii_case(token.as_bytes());
         same.then_some((id, index))
     }
-}
-
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-
-/// RFC 4648 §6 in lower case; 20 octets are 32 characters without padding.
-fn base32(plain: &[u8; 20]) -> [u8; TOKEN_LEN] {
-    std::array::from_fn(|place| {
-        let bit = place * 5;
-        let pair = u16::from(plain[bit / 8]) << 8 | plain.get(bit / 8 + 1).map_or(0, |next| u16::from(*next));
-        ALPHABET[usize::from(pair >> (11 - bit % 8) & 31)]
-    })
-}
-
-fn unbase32(token: &str) -> Option<[u8; 20]> {
-    let mut plain = [0u8; 20];
-    if token.len() != TOKEN_LEN {
-        return None;
-    }
-    for (place, octet) in token.bytes().enumerate() {
-        let value = ALPHABET.iter().position(|letter| *letter == octet.to_ascii_lowercase())?;
-        for bit in 0..5 {
-            let at = place * 5 + bit;
-            plain[at / 8] |= u8::from(value >> (4 - bit) & 1 == 1) << (7 - at % 8);
-        }
-    }
-    Some(plain)
 }
 
 /// For the fuzzer: a local part that a bounce came to.

@@ -3,11 +3,11 @@
 //! A list of a million stays on disk; a range at work holds one window of its names. A window may end inside a name
 //! or before the range does: then the next one is asked for. Bound: [`WINDOW_LEN`] bytes of names per open range.
 
-use crate::log::record::{asked_of, next_name};
+use crate::log::record::{Layout, asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
 use message::{
-    Class, ContentFacts, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
+    Class, ContentFacts, Labels, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
 };
 use std::sync::{Arc, OnceLock};
 
@@ -35,12 +35,17 @@ pub struct Letter {
     pub requires_tls: bool,
     pub lane: Lane,
     pub class: Class,
+    /// How its names are read.
+    layout: Layout,
     /// What its sender asked to be told; there if something stands with each name too (RFC 3461).
     pub asked: Option<MailAsked>,
+    /// Names of its table's columns, as the merge reads them; there if each name has values.
+    pub columns: Option<Bytes>,
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
+    labels: OnceLock<Box<Labels>>,
 }
 
 impl Letter {
@@ -58,23 +63,36 @@ impl Letter {
             requires_tls,
             lane,
             class,
+            layout: Layout::default(),
             asked: None,
+            columns: None,
             facts,
             arrived,
             content,
             stuffed: OnceLock::new(),
+            labels: OnceLock::new(),
         }
     }
 
-    /// As [`Letter::new`] makes it, of a message whose names have something behind them.
+    /// As [`Letter::new`] makes it, with what more its meta part says. `layout` as its record has it.
     #[must_use]
-    pub fn with_asked(self, asked: Option<MailAsked>) -> Letter {
-        Letter { asked, ..self }
+    pub fn with_meta(self, layout: Layout, asked: Option<MailAsked>, columns: Option<&[u8]>) -> Letter {
+        Letter { layout, asked, columns: columns.map(Bytes::copy_from_slice), ..self }
+    }
+
+    /// No two recipients may be in one transaction: each has a reverse-path or a content of its own.
+    pub fn has_copies_of_its_own(&self) -> bool {
+        self.verp.is_some() || self.columns.is_some()
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
     pub fn stuffed(&self) -> &Bytes {
         self.stuffed.get_or_init(|| Bytes::from(message::content::dot_stuff(&self.content)))
+    }
+
+    /// What events call it by. Read from the header once, and only if somebody asks. `tenant_field` must be the same each time.
+    pub fn labels(&self, tenant_field: &str) -> &Labels {
+        self.labels.get_or_init(|| Box::new(Labels::of(&self.content, tenant_field)))
     }
 
     /// Bytes of memory held.
@@ -95,11 +113,12 @@ pub struct Name {
     /// Range of the name inside the window's bytes.
     start: u32,
     len: u8,
-    /// Octets behind it that say what was asked about it.
+    /// Octets behind it that say what was asked about it, and behind those its values.
     asked_len: u16,
+    values_len: u16,
 }
 
-const _: () = assert!(size_of::<Name>() <= 16);
+const _: () = assert!(size_of::<Name>() <= 20);
 
 impl Name {
     /// The local part; `window` is that of the [`OpenRange`] that handed the name out.
@@ -115,6 +134,15 @@ impl Name {
         }
         let start = self.start as usize + usize::from(self.len);
         asked_of(&window[start..start + usize::from(self.asked_len)])
+    }
+
+    /// What its copy of the message is made with; empty if all copies are the same.
+    pub fn values(self, window: &Bytes) -> &[u8] {
+        if self.values_len == 0 {
+            return &[];
+        }
+        let end = self.start as usize + usize::from(self.len) + usize::from(self.asked_len) + 2;
+        &window[end..end + usize::from(self.values_len)]
     }
 
     /// As [`Name::text`] and [`Name::asked`], sharing the window's memory.
@@ -182,16 +210,19 @@ impl OpenRange {
             return None;
         }
         let start = self.range.name_offset.checked_sub(self.window_offset)?;
-        let (name, asked, _) = next_name(self.window.get(start as usize..)?, self.letter.asked.is_some())?;
-        let len = u8::try_from(name.len()).expect("its length is one octet on disk");
+        let bytes = self.window.get(start as usize..)?;
+        let found = next_name(bytes, self.letter.layout)?;
+        let len = u8::try_from(found.name.len()).expect("its length is one octet on disk");
         // No program of ours writes more than 503; what cannot be is a name that is not there.
-        let asked_len = u16::try_from(asked.len()).ok()?;
+        let asked_len = u16::try_from(found.asked.len()).ok()?;
+        let values_len = u16::try_from(found.values.len()).expect("their length is two octets on disk");
+        let whole_len = u32::try_from(bytes.len() - found.rest.len()).ok()?;
         let Range { first, name_offset, .. } = self.range;
-        let found = Name { index: first, offset: name_offset, start: start + 1, len, asked_len };
+        let name = Name { index: first, offset: name_offset, start: start + 1, len, asked_len, values_len };
         self.range.first += 1;
         self.range.count -= 1;
-        self.range.name_offset += 1 + u32::from(len) + u32::from(asked_len);
-        Some(found)
+        self.range.name_offset += whole_len;
+        Some(name)
     }
 
     /// The names at hand.
@@ -279,7 +310,8 @@ mod tests {
                 (Bytes::new(), ContentFacts::default()),
                 Handling::default(),
             );
-            let letter = Arc::new(letter.with_asked(Some(MailAsked::default())));
+            let layout = Layout { asked: true, ..Layout::default() };
+            let letter = Arc::new(letter.with_meta(layout, Some(MailAsked::default()), None));
             let range = Range { name_offset: from as u32, ..plain.range() };
             let names = Bytes::copy_from_slice(&window[from..]);
             let mut open = OpenRange::new(range, letter, names.clone(), from as u32);
@@ -292,6 +324,24 @@ mod tests {
             assert_eq!(notify, if count == 2 { "NEVER" } else { "SUCCESS,DELAY" });
         }
         assert_eq!(Addressee::ANY.asked(), RecipientAsked::default());
+    }
+
+    #[test]
+    fn values_come_with_the_name_whose_they_are() {
+        let window = Bytes::from_static(b"\x03ann\x03\x00Ann\x03bob\x00\x00");
+        let plain = open(&["x"], 2, 0);
+        let letter = Letter::new(
+            (MessageId(1), UnixMillis(0)),
+            (ReversePath::Null, None),
+            (Bytes::new(), ContentFacts::default()),
+            Handling::default(),
+        );
+        let layout = Layout { table: true, ..Layout::default() };
+        let letter = Arc::new(letter.with_meta(layout, None, Some(b"name")));
+        let mut open = OpenRange::new(Range { name_offset: 0, ..plain.range() }, letter, window.clone(), 0);
+        let found: Vec<Name> = std::iter::from_fn(|| open.next_name()).collect();
+        let values = found.iter().map(|name| (name.text(&window), name.values(&window)));
+        assert!(values.eq([("ann", &b"Ann"[..]), ("bob", b"")]));
     }
 
     #[test]

@@ -285,6 +285,19 @@ impl Access {
         self.rule_for(client, listener).is_some_and(|rule| rule.fix_up)
     }
 
+    /// Whose mail the client gets over its own connection (RFC 2645 §5.2.1), as entries of [`Domains`]: of the domains that it
+    /// asks for, or of all that are its login's. `None`: it may not have it.
+    pub fn may_fetch(&self, client: &Client, listener: usize, asked: &[Box<str>]) -> Option<Vec<String>> {
+        client.login.as_ref()?;
+        let rule = self.rule_for(client, listener).filter(|rule| !rule.atrn.is_empty())?;
+        if asked.is_empty() {
+            return Some(rule.atrn.clone());
+        }
+        let own = Domains::new(rule.atrn.iter(), None);
+        let is_own = asked.iter().all(|domain| own.contains(domain));
+        is_own.then(|| asked.iter().map(ToString::to_string).collect())
+    }
+
     /// The rule by which the client got its rights. After a reload that changed rules: the one that matches now.
     fn rule_for(&self, client: &Client, listener: usize) -> Option<&Rule> {
         let number = client.rights.rule;

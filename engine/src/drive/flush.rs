@@ -3,7 +3,7 @@
 //! Both are orders to all cores (`drive/steer`): what is deferred for the domain goes to its site, which no longer
 //! waits for its back-off to end. An order of a client's is one that nobody hears the report of. Bound:
 //! [`CLIENTS_ORDERS_MAX`] orders wait on a core when a client's is taken, and never two that are equal; past it the client's
-//! is left out, and the mail goes when it is due.
+//! is left out, and the mail goes when it is due. (A client that fetches its mail, `drive/fetch`, is told to try later.)
 
 use crate::clock::Clock;
 use crate::core::Core;

@@ -5,6 +5,8 @@
 
 use super::inject::RequestKey;
 use super::intake::Submitter;
+use crate::campaigns::Campaigns;
+use crate::campaigns::books::BooksError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, token_of};
@@ -15,7 +17,7 @@ use crate::recovery::{
     Journals, RecoverError, RingFile, Unknown, io_error, numbered, partition_folder, read_meta, visit_left,
 };
 use bytes::Bytes;
-use message::{Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
+use message::{CampaignNumber, Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::{Letter, WINDOW_LEN};
 use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Layout, Location, Meta, NewMessage};
@@ -321,6 +323,9 @@ struct TakeUp<'a> {
     named: usize,
     /// Something could not be read, of this segment or of one before it.
     has_unread: bool,
+    campaigns: &'a Campaigns,
+    /// Why recipients of a campaign could not be put into its books.
+    unbooked: Option<BooksError>,
 }
 
 impl TakeUp<'_> {
@@ -355,8 +360,35 @@ impl TakeUp<'_> {
         }
         (self.live, self.live_len) = (self.live + 1, self.live_len + head.record_len());
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
+        if let Some(number) = head.class.campaign {
+            let owed = left.iter().map(|(_, waiting)| waiting.span.count).sum();
+            self.take_into_books(number, owed, (head, groups), file);
+        }
         for (domain, waiting) in left {
             self.take_range(key, domain, &waiting);
+        }
+    }
+
+    /// A campaign's message: if a crash kept its recipients out of the books, they are in them from now on.
+    fn take_into_books(
+        &mut self,
+        number: CampaignNumber,
+        owed: u32,
+        (head, groups): (&Head, Groups<'_>),
+        file: &mut RingFile<'_, '_, impl Ring>,
+    ) {
+        if let Some(campaign) = self.campaigns.table().get(number) {
+            campaign.find(owed);
+        }
+        let Some(books) = self.campaigns.books.get() else { return };
+        let result = books.knows(number, head.id).and_then(|is_known| {
+            let mut meta = || groups.meta().map(<[u8]>::to_vec).or_else(|| read_meta(file, head).ok());
+            let learnt =
+                if is_known { None } else { meta().and_then(|meta| books.learn(number, head, &meta)) };
+            learnt.unwrap_or(Ok(()))
+        });
+        if let Err(error) = result {
+            self.unbooked.get_or_insert(error);
         }
     }
 
@@ -435,6 +467,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             indexes_damaged: 0,
             named: 0,
             has_unread: false,
+            campaigns: &self.crossing.campaigns,
+            unbooked: None,
         };
         for opened in opened {
             generation = generation.max(opened.next_generation());
@@ -459,6 +493,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             files.insert(opened.number, opened.file);
             found.push(segment);
             ready.push(std::mem::take(&mut take_up.ready));
+        }
+        if let Some(error) = take_up.unbooked {
+            return Err(error.into());
         }
         let missing = journals.fold.named(partition).saturating_sub(take_up.named);
         if missing > 0 {
@@ -619,13 +656,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Origin::Bounce(_) | Origin::Copy(_) => {}
         }
         let parsed = Meta::parse(&meta, head.layout);
+        let content = self.content_of_campaign(head.class.campaign, content);
         let letter = Letter::new(
             (head.id, head.arrived),
             (reverse_path, verp),
             (content, head.facts),
             self.store.get(key).expect("it was just admitted").handling(),
         )
-        .with_asked(parsed.and_then(|meta| meta.asked()));
+        .with_meta(
+            head.layout,
+            parsed.and_then(|meta| meta.asked()),
+            parsed.and_then(|meta| meta.columns),
+        );
         for group in parsed.into_iter().flat_map(|meta| meta.groups()) {
             let domain = self.domains.owe(group.domain, group.count);
             let range = Range {
@@ -637,7 +679,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 attempts: Attempts::NONE,
                 reason: 0,
             };
-            self.offer_range(range);
+            if head.class.campaign.is_some() {
+                self.gates.keep_until_confirmed(head.id, range);
+            } else {
+                self.offer_range(range);
+            }
         }
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {

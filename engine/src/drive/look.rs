@@ -180,7 +180,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         });
         SiteRow {
             site: way.site.to_string(),
-            source: self.settings.source_name(site.source).to_owned(),
+            source: if way.fetch.is_some() { "" } else { self.settings.source_name(site.source) }.to_owned(),
             basis: (&*way.basis).into(),
             connections: site.connections,
             connecting,
@@ -286,10 +286,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Some(Routed::Asked) => RoutedView::Asked,
             Some(Routed::Way(_)) => RoutedView::Known,
         };
-        let sites: Vec<SiteKey> = match known.map(|domain| domain.routed) {
+        let mut sites: Vec<SiteKey> = match known.map(|domain| domain.routed) {
             Some(Routed::Way(way)) => self.ways.get(way).sites.iter().map(|(_, site)| *site).collect(),
             _ => Vec::new(),
         };
+        sites.extend(self.fetches.sites_for(name));
         let waiting = known.map_or(0, |domain| {
             let counted = domain.waiting.iter().take(RANGES_LOOKED_AT);
             let counted: u64 = counted.map(|range| u64::from(range.count)).sum();
@@ -361,9 +362,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Those who watch a domain whose mail goes to this site now.
     fn tracers_of(&self, site: SiteKey) -> impl Iterator<Item = &Arc<Tracer>> {
         let way = self.sites.try_get(site).map(|site| site.way);
+        let fetch = way.and_then(|way| self.ways.get(way).fetch);
         self.looks.tracers.iter().filter(move |tracer| {
             let domain = self.domains.find(&tracer.domain).map(|key| self.domains.get(key).routed);
-            matches!(domain, Some(Routed::Way(leads_to)) if way == Some(leads_to)) && !tracer.is_over()
+            let is_led = matches!(domain, Some(Routed::Way(leads_to)) if way == Some(leads_to));
+            let is_fetched = || fetch.is_some_and(|fetch| self.fetches.is_for(fetch, &tracer.domain));
+            (is_led || is_fetched()) && !tracer.is_over()
         })
     }
 

@@ -2,11 +2,13 @@
 //! with what happened and turn what it wants into submissions; none decides what mail means.
 
 pub(crate) mod aside;
+pub(crate) mod campaigns;
 pub(crate) mod compact;
 mod compose;
 pub(crate) mod connecting;
 pub(crate) mod egress;
 pub(crate) mod expiry;
+pub(crate) mod fetch;
 mod flush;
 pub(crate) mod inject;
 pub(crate) mod intake;

@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::{Host, SiteKey};
+use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
@@ -100,6 +101,8 @@ pub(crate) struct Connection {
     trouble: Option<Reply>,
     /// It took a recipient, or refused one for its own sake.
     has_worked: bool,
+    /// A client made it, to fetch its mail.
+    pub(crate) reversed: Option<Box<Reversed>>,
 }
 
 /// All outgoing connections of a core.
@@ -291,12 +294,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         if session.poll_timeout().is_some_and(|deadline| deadline <= now) {
             session.handle_timeout(now);
-        } else if connection.idle_since.is_some_and(|since| since + idle <= now) {
+        } else if connection.idle_since.is_some_and(|since| since + idle <= now) && !self.is_fed_soon(place) {
             self.end_connection(place);
             return self.watch_connection(place);
         }
         self.drain_connection(place);
         self.watch_connection(place);
+    }
+
+    /// It has nothing to do, and something is on its way to it.
+    fn is_fed_soon(&mut self, place: Place) -> bool {
+        let Core { outbound, fetches, .. } = self;
+        let connection = outbound.get(place);
+        let reversed = connection.and_then(|connection| connection.reversed.as_ref());
+        reversed.is_some_and(|reversed| fetches.is_lent_to(reversed))
     }
 
     pub(crate) fn watch_connection(&mut self, place: Place) {
@@ -356,7 +367,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
-        let (begun, tls) = (delivery.begun, connection.tls);
+        let (begun, tls, is_reversed) = (delivery.begun, connection.tls, connection.reversed.is_some());
         let range = delivery.range(&name);
         let (letter, to) = (Arc::clone(&delivery.letter), name.addressee(&delivery.window));
         let success = connection.session.as_ref().and_then(|session| success_of(session.custody()));
@@ -375,8 +386,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
-        let source = settings.source_name(self.sites.get(site).source);
-        self.conclude(&letter, range, &to, Via { host: &host, source, tls, success }, verdict);
+        let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
+        let via = Via { host: &host, source, tls, success, scope: Some(scope) };
+        if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
+            return self.wait_on(&letter, range, &to, via, verdict);
+        }
+        self.conclude(&letter, range, &to, via, verdict);
     }
 
     fn drop_delivery(&mut self, place: Place, key: usize) {
@@ -400,7 +415,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn on_closed(&mut self, place: Place, verdict: Option<(Verdict, Scope)>) {
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, peer) = (connection.site, connection.peer);
-        let was_ready = connection.was_ready;
+        let (was_ready, is_reversed) = (connection.was_ready, connection.reversed.is_some());
         let habits = connection.session.as_ref().map(Session::habits);
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
@@ -413,7 +428,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let verdict = verdict.map(|(verdict, scope)| (self.judge(place, verdict, scope).0, scope));
         self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
-        if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
+        if is_reversed {
+            // A client's line is no host's trouble.
+        } else if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) =
+            verdict
         {
             if !was_ready {
                 self.counters.connect_failures.add(1);
@@ -441,6 +459,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for (_, delivery) in &connection.deliveries {
             let turn = turn_of(&delivery.letter);
             delivery.open_ranges().for_each(|range| self.give_back_range(connection.site, turn, range));
+        }
+        if let Some(reversed) = connection.reversed {
+            self.end_fetch(reversed.fetch());
         }
     }
 
@@ -522,13 +543,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         connection.idle_since = is_idle.then_some(now);
-        let site = self.sites.get_mut(connection_of(&mut self.outbound, place).site);
+        let key = connection_of(&mut self.outbound, place).site;
+        let site = self.sites.get_mut(key);
         let way = site.way;
         site.idle.retain(|other| *other != place);
         if is_idle {
             site.idle.push(place);
             self.hold_route_again(way);
             self.outbound.note_idle(place);
+            self.note_dry(way, key);
         }
     }
 
@@ -584,10 +607,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn conclude_delivery(&mut self, place: Place, delivery: &Delivery, verdict: &Verdict) {
-        let Connection { site, tls, ref host, .. } = *connection_of(&mut self.outbound, place);
-        let (host, settings) = (Arc::clone(host), Arc::clone(&self.settings));
-        let source = settings.source_name(self.sites.get(site).source);
-        let via = Via { host: &host, source, tls, success: None };
+        let Connection { site, tls, ref host, ref reversed, .. } = *connection_of(&mut self.outbound, place);
+        let (host, settings, is_reversed) =
+            (Arc::clone(host), Arc::clone(&self.settings), reversed.is_some());
+        let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
+        let via = Via { host: &host, source, tls, ..Via::default() };
         for name in &delivery.names {
             let to = name.addressee(&delivery.window);
             self.conclude(&delivery.letter, delivery.range(name), &to, via, verdict.clone());
@@ -619,8 +643,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            let (campaign, has_own) = (open.letter().class.campaign, open.letter().has_copies_of_its_own());
+            let most = if has_own { 1 } else { most };
+            let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
-            let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
             while names.len() < most
                 && let Some(name) = open.next_name()
@@ -754,6 +781,22 @@ impl Connection {
             hurry_at: since,
             trouble: None,
             has_worked: false,
+            reversed: None,
+        }
+    }
+
+    /// One that a client made, and that goes the other way from now on.
+    pub(crate) fn reversed(
+        place: Place,
+        (socket, site, host): (Socket, SiteKey, Host),
+        (session, reversed): (Session, Reversed),
+        since: Instant,
+    ) -> Connection {
+        Connection {
+            session: Some(session),
+            is_awaited: false,
+            reversed: Some(Box::new(reversed)),
+            ..Connection::new(place, socket, site, host, since)
         }
     }
 

@@ -1,7 +1,8 @@
 //! Where mail goes: from a domain over what the name servers or the operator say of it to the core's sites.
 //!
 //! A *way* is an answer: a site's name, its hosts and what they demand. Domains with the same answer share it. A way
-//! is forgotten when no domain leads to it and its sites have nothing left.
+//! is forgotten when no domain leads to it and its sites have nothing left. One leads to a client that fetches its mail
+//! (`drive/fetch`): no answer is that way, and no connection is opened on it.
 //! Bounds: as many ways as domains; [`ASKED_MAX`] questions of a core at a time, the rest wait here.
 
 use crate::clock::Clock;
@@ -16,7 +17,6 @@ use crate::steer::condition::TextField;
 use crate::steer::order::Order;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
-use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -48,7 +48,9 @@ pub(crate) struct Way {
     pub(crate) terms: Arc<Terms>,
     /// A route that is held lets its mail go until none is left.
     is_released: bool,
-    /// Domains that lead here.
+    /// Leads to a client that made its connection itself: which fetch of this core's it is for.
+    pub(crate) fetch: Option<u32>,
+    /// Domains that lead here; of a way to a client, whether it is still there.
     domains: u32,
     /// One for each source that something went out from.
     pub(crate) sites: SmallVec<[(SourceKey, SiteKey); 1]>,
@@ -113,6 +115,11 @@ impl Ways {
         }
     }
 
+    /// For as long as the client is there. No answer finds it by a name.
+    fn add(&mut self, way: Way) -> WayKey {
+        WayKey(u32::try_from(self.ways.insert(way)).expect("as many as domains and connections at most"))
+    }
+
     /// Takes an answer up: new hosts for a way that is known, or a new one.
     fn take_up(&mut self, new: Way) -> WayKey {
         let name = [&new.site, &new.basis.tag, &new.terms.tag].map(Arc::clone);
@@ -121,7 +128,7 @@ impl Ways {
             (way.hosts, way.basis, way.provider) = (new.hosts, new.basis, new.provider);
             return *key;
         }
-        let key = WayKey(u32::try_from(self.ways.insert(new)).expect("as many as domains at most"));
+        let key = self.add(new);
         self.by_name.insert(name, key);
         key
     }
@@ -130,6 +137,7 @@ impl Ways {
 impl<R: Ring, C: Clock> Core<R, C> {
     /// A range is owed now: to its domain's site, once that is known.
     pub(crate) fn offer_range(&mut self, range: Range) {
+        let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
         match domain.routed {
@@ -147,11 +155,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// To the site of the way that the message's pool has its turn with.
+    /// To the site of the way that the message's pool has its turn with. A way to a client has one site, whatever the pool.
     pub(crate) fn send_along(&mut self, way: WayKey, range: Range) {
-        let pool = self.pool_of(range.message);
-        let source = self.pick_source(way, pool, range.count);
-        let site = self.site_of(way, source);
+        let leads_to = self.ways.get(way);
+        let site = match leads_to.sites.first().filter(|_| leads_to.fetch.is_some()) {
+            Some((_, site)) => *site,
+            None => {
+                let pool = self.pool_of(range.message);
+                let source = self.pick_source(way, pool, range.count);
+                self.site_of(way, source)
+            }
+        };
         self.sites.push_back(site, self.turn_of(range.message), range);
     }
 
@@ -175,18 +189,44 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// True if the message's next recipients may have another source than the last ones.
-    pub(crate) fn has_other_sources(&self, message: MessageKey) -> bool {
-        let mut chain = self.settings.sources.chain(self.pool_of(message));
+    pub(crate) fn has_other_sources(&mut self, message: MessageKey) -> bool {
+        let pool = self.pool_of(message);
+        let mut chain = self.settings.sources.chain(pool);
         chain.next().is_some_and(|pool| pool.sources().nth(1).is_some()) || chain.next().is_some()
     }
 
     /// The pool that a message was put in when it was accepted.
-    fn pool_of(&self, message: MessageKey) -> PoolTag {
-        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
-        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
+    fn pool_of(&mut self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class);
+        let own = || self.store.get(message).map(|queued| queued.handling().class);
+        let class = borrowed.or_else(own).unwrap_or_default();
+        let campaign = class.campaign.and_then(|number| self.campaign(number));
+        campaign.map_or(class.pool, |campaign| campaign.shared.pool)
     }
 
-    fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
+    /// The way to a client that fetches its mail, counted under that name.
+    pub(crate) fn add_way_to_client(&mut self, site: &str, host: Host, fetch: u32) -> WayKey {
+        self.ways.add(Way {
+            site: site.into(),
+            basis: Arc::default(),
+            provider: self.settings.providers.of_hosts(std::iter::once(&*host.name)),
+            hosts: vec![host],
+            terms: Arc::default(),
+            is_released: false,
+            fetch: Some(fetch),
+            domains: 1,
+            sites: SmallVec::new(),
+            credits: Credits::default(),
+        })
+    }
+
+    /// The client is there no longer: what is left on its way goes where its domains lead.
+    pub(crate) fn close_way_to_client(&mut self, way: WayKey) {
+        self.ways.get_mut(way).fetch = None;
+        self.leave(Routed::Way(way));
+    }
+
+    pub(crate) fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
         if let Some(site) = self.ways.get(way).site_from(source) {
             return site;
         }
@@ -332,6 +372,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             hosts,
             terms,
             is_released: false,
+            fetch: None,
             domains: 0,
             sites: SmallVec::new(),
             credits: Credits::default(),

@@ -5,6 +5,7 @@ use super::{Bound, Exact, HeaderPiece, Item, ReferenceIndex};
 use crate::address::MailboxRef;
 use crate::coding::header_text::Text;
 use crate::coding::line::LINE_MAX;
+use crate::coding::url::{is_of_url, is_unreserved, percent_encoded};
 use crate::compose::token::is_atext;
 
 /// Longest address (RFC 5321 §4.5.3.1: 64 octets, `@` and 255).
@@ -16,8 +17,8 @@ pub(super) fn put(kind: Exact, value: &str, room: usize, out: &mut Text) {
         Exact::Address if is_address(value) => out.extend_from_slice(value.as_bytes()),
         Exact::Address => out.extend(value.chars().map(|char| atom_octet(char, b".@"))),
         Exact::AddressPart => out.extend(value.chars().map(|char| atom_octet(char, b"."))),
-        Exact::Url => percent_encode(value, is_url_octet, out),
-        Exact::UrlPart => percent_encode(value, is_unreserved, out),
+        Exact::Url => out.extend(percent_encoded(value, is_of_url)),
+        Exact::UrlPart => out.extend(percent_encoded(value, is_unreserved)),
     }
     let text = std::str::from_utf8(out).unwrap_or_default();
     out.truncate(text.floor_char_boundary(room));
@@ -28,27 +29,6 @@ fn atom_octet(char: char, also: &[u8]) -> u8 {
         Ok(octet) if octet.is_ascii() && (is_atext(octet) || also.contains(&octet)) => octet,
         _ => b'_',
     }
-}
-
-fn percent_encode(value: &str, stays: impl Fn(u8) -> bool, out: &mut Text) {
-    for octet in value.bytes() {
-        if stays(octet) {
-            out.push(octet);
-        } else {
-            let [_, high, low] = crate::coding::quoted_printable::hex(octet);
-            out.extend_from_slice(&[b'%', high, low]);
-        }
-    }
-}
-
-/// RFC 3986 §2.3.
-pub(crate) fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
-}
-
-/// RFC 3986 §2: reserved, unreserved, and the sign of what is encoded already.
-pub(crate) fn is_url_octet(octet: u8) -> bool {
-    is_unreserved(octet) || b":/?#[]@!$&'()*+,;=%".contains(&octet)
 }
 
 fn is_address(value: &str) -> bool {
@@ -63,7 +43,7 @@ fn wanted(kind: Exact, value: &str) -> Option<&'static str> {
             let good = value.bytes().all(|octet| octet.is_ascii() && (is_atext(octet) || octet == b'.'));
             (good && !value.is_empty(), "a part of an address: letters, digits, dots and the like")
         }
-        Exact::Url => (!value.is_empty() && value.bytes().all(is_url_octet), "a URL"),
+        Exact::Url => (!value.is_empty() && value.bytes().all(is_of_url), "a URL"),
         Exact::UrlPart => (true, ""),
     };
     (!good).then_some(wanted)

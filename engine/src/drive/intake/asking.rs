@@ -147,6 +147,31 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.answer_session(place, answer);
     }
 
+    /// The client wants mail over this very connection (RFC 2645). Its answer comes when all cores have looked.
+    pub(super) fn take_atrn(&mut self, place: Place, asked: &[Box<str>]) {
+        let Some((client, listener)) = self.intake.get_with_number(place) else { return };
+        let known = Arc::clone(client.session.client());
+        let Some(domains) = self.settings.access.may_fetch(&known, listener, asked) else {
+            return self.answer_session(place, Answer::TurnDenied);
+        };
+        let fetch = self.begin_fetch(place, &known, &domains);
+        if fetch.is_none() {
+            return self.answer_session(place, Answer::Unavailable);
+        }
+        if let Some(client) = self.intake.get(place) {
+            client.fetch = fetch;
+        }
+    }
+
+    /// `Turning`, or no mail, or not now.
+    pub(crate) fn answer_atrn(&mut self, place: Place, answer: Answer) {
+        if let Some(client) = self.intake.get(place).filter(|_| !matches!(answer, Answer::Turning)) {
+            client.fetch = None;
+        }
+        self.answer_session(place, answer);
+        self.drain_client(place);
+    }
+
     fn ask_control(&mut self, place: Place, ask: Ask) -> bool {
         self.crossing.ask_about_client(clients::Question { core: self.index, place, ask })
     }

@@ -127,14 +127,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if !self.settings.config.keep.hash {
             return;
         }
-        match self.delivery_log.wants_line() {
-            None => {}
-            Some(false) => self.counters.log_lines_dropped.add(1),
-            Some(true) => {
-                let own = content.get(fields_len as usize..).unwrap_or_default();
-                let line = hash_line(self.wall, id, own);
-                self.delivery_log.lines.extend_from_slice(line.as_bytes());
-            }
+        if let Some(lines) = self.delivery_log.for_line(&self.counters) {
+            let own = content.get(fields_len as usize..).unwrap_or_default();
+            lines.extend_from_slice(hash_line(self.wall, id, own).as_bytes());
         }
     }
 
