@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod auth;
 mod compose;
+mod dkim;
 mod keep;
 mod listeners;
 mod network;
@@ -27,6 +28,7 @@ pub use access::{
 pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
 pub use compose::Compose;
+pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
@@ -115,6 +117,8 @@ pub struct Config {
     pub api: Api,
     #[serde(default)]
     pub unsubscribe: Unsubscribe,
+    #[serde(default)]
+    pub dkim: Dkim,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -288,6 +292,8 @@ pub enum ConfigError {
     Tls(#[from] crate::tls::TlsFilesError),
     #[error(transparent)]
     Ingress(#[from] crate::ingress::IngressError),
+    #[error(transparent)]
+    Dkim(#[from] crate::dkim::DkimFilesError),
 }
 
 /// Reads and checks a configuration file.
@@ -388,6 +394,7 @@ impl Config {
         self.keep.check()?;
         self.api.check()?;
         self.unsubscribe.check()?;
+        self.dkim.check()?;
         sources::check(self)
     }
 }

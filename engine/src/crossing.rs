@@ -81,14 +81,14 @@ pub enum Mail {
     },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
-    /// A message that came over HTTP, and who waits for it.
-    Inject(Box<Injected>),
     /// The books know all recipients of that message of a campaign: it may go out.
     Confirm(MessageId),
     /// A campaign was resumed or cancelled.
     CampaignOrder(CampaignNumber),
     /// A line for the delivery log.
     Line(Box<[u8]>),
+    /// A message that came over HTTP, and who waits for it.
+    Inject(Box<Injected>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.

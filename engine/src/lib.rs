@@ -16,6 +16,7 @@ pub mod control;
 pub mod core;
 pub mod crossing;
 mod demands;
+pub mod dkim;
 pub mod domains;
 mod drive;
 pub mod egress;

@@ -43,6 +43,10 @@ counters! {
     warnings,
     /// Reports of success written
     success_reports,
+    /// Messages that were signed, each for all recipients, and copies for one
+    signed,
+    /// Messages that have keys and could not be signed
+    unsigned,
     /// Recipients deleted by an operator
     deleted,
     /// Connections taken

@@ -3,12 +3,14 @@
 use crate::access::Access;
 use crate::api::desk::Rules;
 use crate::auth::Passwords;
-use crate::config::{Config, ConfigError, Retry, RetrySchedule};
+use crate::config::{self, Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
 use message::compose::Hosts;
-use message::{Class, Envelope, Marks, Traits, VerpKey};
+use message::dkim::Signers;
+use message::unsubscribe::{Links, UnsubscribeKey};
+use message::{Class, Envelope, Mailbox, Marks, Traits, VerpKey};
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use smtp_out::TlsBase;
@@ -34,6 +36,10 @@ pub struct Settings {
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
+    /// Who signs what goes out.
+    pub dkim: Arc<Signers>,
+    /// Where recipients of campaigns leave their lists, and what makes their tokens.
+    pub unsubscribe: Option<Arc<(Links, UnsubscribeKey)>>,
     pub verp_key: VerpKey,
     /// What completes addresses of clients whose messages are mended; `None` if the host's own name is none.
     pub hosts: Option<Hosts>,
@@ -42,21 +48,22 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With what the configuration names files for: authorities, our certificate, provider rules.
+    /// With what the configuration names files for: authorities, our certificate, provider rules, DKIM keys.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
         let ingress = Ingress::load(&config)?;
         let passwords = Arc::new(config.auth.load_passwords()?);
         let (tls, providers) = (crate::tls::load(&config.tls)?, Arc::new(config.shaping.load_providers()?));
+        let dkim = Arc::new(crate::dkim::load(&config.dkim)?);
         let building = Arc::clone(&providers);
         // A core that needs them sooner waits for them.
         std::thread::spawn(move || building.build());
         let api = Arc::new(Rules::load(&config)?);
         let api_tls = crate::tls::server(config.api.certificate.as_deref(), config.api.key.as_deref())?;
         let plain = Settings::new(config, verp_secret);
-        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, ..plain })
+        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, dkim, ..plain })
     }
 
-    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
+    /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted, nothing is signed by DKIM.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
         Settings {
             ingress: Ingress::plain(&config),
@@ -81,6 +88,8 @@ impl Settings {
                 ..SiteLimits::default()
             },
             tls: TlsBase::default(),
+            dkim: Arc::default(),
+            unsubscribe: unsubscribe(&config.unsubscribe, verp_secret).map(Arc::new),
             verp_key: VerpKey::new(verp_secret),
             hosts: config.compose.hosts(&config.host_name).ok(),
             log_salt: log_salt(verp_secret),
@@ -136,6 +145,14 @@ impl Settings {
     pub fn idle(&self) -> Duration {
         Duration::from_secs(self.config.delivery.idle_secs)
     }
+}
+
+/// `None`: nothing says where it would lead. The configuration was checked: its words are good.
+fn unsubscribe(config: &config::Unsubscribe, secret: &[u8; 32]) -> Option<(Links, UnsubscribeKey)> {
+    let base_url = format!("{}/u/", config.base_url.as_deref()?.trim_end_matches('/'));
+    let mailto = config.mailto.as_deref().and_then(|mailto| Mailbox::parse(mailto).ok());
+    let links = Links::new(&base_url, mailto.as_ref()).ok()?;
+    Some((links, UnsubscribeKey::new(secret)))
 }
 
 /// The secret, folded. What is made of it stays in the queue's folder.

@@ -3,8 +3,11 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
+use crate::api::cores::Cores;
 use crate::api::thread::{Listeners, Running};
 use crate::auth::Authenticator;
+use crate::campaigns::books::Books;
+use crate::campaigns::keeper::{self, Keeper};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control;
@@ -112,6 +115,10 @@ pub fn serve(
     let authenticator = Authenticator::new(&settings.config.auth, passwords, &secret);
     let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
     crossing.unrestored.take_over(&journals.fold.spent);
+    let books = Arc::new(Books::new(&settings.config.queue, &secret));
+    let campaigns = books.read().map_err(RecoverError::from)?;
+    keeper::put_up(&campaigns, &crossing, &settings);
+    let _ = crossing.campaigns.books.set(Arc::clone(&books));
     let listener = http.map(bind_http).transpose()?;
     let web = Listeners::bind(&settings.config)
         .map_err(|(address, source)| ServeError::Http { address, source })?;
@@ -124,9 +131,12 @@ pub fn serve(
     let (threads, listening) = start.cores(&cpus)?;
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
+    keeper::take_up(&campaigns, &crossing, &books).map_err(RecoverError::from)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let announcement = Ready { listening, http, api: web.addresses(), cpus };
-    let api = Running::start(web, &settings, &crossing).map_err(ServeError::Thread)?;
+    let cores = Arc::new(Cores::new(Arc::clone(&crossing), Arc::clone(&settings)));
+    let keeper = Keeper::new(Arc::clone(&cores), Arc::clone(&crossing), books, campaigns);
+    let api = Running::start(web, &settings, &crossing, cores, keeper).map_err(ServeError::Thread)?;
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
     let result = control::run(control::Control {

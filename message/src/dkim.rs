@@ -28,7 +28,7 @@ pub use fuzz::fuzz_sign;
 pub use key::{Algorithm, Key, KeyError};
 pub use record::{Objection, name_of, objections, zone_lines};
 pub use sign::{DomainSigners, SelectorKey};
-pub use signers::Signers;
+pub use signers::{Signed, Signers};
 
 use crate::compose::header::RawFields;
 

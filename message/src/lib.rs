@@ -11,6 +11,7 @@ pub mod class;
 mod coding;
 pub mod compose;
 pub mod content;
+pub mod copies;
 pub mod dkim;
 pub mod dsn;
 pub mod envelope;

@@ -6,6 +6,8 @@
 use crate::log::record::{Layout, asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
+use message::copies::Pattern;
+use message::merge::{Template, fields};
 use message::{
     Class, ContentFacts, Labels, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
 };
@@ -24,8 +26,19 @@ pub struct Handling {
     pub class: Class,
 }
 
+/// What goes out before a content, and how long that is good.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    pub octets: Bytes,
+    /// Whose it is; others, later, have another.
+    pub tag: u32,
+    pub until: UnixMillis,
+}
+
+static NO_OCTETS: Bytes = Bytes::new();
+
 /// A message ready to be sent: what its deliveries share, on whatever core.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Letter {
     pub id: MessageId,
     pub reverse_path: ReversePath,
@@ -46,6 +59,8 @@ pub struct Letter {
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
     labels: OnceLock<Box<Labels>>,
+    pattern: OnceLock<Option<Arc<Pattern>>>,
+    prefix: OnceLock<Prefix>,
 }
 
 impl Letter {
@@ -71,6 +86,8 @@ impl Letter {
             content,
             stuffed: OnceLock::new(),
             labels: OnceLock::new(),
+            pattern: OnceLock::new(),
+            prefix: OnceLock::new(),
         }
     }
 
@@ -80,9 +97,38 @@ impl Letter {
         Letter { layout, asked, columns: columns.map(Bytes::copy_from_slice), ..self }
     }
 
+    /// Each recipient gets a copy that is made from `pattern`, whatever the meta part says.
+    #[must_use]
+    pub fn with_pattern(self, pattern: Option<Arc<Pattern>>) -> Letter {
+        match pattern {
+            None => self,
+            pattern => Letter { pattern: OnceLock::from(pattern), ..self },
+        }
+    }
+
     /// No two recipients may be in one transaction: each has a reverse-path or a content of its own.
-    pub fn has_copies_of_its_own(&self) -> bool {
-        self.verp.is_some() || self.columns.is_some()
+    pub fn is_for_one_each(&self) -> bool {
+        self.verp.is_some() || self.has_own_copies()
+    }
+
+    /// What goes out is made for each recipient from [`Letter::pattern`].
+    pub fn has_own_copies(&self) -> bool {
+        self.columns.is_some() || self.pattern.get().is_some()
+    }
+
+    /// What copies are made from. `None`: all get the content as it is, or, if [`Letter::has_own_copies`], it cannot be
+    /// read as a template. A template is compiled once.
+    pub fn pattern(&self) -> Option<&Arc<Pattern>> {
+        if !self.has_own_copies() {
+            return None;
+        }
+        self.pattern.get_or_init(|| self.compiled().map(Arc::new)).as_ref()
+    }
+
+    fn compiled(&self) -> Option<Pattern> {
+        let columns: Vec<&str> = fields::decode(self.columns.as_ref()?).collect::<Result<_, _>>().ok()?;
+        let bound = Template::compile(&self.content).ok()?.bind(&columns).ok()?;
+        Some(Pattern::template(bound))
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
@@ -95,9 +141,42 @@ impl Letter {
         self.labels.get_or_init(|| Box::new(Labels::of(&self.content, tenant_field)))
     }
 
+    /// What goes out before the content in each delivery: nothing, until [`Letter::put_before`] was called.
+    pub fn prefix(&self) -> &Bytes {
+        self.prefix.get().map_or(&NO_OCTETS, |prefix| &prefix.octets)
+    }
+
+    pub fn has_prefix(&self) -> bool {
+        self.prefix.get().is_some()
+    }
+
+    /// Makes what goes out before the content, unless some core has made it. Who comes while it is made waits for it.
+    pub fn put_before(&self, make: impl FnOnce(&Bytes) -> Prefix) {
+        self.prefix.get_or_init(|| make(&self.content));
+    }
+
+    /// True if what goes out before the content is not by the one with that tag, or no longer good.
+    pub fn has_outdated_prefix(&self, tag: u32, now: UnixMillis) -> bool {
+        self.prefix.get().is_some_and(|prefix| prefix.tag != tag || prefix.until <= now)
+    }
+
+    /// The same, and nothing goes before it. Shares the content.
+    #[must_use]
+    pub fn without_prefix(&self) -> Letter {
+        Letter { prefix: OnceLock::new(), ..self.clone() }
+    }
+
+    /// Octets that go out: the content and what goes before it.
+    pub fn sent_len(&self) -> u64 {
+        (self.prefix().len() + self.content.len()) as u64
+    }
+
     /// Bytes of memory held.
     pub fn len(&self) -> usize {
-        self.content.len() + self.stuffed.get().map_or(0, Bytes::len) + size_of::<Letter>()
+        self.content.len()
+            + self.stuffed.get().map_or(0, Bytes::len)
+            + self.prefix().len()
+            + size_of::<Letter>()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -194,6 +273,11 @@ impl OpenRange {
         &self.letter
     }
 
+    /// `letter` has the same content.
+    pub fn set_letter(&mut self, letter: Arc<Letter>) {
+        self.letter = letter;
+    }
+
     /// What is left of it.
     pub fn range(&self) -> Range {
         self.range
@@ -280,6 +364,20 @@ mod tests {
     fn drain(open: &mut OpenRange) -> Vec<(u32, String)> {
         std::iter::from_fn(|| open.next_name().map(|name| (name.index, name.text(open.window()).to_owned())))
             .collect()
+    }
+
+    #[test]
+    fn what_goes_before_a_content_is_made_once_and_again_when_it_is_outdated() {
+        let letter = Arc::clone(open(&["ann"], 1, 0).letter());
+        assert!(letter.prefix().is_empty() && !letter.has_outdated_prefix(1, UnixMillis(0)));
+        for octets in [&b"first"[..], b"second"] {
+            let octets = Bytes::from_static(octets);
+            letter.put_before(|_| Prefix { octets, tag: 1, until: UnixMillis(9) });
+        }
+        assert_eq!((&letter.prefix()[..], letter.sent_len()), (&b"first"[..], 5));
+        assert!(!letter.has_outdated_prefix(1, UnixMillis(8)));
+        assert!(letter.has_outdated_prefix(2, UnixMillis(8)) && letter.has_outdated_prefix(1, UnixMillis(9)));
+        assert!(letter.without_prefix().prefix().is_empty());
     }
 
     #[test]

@@ -123,6 +123,12 @@ impl Access {
         place.is_some_and(|place| place.listener.verify) && !client.rights.may_relay
     }
 
+    /// What lists say of this client or its messages may be written on top of them: not for those who may relay.
+    pub fn tags(&self, client: &Client, listener: usize) -> bool {
+        let tags = |place: &Place| !place.lists.is_empty() && place.listener.thresholds().tag_at.is_some();
+        self.listeners.get(listener).is_some_and(tags) && !client.rights.may_relay
+    }
+
     /// Connections from that address begin with a PROXY header.
     pub fn is_proxied(&self, listener: usize, address: IpAddr) -> bool {
         let place = self.listeners.get(listener);

@@ -1,8 +1,9 @@
 //! Injection into the cores' logs: what costs time with a message is done here, on the API's thread.
 //!
-//! Cores take turns; each answers when the commit that the message is in is durable. A message whose letter names fields
-//! is none for this: see [`Refused::Unfit`].
+//! Cores take turns; each answers when the commit that the message is in is durable. A message whose letter names
+//! fields is stored once with the values of each recipient; copies are made as they are sent.
 
+use super::rows::{self, Rows};
 use super::{Injected, Injection, Injector, Letter, Promise, Refused, Terms};
 use crate::clock;
 use crate::crossing::{Crossing, Mail};
@@ -84,16 +85,14 @@ impl Cores {
     /// The message as a core takes it, and how many octets on top of its content are ours.
     fn incoming(&self, injection: Injection) -> Result<(Incoming, u32), Refused> {
         let Injection { letter, recipients } = injection;
-        if letter.is_template {
-            return Err(Refused::Unfit {
-                place: "content".to_owned(),
-                what: "fields are not filled in yet".to_owned(),
-            });
-        }
         let settings = self.settings();
-        let mut list = Recipients::new();
-        recipients.iter().for_each(|recipient| list.push(recipient.mailbox.as_ref()));
         let (content, fields_len) = self.content(&settings, &letter);
+        let bound = letter.is_template.then(|| rows::compile(&content)).transpose()?;
+        let mut rows = Rows::new(bound.as_ref(), &letter.shared)?;
+        for (place, recipient) in recipients.iter().enumerate() {
+            rows.push(place, recipient)?;
+        }
+        let list = rows.list;
         let facts = ContentFacts::of(&content);
         let envelope = envelope(&settings, &letter, list, facts, &content);
         let (class, recipients) = (settings.class_of(&envelope, &content), envelope.recipients.count());

@@ -9,7 +9,7 @@ use super::request::read_json;
 use super::{CampaignId, Campaigns, Injector};
 use crate::auth::{Authenticator, Scope, Tokens};
 use crate::config;
-use axum::extract::{FromRequestParts, Path, Request};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use parking_lot::RwLock;
@@ -161,9 +161,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
         let wrong = |what: String| Problem::new(StatusCode::NOT_FOUND, what);
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| wrong(format!("the campaign's name: {error}")))?;
+        let places = RawPathParams::from_request_parts(parts, state).await;
+        let places = places.map_err(|error| wrong(format!("the campaign's name: {error}")))?;
+        let id = places.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
         CampaignId::try_from(id).map(Named).map_err(|error| wrong(format!("the campaign's name: {error}")))
     }
 }

@@ -15,11 +15,13 @@ pub mod recipients;
 mod reply;
 mod request;
 pub mod router;
+pub(crate) mod rows;
 pub mod serve;
 mod terms;
 pub(crate) mod thread;
 pub mod values;
 
+pub use crate::campaigns::Phase;
 pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use values::Values;
 
@@ -150,23 +152,6 @@ pub struct Campaign {
     /// Fields that its letter names and has no default for: each recipient must bring them.
     pub fields: Vec<Box<str>>,
     pub counts: Counts,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Phase {
-    Running,
-    Paused,
-    Cancelled,
-}
-
-impl Phase {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Phase::Running => "running",
-            Phase::Paused => "paused",
-            Phase::Cancelled => "cancelled",
-        }
-    }
 }
 
 /// Of a campaign's recipients.

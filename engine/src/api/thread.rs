@@ -5,6 +5,7 @@ use super::desk::{Desk, Interfaces};
 use super::router::router;
 use super::serve::{Encryption, Front, serve};
 use crate::access::SessionLimits;
+use crate::campaigns::keeper::Keeper;
 use crate::config;
 use crate::crossing::Crossing;
 use crate::settings::Settings;
@@ -55,6 +56,7 @@ pub(crate) struct Running {
     stop: watch::Sender<bool>,
     desk: Arc<Desk>,
     cores: Arc<Cores>,
+    keeper: Arc<Keeper>,
     encryption: Encryption,
 }
 
@@ -64,20 +66,24 @@ impl Running {
         listeners: Listeners,
         settings: &Arc<Settings>,
         crossing: &Arc<Crossing>,
+        cores: Arc<Cores>,
+        keeper: Keeper,
     ) -> io::Result<Option<Running>> {
         if listeners.is_empty() {
             return Ok(None);
         }
-        let cores = Arc::new(Cores::new(Arc::clone(crossing), Arc::clone(settings)));
-        let interfaces = Interfaces { injector: Arc::clone(&cores) as Arc<_>, campaigns: None };
+        let keeper = Arc::new(keeper);
+        let campaigns = Some(Arc::clone(&keeper) as Arc<_>);
+        let interfaces = Interfaces { injector: Arc::clone(&keeper) as Arc<_>, campaigns };
         let guesses = crossing.authenticator.get().cloned();
         let desk = Arc::new(Desk::new(interfaces, Arc::clone(&settings.api), guesses));
         let encryption: Encryption = Arc::new(RwLock::new(settings.api_tls.clone()));
         let front = front(&settings.config.api, router(Arc::clone(&desk)), Arc::clone(&encryption));
         let (stop, stopping) = watch::channel(false);
-        let run = move || run(listeners, &front, &stopping);
+        let saving = Arc::clone(&keeper);
+        let run = move || run(listeners, &front, &stopping, saving);
         let thread = std::thread::Builder::new().name("api".to_owned()).spawn(run)?;
-        Ok(Some(Running { thread, stop, desk, cores, encryption }))
+        Ok(Some(Running { thread, stop, desk, cores, keeper, encryption }))
     }
 
     /// Tokens, certificates and limits of the new settings; addresses and bounds of connections are those of the start.
@@ -96,6 +102,7 @@ impl Running {
     pub(crate) fn join(self) {
         self.begin_stop();
         let _ = self.thread.join();
+        self.keeper.save_all();
     }
 }
 
@@ -109,13 +116,14 @@ fn front(config: &config::Api, router: axum::Router, encryption: Encryption) -> 
     Front { router, encryption, limits, counts: Arc::default(), idle }
 }
 
-fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>) {
+fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>, keeper: Arc<Keeper>) {
     let _ = rustix::process::nice(NICENESS);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the API cannot be served"),
     };
     runtime.block_on(async {
+        tokio::spawn(keeper.run());
         let mut serving = Vec::new();
         for listener in listeners.api {
             match tokio::net::TcpListener::from_std(listener) {

@@ -9,19 +9,21 @@
 use super::books::{Books, BooksError, Entry, Found, crc32c, format};
 use super::{Campaign, Phase, Saved, Shared};
 use crate::api::cores::Cores;
+use crate::api::rows::{self, Rows};
 use crate::api::{
-    Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName, NewCampaign,
-    Order, Promise, Recipient, Refused, Terms, Values,
+    Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName,
+    NewCampaign, Order, Promise, Recipient, Refused, Terms, Values,
 };
 use crate::clock;
 use crate::config::Rate;
 use crate::crossing::{Crossing, Mail};
 use crate::drive::log::Incoming;
 use bytes::Bytes;
-use message::merge::{self, Bound, Template};
+use message::copies::Pattern;
+use message::merge::Bound;
 use message::{
-    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MessageId, RecipientAsked,
-    Recipients, ReversePath, UnixMillis, Verp,
+    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MessageId, Recipients,
+    ReversePath, UnixMillis, Verp,
 };
 use parking_lot::{Mutex, RwLock};
 use queue::log::record;
@@ -53,14 +55,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// With the campaigns that are in the crossing's table already.
+    /// With the campaigns that were found and that [`put_up`] has put into the table.
     pub fn new(cores: Arc<Cores>, crossing: Arc<Crossing>, books: Arc<Books>, found: Vec<Found>) -> Keeper {
         let table = crossing.campaigns.table();
         let row = |found: Found| {
             let campaign = Arc::clone(table.get(found.number)?);
             let letter = letter_of(&found.entry, &campaign)?;
             let id = campaign.id.clone();
-            Some((id, Arc::new(Row { campaign, letter, entry: Mutex::new(found.entry), adding: tokio::sync::Mutex::default() })))
+            Some((
+                id,
+                Arc::new(Row {
+                    campaign,
+                    letter,
+                    entry: Mutex::new(found.entry),
+                    adding: tokio::sync::Mutex::default(),
+                }),
+            ))
         };
         let rows = found.into_iter().filter_map(row).collect();
         Keeper { cores, crossing, books, rows: RwLock::new(rows), creating: Mutex::default() }
@@ -76,8 +86,15 @@ impl Keeper {
         if let Ok(row) = self.row(id) {
             let entry = row.entry.lock();
             let wanted = entry_of(id, &new, (entry.content_len, entry.content_crc), source_crc);
-            let same = Entry { created: entry.created, phase: entry.phase, rate: entry.rate.clone(), counts: entry.counts, ..wanted };
-            let refused = || Refused::Conflict("a campaign of this name has another letter or other terms".to_owned());
+            let same = Entry {
+                created: entry.created,
+                phase: entry.phase,
+                rate: entry.rate.clone(),
+                counts: entry.counts,
+                ..wanted
+            };
+            let refused =
+                || Refused::Conflict("a campaign of this name has another letter or other terms".to_owned());
             return if *entry == same { Ok(Created::Before) } else { Err(refused()) };
         }
         let number = self.crossing.campaigns.table().free_number().ok_or(Refused::Full)?;
@@ -97,26 +114,33 @@ impl Keeper {
         Arc::new(campaign_of(number, entry, content, &self.cores.settings(), self.crossing.cores()))
     }
 
-    async fn take_in(&self, id: &CampaignId, recipients: Vec<Recipient>) -> Result<Added, Refused> {
+    async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
         let row = self.row(id)?;
         let _one = row.adding.lock().await;
         let number = row.campaign.number;
         if row.campaign.valve.phase() == Phase::Cancelled {
             return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
         }
-        let keys: Vec<_> =
-            recipients.iter().map(|recipient| self.books.key_of(number, recipient.mailbox.as_ref())).collect();
+        let keys: Vec<_> = recipients
+            .iter()
+            .map(|recipient| self.books.key_of(number, recipient.mailbox.as_ref()))
+            .collect();
         let known = self.books.known(number, &keys).map_err(|error| broken(&error))?;
-        let (mut seen, mut list) = (HashSet::new(), Rows::new(&row.letter, &row.campaign)?);
+        let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
+        let mut seen = HashSet::new();
         let mut new_keys = Vec::new();
         for (place, (recipient, key)) in recipients.iter().zip(&keys).enumerate() {
             if known[place] || !seen.insert(*key) {
                 continue;
             }
-            list.push(recipient).map_err(|what| Refused::Unfit { place: format!("recipients[{place}].{}", what.0), what: what.1 })?;
+            list.push(place, recipient)?;
             new_keys.push(*key);
         }
-        let added = Added { new: new_keys.len() as u64, duplicate: (recipients.len() - new_keys.len()) as u64, suppressed: 0 };
+        let added = Added {
+            new: new_keys.len() as u64,
+            duplicate: (recipients.len() - new_keys.len()) as u64,
+            suppressed: 0,
+        };
         if new_keys.is_empty() {
             return Ok(added);
         }
@@ -145,7 +169,8 @@ impl Keeper {
         let class = self.cores.settings().class_of(&envelope, &letter.content);
         let class = Class { campaign: Some(campaign.number), ..class };
         let (recipients, meta) = (envelope.recipients.count(), Bytes::from(record::meta_of(&envelope)));
-        let incoming = Incoming { envelope, class, recipients, facts, content: Bytes::new(), meta, moved: None };
+        let incoming =
+            Incoming { envelope, class, recipients, facts, content: Bytes::new(), meta, moved: None };
         self.cores.take(incoming).await
     }
 
@@ -184,8 +209,12 @@ impl Keeper {
         }
         valve.set_phase(phase);
         if phase != before && phase != Phase::Paused {
+            let sift = (phase == Phase::Cancelled).then(crate::steer::order::Order::sifting);
             for core in 0..self.crossing.cores() {
                 self.tell(core, || Mail::CampaignOrder(row.campaign.number)).await;
+                if let Some(sift) = &sift {
+                    self.tell(core, || Mail::Order(Arc::clone(sift))).await;
+                }
             }
         }
         Ok(row.shown())
@@ -220,7 +249,7 @@ impl Row {
     fn shown(&self) -> crate::api::Campaign {
         let Row { campaign, letter, entry, .. } = self;
         let (entry, now) = (entry.lock(), Saved::of(campaign));
-        let needed = campaign.shared.merge.as_deref().map(|bound| bound.template().fields()).unwrap_or_default();
+        let needed = bound_of(campaign).map(|bound| bound.template().fields()).unwrap_or_default();
         crate::api::Campaign {
             id: CampaignId::parse(&campaign.id).expect("it was one when it was created"),
             phase: campaign.valve.phase(),
@@ -228,7 +257,11 @@ impl Row {
             sender: letter.sender.as_str().to_owned(),
             list: letter.terms.list.clone(),
             rate: entry.rate.clone().and_then(|rate| Rate::try_from(rate).ok()),
-            fields: needed.iter().filter(|field| !field.has_default).map(|field| field.name.clone()).collect(),
+            fields: needed
+                .iter()
+                .filter(|field| !field.has_default)
+                .map(|field| field.name.clone())
+                .collect(),
             counts: Counts {
                 recipients: now.recipients,
                 delivered: now.delivered,
@@ -241,19 +274,45 @@ impl Row {
     }
 }
 
+/// A message that names its campaign makes it, if there is none of that name, and adds its recipients to it: who has had
+/// the campaign's letter does not get it again, whatever is tried again.
+impl Injector for Keeper {
+    fn inject(&self, injection: Injection) -> Promise<'_, Result<Injected, Refused>> {
+        let Some(id) = injection.letter.terms.campaign.clone() else { return self.cores.inject(injection) };
+        Box::pin(async move {
+            self.gate()?;
+            let Injection { letter, recipients } = injection;
+            self.make(&id, NewCampaign { letter, rate: None, is_paused: false })?;
+            let added = self.take_in(&id, &recipients).await?;
+            let duplicate = u32::try_from(added.duplicate).unwrap_or(u32::MAX);
+            Ok(Injected { message: None, suppressed: Vec::new(), duplicate })
+        })
+    }
+
+    fn gate(&self) -> Result<(), Refused> {
+        self.cores.gate()
+    }
+}
+
 impl Campaigns for Keeper {
     fn create(&self, id: CampaignId, campaign: NewCampaign) -> Promise<'_, Result<Created, Refused>> {
         Box::pin(async move { self.make(&id, campaign) })
     }
 
-    fn add(&self, id: &CampaignId, recipients: Vec<Recipient>) -> Promise<'_, Result<Added, Refused>> {
-        let id = id.clone();
-        Box::pin(async move { self.take_in(&id, recipients).await })
+    fn add<'a>(
+        &'a self,
+        id: &'a CampaignId,
+        recipients: &'a [Recipient],
+    ) -> Promise<'a, Result<Added, Refused>> {
+        Box::pin(self.take_in(id, recipients))
     }
 
-    fn order(&self, id: &CampaignId, order: Order) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
-        let id = id.clone();
-        Box::pin(async move { self.obey(&id, order).await })
+    fn order<'a>(
+        &'a self,
+        id: &'a CampaignId,
+        order: Order,
+    ) -> Promise<'a, Result<crate::api::Campaign, Refused>> {
+        Box::pin(self.obey(id, order))
     }
 
     fn get(&self, id: &CampaignId) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
@@ -261,91 +320,48 @@ impl Campaigns for Keeper {
         Box::pin(async move { shown })
     }
 
-    fn list(&self, after: Option<&CampaignId>, count: usize) -> Promise<'_, Result<Vec<crate::api::Campaign>, Refused>> {
+    fn list(
+        &self,
+        after: Option<&CampaignId>,
+        count: usize,
+    ) -> Promise<'_, Result<Vec<crate::api::Campaign>, Refused>> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |after| Excluded(after.as_str()));
-        let shown = self.rows.read().range::<str, _>((from, Unbounded)).take(count).map(|(_, row)| row.shown()).collect();
+        let shown = self
+            .rows
+            .read()
+            .range::<str, _>((from, Unbounded))
+            .take(count)
+            .map(|(_, row)| row.shown())
+            .collect();
         Box::pin(async move { Ok(shown) })
     }
 }
 
-/// The recipients of one message, as a table if the letter names fields.
-struct Rows<'a> {
-    list: Recipients,
-    merge: Option<&'a Bound>,
-    columns: Vec<&'a str>,
-    shared: &'a Values,
-    /// One row's values, and as they are kept.
-    encoded: Vec<u8>,
-}
-
-impl<'a> Rows<'a> {
-    fn new(letter: &'a Letter, campaign: &'a Campaign) -> Result<Rows<'a>, Refused> {
-        let merge = campaign.shared.merge.as_deref();
-        let columns: Vec<&str> = merge.map(columns_of).unwrap_or_default();
-        let list = match merge {
-            None => Recipients::new(),
-            Some(_) => table_of(&columns).ok_or_else(|| {
-                let what = "the names of its fields are longer than 4096 octets together".to_owned();
-                Refused::Unfit { place: "content".to_owned(), what }
-            })?,
-        };
-        Ok(Rows { list, merge, columns, shared: &letter.shared, encoded: Vec::new() })
-    }
-
-    /// What does not fit, by the name that it has in the record.
-    fn push(&mut self, recipient: &Recipient) -> Result<(), (String, String)> {
-        let mailbox = recipient.mailbox.as_ref();
-        let Some(merge) = self.merge else {
-            self.list.push(mailbox);
-            return Ok(());
-        };
-        let email = mailbox.to_string();
-        let own = |name: &str| recipient.values.get(name).or_else(|| self.shared.get(name));
-        let value = |name: &str| if name == merge::EMAIL { Some(&*email) } else { own(name) };
-        merge
-            .template()
-            .check(|name| value(name).is_some())
-            .map_err(|missing| (missing.field.to_string(), "is missing, and the letter has no default for it".to_owned()))?;
-        let values: Vec<&str> = self.columns.iter().map(|name| value(name).unwrap_or_default()).collect();
-        merge.check(&values).map_err(|error| ("substitutions".to_owned(), error.to_string()))?;
-        self.encoded.clear();
-        let too_long = || ("substitutions".to_owned(), "a recipient's values have at most 16 KiB together".to_owned());
-        merge::fields::encode(&values, &mut self.encoded).map_err(|_| too_long())?;
-        let is_taken = self.list.push_row(mailbox, RecipientAsked::default(), &self.encoded);
-        is_taken.then_some(()).ok_or_else(too_long)
-    }
-}
-
-/// The fields of a template are the columns of its table.
-fn columns_of(bound: &Bound) -> Vec<&str> {
-    bound.template().fields().iter().map(|field| &*field.name).collect()
-}
-
-/// A table without rows. `None`: the names are too long together.
-fn table_of(columns: &[&str]) -> Option<Recipients> {
-    let mut encoded = Vec::new();
-    merge::fields::encode(columns, &mut encoded).ok()?;
-    Recipients::with_columns(encoded)
-}
-
-/// A letter that names fields says so before anybody is added.
+/// A letter that cannot be filled in is refused before anybody is added.
 fn check_template(letter: &Letter, content: &[u8]) -> Result<(), Refused> {
-    if !letter.is_template {
-        return Ok(());
+    if letter.is_template { rows::compile(content).map(drop) } else { Ok(()) }
+}
+
+/// The template of a letter that names fields.
+fn bound_of(campaign: &Campaign) -> Option<&Bound> {
+    campaign.shared.pattern.as_deref().and_then(Pattern::bound)
+}
+
+/// `None`: all copies are the same.
+fn pattern_of(entry: &Entry, content: &[u8]) -> Option<Pattern> {
+    if entry.is_template {
+        return rows::compile(content).ok().map(Pattern::template);
     }
-    let unfit = |what: String| Refused::Unfit { place: "content".to_owned(), what };
-    Template::compile(content).map(drop).map_err(|error| unfit(error.to_string()))
+    entry.unsubscribe.then(|| Pattern::plain(content))
 }
 
-fn merge_of(is_template: bool, content: &[u8]) -> Option<Arc<Bound>> {
-    let template = Template::compile(content).ok().filter(|_| is_template)?;
-    let fields: Vec<Box<str>> = template.fields().iter().map(|field| field.name.clone()).collect();
-    let columns: Vec<&str> = fields.iter().map(|name| &**name).collect();
-    template.bind(&columns).ok().map(Arc::new)
-}
-
-fn entry_of(id: &CampaignId, new: &NewCampaign, (content_len, content_crc): (u64, u32), source_crc: u32) -> Entry {
+fn entry_of(
+    id: &CampaignId,
+    new: &NewCampaign,
+    (content_len, content_crc): (u64, u32),
+    source_crc: u32,
+) -> Entry {
     let NewCampaign { letter, rate, is_paused } = new;
     let Terms { list, lane, verp, unsubscribe, .. } = &letter.terms;
     Entry {
@@ -382,7 +398,7 @@ pub fn campaign_of(
         pool: settings.sources.select(&traits),
         list: entry.list.as_deref().map(Into::into),
         unsubscribe: entry.unsubscribe,
-        merge: merge_of(entry.is_template, &content),
+        pattern: pattern_of(entry, &content).map(Arc::new),
         content,
     };
     let campaign = Campaign::new(number, &entry.id, shared, cores);
@@ -420,4 +436,23 @@ fn interval_of(rate: Rate) -> Duration {
 fn broken(error: &BooksError) -> Refused {
     tracing::error!(%error, "the books of campaigns");
     Refused::Broken
+}
+
+/// What a start finds stands in the table before the first core looks at its messages.
+pub fn put_up(found: &[Found], crossing: &Crossing, settings: &crate::settings::Settings) {
+    for Found { number, entry, content } in found {
+        let content = Bytes::copy_from_slice(content);
+        let campaign = campaign_of(*number, entry, content, settings, crossing.cores());
+        crossing.campaigns.insert(Arc::new(campaign));
+    }
+}
+
+/// All cores have said what of it they owe.
+pub fn take_up(found: &[Found], crossing: &Crossing, books: &Books) -> Result<(), BooksError> {
+    let table = crossing.campaigns.table();
+    for Found { number, entry, .. } in found {
+        let Some(campaign) = table.get(*number) else { continue };
+        campaign.take_up(books.recipients(*number)?, &entry.counts);
+    }
+    Ok(())
 }

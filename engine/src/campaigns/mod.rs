@@ -8,7 +8,7 @@
 //! has it. Bound: `campaigns.campaigns_max` rows.
 
 pub mod books;
-// pub mod keeper;
+pub mod keeper;
 mod tally;
 mod valve;
 
@@ -17,7 +17,7 @@ pub use valve::{Passage, Phase, Valve};
 
 use books::Books;
 use bytes::Bytes;
-use message::merge::Bound;
+use message::copies::Pattern;
 use message::{CampaignNumber, ContentFacts, PoolTag};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -36,8 +36,8 @@ pub struct Shared {
     pub list: Option<Box<str>>,
     /// Each copy gets List-Unsubscribe fields of its own (RFC 8058).
     pub unsubscribe: bool,
-    /// The content is a template; its fields are the columns of every message's table.
-    pub merge: Option<Arc<Bound>>,
+    /// Each recipient gets a copy of its own, made from this; a template's fields are the columns of every message's table.
+    pub pattern: Option<Arc<Pattern>>,
 }
 
 /// One campaign. Cores read it and count in it; all else is the control side's.

@@ -13,6 +13,7 @@ use crate::domains::SiteKey;
 use crate::drive::share::is_borrowed;
 use crate::steer::reason::PAUSED;
 use bytes::Bytes;
+use message::copies::Pattern;
 use message::{CampaignNumber, Lane, MessageId, UnixMillis};
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -82,6 +83,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn content_of_campaign(&mut self, number: Option<CampaignNumber>, content: Bytes) -> Bytes {
         let campaign = number.filter(|_| content.is_empty()).and_then(|number| self.campaign(number));
         campaign.map_or(content, |campaign| Bytes::clone(&campaign.shared.content))
+    }
+
+    /// What the campaign's copies are made from.
+    pub(crate) fn pattern_of_campaign(&mut self, number: Option<CampaignNumber>) -> Option<Arc<Pattern>> {
+        self.campaign(number?)?.shared.pattern.clone()
     }
 
     /// The range, if its mail may go out; one of a paused campaign is kept here, one of a cancelled campaign has ended.

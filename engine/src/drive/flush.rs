@@ -8,7 +8,6 @@
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::Mail;
-use crate::domains::Routed;
 use crate::steer::condition::{Pattern, Term, TextField};
 use crate::steer::order::{Action, Order, Page};
 use crate::steer::wire::Checked;
@@ -48,11 +47,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for key in self.domains.keys() {
             let domain = self.domains.get(key);
             let is_meant = order.terms.iter().all(|term| term.holds_for(TextField::Domain, &domain.name));
-            if let Routed::Way(way) = domain.routed
-                && is_meant
-            {
-                let Core { ways, sites, .. } = self;
-                ways.get(way).sites.iter().for_each(|(_, site)| sites.lift_back_off(*site));
+            for way in domain.ways().filter(|_| is_meant) {
+                self.ways.get(way).sites.iter().for_each(|(_, site)| self.sites.lift_back_off(*site));
             }
         }
     }

@@ -34,7 +34,8 @@ struct Cached {
     letter: Arc<Letter>,
     /// The whole meta part, if it fits into a window.
     meta: Option<Bytes>,
-    /// What it counted for when it came. (A dot-stuffed copy made later is not counted.)
+    /// What it counted for when it came. (A dot-stuffed copy made later is not
+    /// counted.)
     len: usize,
 }
 
@@ -162,6 +163,17 @@ impl Letters {
     /// The message, if it is in memory.
     pub(crate) fn get(&self, key: MessageKey) -> Option<Arc<Letter>> {
         self.cached.get(&key).map(|cached| Arc::clone(&cached.letter))
+    }
+
+    /// The message is to be known by this letter, if it is in memory; or the one that it is known by has grown.
+    pub(crate) fn renew(&mut self, key: MessageKey, letter: &Arc<Letter>) {
+        let Some(cached) = self.cached.get_mut(&key).filter(|cached| cached.letter.id == letter.id) else {
+            return;
+        };
+        cached.letter = Arc::clone(letter);
+        let len = letter.len() + cached.meta.as_ref().map_or(0, Bytes::len);
+        self.len = self.len - std::mem::replace(&mut cached.len, len) + len;
+        self.shrink();
     }
 
     /// The range with its names, if everything is at hand.
@@ -353,9 +365,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
             return None;
         }
+        let pattern = self.pattern_of_campaign(queued.campaign().filter(|_| content.is_empty()));
         let content = self.content_of_campaign(queued.campaign(), content);
         // Nobody is sent nothing: its campaign's folder is gone.
-        envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())
+        let letter = envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())?;
+        Some(letter.with_pattern(pattern))
     }
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.

@@ -5,8 +5,10 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::{Host, SiteKey};
+use crate::drive::copies::{Copy, Desk};
 use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
+use crate::drive::signing;
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
@@ -43,7 +45,9 @@ pub(crate) struct Delivery {
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
-    window: Bytes,
+    pub(super) window: Bytes,
+    /// What its one recipient is sent, if that is not what all are sent.
+    copy: Option<Copy>,
 }
 
 impl Delivery {
@@ -51,6 +55,25 @@ impl Delivery {
     fn range(&self, name: &Name) -> Range {
         let Delivery { message, domain, attempts, reason, .. } = *self;
         Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts, reason }
+    }
+
+    fn content_len(&self) -> u64 {
+        self.copy.as_ref().map_or_else(|| self.letter.sent_len(), |copy| copy.content.len() as u64)
+    }
+
+    /// What goes before the content that all get; a copy has it already.
+    fn prefix(&self) -> Bytes {
+        if self.copy.is_some() { Bytes::new() } else { Bytes::clone(self.letter.prefix()) }
+    }
+
+    /// What is sent; `stuffed`: as DATA needs it.
+    fn content(&self, stuffed: bool) -> Bytes {
+        match &self.copy {
+            Some(copy) if stuffed => Bytes::from(message::content::dot_stuff(&copy.content)),
+            Some(copy) => Bytes::clone(&copy.content),
+            None if stuffed => Bytes::clone(self.letter.stuffed()),
+            None => Bytes::clone(&self.letter.content),
+        }
     }
 
     pub(crate) fn local_part(&self, name: &Name) -> &str {
@@ -112,6 +135,7 @@ pub(crate) struct Outbound {
     generation: u32,
     flight: Flight,
     sender: Vec<u8>,
+    pub(super) desk: Desk,
     /// Connections in the order in which they became idle; some have work again, or are gone.
     idle: VecDeque<Place>,
 }
@@ -570,7 +594,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn offer(&mut self, place: Place, delivery: Delivery, domain: &str) -> Offered {
+    fn offer(&mut self, place: Place, mut delivery: Delivery, domain: &str) -> Offered {
+        match self.copy_for(&delivery, domain) {
+            Ok(copy) => delivery.copy = copy,
+            Err(reply) => {
+                let verdict = Verdict::Failed(reply);
+                self.conclude_delivery(place, &delivery, &verdict);
+                return Offered::Refused(verdict, Scope::Recipient);
+            }
+        }
         let mut sender = std::mem::take(&mut self.outbound.sender);
         sender.clear();
         self.render_sender(&delivery, domain, &mut sender);
@@ -589,8 +621,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
             reverse_path: std::str::from_utf8(&sender).unwrap_or(""),
             recipients: &recipients,
-            content_len: delivery.letter.content.len() as u64,
-            facts: delivery.letter.facts,
+            content_len: delivery.content_len(),
+            facts: delivery.copy.as_ref().map_or(delivery.letter.facts, |copy| copy.facts),
             smtputf8: delivery.letter.smtputf8,
             requires_tls: delivery.letter.requires_tls,
             asked,
@@ -643,10 +675,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
-            let (campaign, has_own) = (open.letter().class.campaign, open.letter().has_copies_of_its_own());
-            let most = if has_own { 1 } else { most };
+            let (campaign, is_for_one) = (open.letter().class.campaign, open.letter().is_for_one_each());
+            let most = if is_for_one { 1 } else { most };
             let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            if !open.letter().has_own_copies() {
+                let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
+                self.counters.count_signed(signed);
+            }
             let range = open.range();
             let mut names = SmallVec::new();
             while names.len() < most
@@ -672,6 +708,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     names,
                     open,
                     window,
+                    copy: None,
                 };
                 return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
             }
@@ -730,15 +767,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         std::mem::swap(&mut outgoing.own, &mut flight.own);
         let mut largest = 0;
         for piece in &flight.pieces {
-            outgoing.pieces.push(match piece {
-                FlightPiece::Own(range) => Piece::Own(range.clone()),
+            match piece {
+                FlightPiece::Own(range) => outgoing.pieces.push(Piece::Own(range.clone())),
                 FlightPiece::Content { key, stuffed } => {
-                    let letter = &connection.deliveries[*key as usize].letter;
-                    let content = if *stuffed { letter.stuffed() } else { &letter.content };
+                    let delivery = &connection.deliveries[*key as usize];
+                    let content = delivery.content(*stuffed);
                     largest = largest.max(content.len());
-                    Piece::Shared(content.clone())
+                    let parts = [delivery.prefix(), content].into_iter().filter(|part| !part.is_empty());
+                    outgoing.pieces.extend(parts.map(Piece::Shared));
                 }
-            });
+            }
         }
         if session.is_sealing() && !flight.is_raw {
             let sealing = connection.sealing.get_or_insert_default();

@@ -12,7 +12,7 @@ mod gather;
 use crate::campaigns::Outcome;
 use crate::clock::Clock;
 use crate::core::Core;
-use crate::domains::{Routed, SiteKey};
+use crate::domains::SiteKey;
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
 use crate::events::{Event, Kind};
@@ -436,10 +436,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     fn leads_to(&self, domain: DomainKey, site: SiteKey) -> bool {
         let domain = self.domains.get(domain);
-        self.sites.try_get(site).is_some_and(|site| match (self.ways.get(site.way).fetch, domain.routed) {
-            (Some(fetch), _) => self.fetches.is_for(fetch, &domain.name),
-            (None, Routed::Way(way)) => site.way == way,
-            (None, Routed::Unknown | Routed::Asked) => false,
+        self.sites.try_get(site).is_some_and(|site| match self.ways.get(site.way).fetch {
+            Some(fetch) => self.fetches.is_for(fetch, &domain.name),
+            None => domain.ways().any(|way| way == site.way),
         })
     }
 

@@ -354,6 +354,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             original: &letter.content,
             facts: letter.facts,
             smtputf8: letter.smtputf8,
+            is_tls_optional: letter.facts.is_tls_optional() && !letter.requires_tls,
             ret: letter.asked.as_ref().and_then(|asked| asked.ret),
             envelope_id: letter.asked.as_ref().and_then(|asked| asked.envelope_id.as_ref()),
         };

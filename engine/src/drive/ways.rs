@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::{Question, Target};
 use crate::demands;
-use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
+use crate::domains::{Basis, Host, Relaxed, Resolution, Routed, SiteKey, WayKey};
 use crate::providers::ProviderKey;
 use crate::routes::{RelayHost, Terms, To};
 use crate::sources::{Credits, PoolTag, SourceKey};
@@ -50,7 +50,7 @@ pub(crate) struct Way {
     is_released: bool,
     /// Leads to a client that made its connection itself: which fetch of this core's it is for.
     pub(crate) fetch: Option<u32>,
-    /// Domains that lead here; of a way to a client, whether it is still there.
+    /// Domains that lead here, each once for its mail and once for what is not held to what it publishes; of a way to a client, whether it is still there.
     domains: u32,
     /// One for each source that something went out from.
     pub(crate) sites: SmallVec<[(SourceKey, SiteKey); 1]>,
@@ -140,19 +140,37 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
-        match domain.routed {
-            Routed::Way(way) => {
+        match (self.way_of(&range), domain.routed) {
+            (Some(way), _) => {
                 self.send_along(way, range);
                 if is_stale {
                     self.ask(range.domain);
                 }
             }
-            Routed::Asked => self.domains.get_mut(range.domain).waiting.push(range),
-            Routed::Unknown => {
+            (None, Routed::Unknown) => {
                 self.domains.get_mut(range.domain).waiting.push(range);
                 self.ask(range.domain);
             }
+            (None, Routed::Asked | Routed::Way(_)) => self.domains.get_mut(range.domain).waiting.push(range),
         }
+    }
+
+    /// Where the range's mail goes, as far as that is known.
+    fn way_of(&self, range: &Range) -> Option<WayKey> {
+        let domain = self.domains.get(range.domain);
+        let relaxed = domain.relaxed.filter(|_| self.is_tls_optional(range.message));
+        relaxed.or(match domain.routed {
+            Routed::Way(way) => Some(way),
+            Routed::Unknown | Routed::Asked => None,
+        })
+    }
+
+    /// The message is not held to what domains publish about TLS (RFC 8689).
+    fn is_tls_optional(&self, message: MessageKey) -> bool {
+        let borrowed = self.shares.letter(message).map(|letter| (letter.facts, letter.requires_tls));
+        let own = || self.store.get(message).map(|queued| (queued.facts, queued.handling().requires_tls));
+        let (facts, requires_tls) = borrowed.or_else(own).unwrap_or_default();
+        self.settings.config.tls.obey_tls_required && facts.is_tls_optional() && !requires_tls
     }
 
     /// To the site of the way that the message's pool has its turn with. A way to a client has one site, whatever the pool.
@@ -223,7 +241,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The client is there no longer: what is left on its way goes where its domains lead.
     pub(crate) fn close_way_to_client(&mut self, way: WayKey) {
         self.ways.get_mut(way).fetch = None;
-        self.leave(Routed::Way(way));
+        self.leave(way);
     }
 
     pub(crate) fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
@@ -323,7 +341,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = Arc::clone(&name);
         let (tls, basis) = demands::of_relay(&self.settings.config.tls, domain, &address.ip().to_string());
         let hosts = vec![Host { name, address, tls }];
-        Resolution::Site { site, hosts, basis, ttl_secs: u64::from(u32::MAX) }
+        Resolution::Site { site, hosts, basis, ttl_secs: u64::from(u32::MAX), relaxed: None }
     }
 
     fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
@@ -331,18 +349,36 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(domain) = self.domains.get_named(key, name) else { return };
         domain.is_asked = false;
         match resolution {
-            Resolution::Site { site, hosts, basis, ttl_secs } => {
-                let way = self.new_way(name, site, hosts, basis);
-                let way = self.ways.take_up(way);
-                self.ways.get_mut(way).domains += 1;
-                self.take_new_hosts(way);
+            Resolution::Site { site, hosts, basis, ttl_secs, relaxed } => {
+                let relaxed = relaxed.and_then(|relaxed| self.lead_relaxed_to(name, &site, relaxed));
+                let way = self.lead_to(name, &site, hosts, basis);
                 let domain = self.domains.get_mut(key);
-                let before = std::mem::replace(&mut domain.routed, Routed::Way(way));
+                let before: SmallVec<[WayKey; 2]> = domain.ways().collect();
+                (domain.routed, domain.relaxed) = (Routed::Way(way), relaxed);
                 domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
                 let waiting = std::mem::take(&mut domain.waiting);
-                waiting.into_iter().for_each(|range| self.send_along(way, range));
-                self.take_along(key, before, way);
-                self.leave(before);
+                waiting.into_iter().for_each(|range| self.send_on(range));
+                self.take_along(key, &before);
+                before.into_iter().for_each(|way| self.leave(way));
+            }
+            Resolution::Barred { reply, .. } if matches!(domain.routed, Routed::Way(_)) => {
+                tracing::debug!(domain = name, %reply, "the answer before serves on");
+                domain.expires = Some(ask_again);
+            }
+            Resolution::Barred { reply, site, relaxed, ttl_secs } => {
+                let relaxed = self.lead_relaxed_to(name, &site, relaxed);
+                let domain = self.domains.get_mut(key);
+                let before = std::mem::replace(&mut domain.relaxed, relaxed);
+                domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
+                let waiting = std::mem::take(&mut domain.waiting);
+                let (through, barred): (Vec<Range>, Vec<Range>) =
+                    waiting.into_iter().partition(|range| self.way_of(range).is_some());
+                through.into_iter().for_each(|range| self.send_on(range));
+                before.into_iter().for_each(|way| self.leave(way));
+                self.domains.get_mut(key).routed = Routed::Unknown;
+                barred
+                    .into_iter()
+                    .for_each(|range| self.conclude_range(range, Verdict::Deferred(reply.clone())));
             }
             Resolution::Deferred(_) if matches!(domain.routed, Routed::Way(_)) => {
                 // Serve stale: a name server's trouble is not the site's.
@@ -350,6 +386,29 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
             Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
+        }
+    }
+
+    /// One more domain leads to these hosts.
+    fn lead_to(&mut self, domain: &str, site: &Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>) -> WayKey {
+        let way = self.new_way(domain, Arc::clone(site), hosts, basis);
+        let way = self.ways.take_up(way);
+        self.ways.get_mut(way).domains += 1;
+        self.take_new_hosts(way);
+        way
+    }
+
+    /// `None` where the operator's route says how hosts are protected: that holds for all mail.
+    fn lead_relaxed_to(&mut self, domain: &str, site: &Arc<str>, relaxed: Relaxed) -> Option<WayKey> {
+        let is_told = self.settings.config.routes.route(domain).terms.tls.is_some();
+        (!is_told).then(|| self.lead_to(domain, site, relaxed.hosts, relaxed.basis))
+    }
+
+    /// To where it goes, which is known.
+    fn send_on(&mut self, range: Range) {
+        match self.way_of(&range) {
+            Some(way) => self.send_along(way, range),
+            None => self.domains.get_mut(range.domain).waiting.push(range),
         }
     }
 
@@ -384,15 +443,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_meant =
             |domain: &str| order.terms.iter().all(|term| term.holds_for(TextField::Domain, domain));
         for key in self.domains.keys() {
-            let domain = self.domains.get(key);
-            if let Routed::Way(way) = domain.routed
-                && self.ways.get(way).is_held()
-                && is_meant(&domain.name)
-            {
-                let Core { ways, sites, .. } = self;
+            let Core { domains, ways, sites, .. } = self;
+            let domain = domains.get(key);
+            for way in domain.ways().filter(|_| is_meant(&domain.name)) {
                 let way = ways.get_mut(way);
-                way.is_released = true;
-                way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+                if way.is_held() {
+                    way.is_released = true;
+                    way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+                }
             }
         }
     }
@@ -410,19 +468,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// What is ready for the domain follows it to another way. (Of a way that no domain leads to, everything does.)
-    fn take_along(&mut self, key: DomainKey, before: Routed, way: WayKey) {
-        let Routed::Way(old) = before else { return };
-        if old == way || self.ways.get(old).domains < 2 {
+    /// What is ready for the domain follows it to other ways. (Of a way that no domain leads to, everything does.)
+    fn take_along(&mut self, key: DomainKey, before: &[WayKey]) {
+        if self.domains.get(key).ways().eq(before.iter().copied()) {
             return;
         }
         let mut ranges = Vec::new();
-        for (_, site) in &self.ways.get(old).sites {
+        let left = before.iter().map(|way| self.ways.get(*way)).filter(|way| way.domains > 1);
+        for (_, site) in left.flat_map(|way| &way.sites) {
             for lane in self.sites.get_mut(*site).lanes.each_mut() {
                 lane.take_out_all(|range| range.domain == key, &mut ranges);
             }
         }
-        ranges.into_iter().for_each(|range| self.send_along(way, range));
+        ranges.into_iter().for_each(|range| self.send_on(range));
     }
 
     /// What this core's sites of the way remember of hosts that stay, they keep.
@@ -437,10 +495,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Nobody takes this domain's mail: its waiting recipients get that verdict.
     fn refuse_domain(&mut self, key: DomainKey, verdict: &Verdict) {
-        let domain = self.domains.get_mut(key);
-        let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
-        let waiting = std::mem::take(&mut domain.waiting);
-        self.leave(before);
+        let waiting = std::mem::take(&mut self.domains.get_mut(key).waiting);
+        self.forget_ways_of(key);
         for range in waiting {
             self.conclude_range(range, verdict.clone());
         }
@@ -448,14 +504,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// `count` recipients fewer are owed at the domain.
     pub(crate) fn settle_domain(&mut self, key: DomainKey, count: u32) {
-        if let Some(before) = self.domains.settle(key, count) {
-            self.leave(before);
+        if let Some(domain) = self.domains.settle(key, count) {
+            domain.ways().for_each(|way| self.leave(way));
         }
     }
 
+    /// Where the domain's mail goes is asked anew when there is some.
+    fn forget_ways_of(&mut self, key: DomainKey) {
+        let domain = self.domains.get_mut(key);
+        let before: SmallVec<[WayKey; 2]> = domain.ways().collect();
+        (domain.routed, domain.relaxed) = (Routed::Unknown, None);
+        before.into_iter().for_each(|way| self.leave(way));
+    }
+
     /// A domain no longer leads there.
-    fn leave(&mut self, routed: Routed) {
-        let Routed::Way(way) = routed else { return };
+    fn leave(&mut self, way: WayKey) {
         for (_, site) in self.ways.leave(way) {
             self.sites.touch(*site);
         }
@@ -467,13 +530,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Routes are looked up anew. Where something is owed, the old answer serves until the new one is here.
     pub(crate) fn reroute_all(&mut self) {
         for key in self.domains.keys() {
-            let domain = self.domains.get_mut(key);
-            let Routed::Way(_) = domain.routed else { continue };
+            let domain = self.domains.get(key);
+            if domain.ways().next().is_none() {
+                continue;
+            }
             if domain.owed() > 0 {
                 self.ask(key);
             } else {
-                let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
-                self.leave(before);
+                self.forget_ways_of(key);
             }
         }
     }

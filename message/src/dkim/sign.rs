@@ -57,6 +57,14 @@ impl DomainSigners {
         Ok(())
     }
 
+    /// Signatures made now may go out until then: half of their time is left to those who pass the message on.
+    pub fn good_until(&self, now: UnixMillis) -> UnixMillis {
+        match self.terms.expiry_secs {
+            0 => UnixMillis(u64::MAX),
+            secs => now.plus_secs(secs / 2),
+        }
+    }
+
     /// The field up to `b=`.
     fn put_unsigned(
         &self,
@@ -175,6 +183,14 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, format!("before{}", samples::FOOTBALL_SIGNED.replace('\n', "\r\n")));
         assert!(text.split("\r\n").all(|line| line.len() <= 78));
+    }
+
+    #[test]
+    fn half_of_a_signatures_time_is_left_to_others() {
+        let mut terms = Terms::new(["From"], []);
+        assert_eq!(signers(terms.clone()).good_until(UnixMillis(7)), UnixMillis(u64::MAX));
+        terms.expiry_secs = 100;
+        assert_eq!(signers(terms).good_until(UnixMillis(7)), UnixMillis(50_007));
     }
 
     #[test]

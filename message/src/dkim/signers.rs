@@ -14,14 +14,30 @@ use std::sync::Arc;
 /// All that we sign for. To be shared by all threads, and replaced whole.
 #[derive(Debug, Default)]
 pub struct Signers {
-    /// Tells these from those before a reload.
-    pub tag: u32,
-    /// A message that has a signature of its domain's gets ours all the same.
-    pub sign_again: bool,
+    tag: u32,
+    sign_again: bool,
     by_domain: HashMap<Box<str>, Arc<DomainSigners>>,
 }
 
+/// A message's signatures.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Signed {
+    pub fields: Vec<u8>,
+    /// Later it had better go out with new ones.
+    pub until: UnixMillis,
+}
+
 impl Signers {
+    /// `tag` tells these from those before a reload. `sign_again`: a message that has a signature of its domain's gets ours
+    /// all the same.
+    pub fn new(tag: u32, sign_again: bool) -> Signers {
+        Signers { tag, sign_again, by_domain: HashMap::new() }
+    }
+
+    pub fn tag(&self) -> u32 {
+        self.tag
+    }
+
     /// `name`: the domain as authors write it, in lower case; one in other letters has a second name in A-labels.
     pub fn insert(&mut self, name: &str, signers: Arc<DomainSigners>) {
         self.by_domain.insert(name.into(), signers);
@@ -43,12 +59,12 @@ impl Signers {
     }
 
     /// The signature fields that go on top of the message. `None`: it goes out as it is. One pass over the body.
-    pub fn fields_for(&self, content: &[u8], now: UnixMillis) -> Result<Option<Vec<u8>>, SignError> {
+    pub fn fields_for(&self, content: &[u8], now: UnixMillis) -> Result<Option<Signed>, SignError> {
         let Some(signers) = self.signers_for(content) else { return Ok(None) };
         let (header, body) = split(content)?;
-        let mut out = Vec::with_capacity(FIELD_LEN * signers.keys.len());
-        signers.sign(header, &BodyHash::of(body), now, &mut out)?;
-        Ok(Some(out))
+        let mut fields = Vec::with_capacity(FIELD_LEN * signers.keys.len());
+        signers.sign(header, &BodyHash::of(body), now, &mut fields)?;
+        Ok(Some(Signed { fields, until: signers.good_until(now) }))
     }
 
     /// The domain's own, or of the nearest domain above it that signs for those below.
@@ -82,7 +98,7 @@ mod tests {
     use crate::dkim::Terms;
 
     fn signers(sign_again: bool) -> Signers {
-        let mut signers = Signers { sign_again, ..Signers::default() };
+        let mut signers = Signers::new(1, sign_again);
         for (name, domain, subdomains) in [
             ("a.test", "a.test", false),
             ("b.test", "b.test", true),

@@ -283,15 +283,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
 /// be encrypted, so must this. Who it leads to is proven by the login; what domains publish is about their MX hosts.
 fn policy_of(settings: &Settings, wanted: &[String]) -> TlsPolicy {
     let config = &settings.config;
-    let general = demands::of_mode(config.tls.mode);
     let of_domain = |domain: &String| {
         let of_route = config.routes.route(domain).terms.tls.map(demands::of_mode);
-        of_route.or_else(|| demands::configured(&config.tls, domain)).unwrap_or_else(|| general.clone())
+        let by_name = of_route.or_else(|| demands::configured(&config.tls, domain));
+        by_name.unwrap_or_else(|| demands::of_mode(config.tls.mode))
     };
     let policies: Vec<TlsPolicy> = wanted.iter().map(of_domain).collect();
-    if policies.iter().chain([&general]).any(|policy| !policy.allows_plain()) {
+    if policies.iter().any(|policy| !policy.allows_plain()) {
         TlsPolicy::Encrypt
-    } else if general == TlsPolicy::Never {
+    } else if policies.iter().all(|policy| *policy == TlsPolicy::Never) {
         TlsPolicy::Never
     } else {
         TlsPolicy::May

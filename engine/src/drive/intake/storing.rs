@@ -1,6 +1,7 @@
 //! From a session's submission to the log, and back to the session once it is durable.
 
 use super::Submitter;
+use crate::access::LISTS_FIELD;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
@@ -8,11 +9,13 @@ use crate::keeping::{archive_recipients, hash_line};
 use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
+use message::results::{Ours, strip_forged};
 use message::{Class, ContentFacts, Envelope, Lane, MailAsked, MessageId, ReversePath};
 use queue::log::record;
 use ring::Ring;
 use smtp_in::door::{self, Client};
 use smtp_in::{Encrypted, Gate, Stored, Submission};
+use std::borrow::Cow;
 
 /// The client, for the trace field.
 fn peer_of(client: &Client) -> TracePeer<'_> {
@@ -46,6 +49,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Puts our trace field on top, what was found out about client and message below it, and hands the message to the log.
     pub(super) fn store(&mut self, submitter: Submitter, mut submission: Submission, fields: &[&[u8]]) {
+        self.strip_forged(submitter, &mut submission);
         self.mend(submitter, &mut submission);
         let content = self.content_of(submitter, &submission, fields);
         let fields_len = u32::try_from(content.len() - submission.content.len()).unwrap_or(u32::MAX);
@@ -61,6 +65,24 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let new = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         if let Err(outcome) = self.append(new, Origin::Session(submitter)) {
             self.answer(submitter, outcome);
+        }
+    }
+
+    /// What a stranger wrote under our name goes, where we write it ourselves: also where nothing came of that this time, as
+    /// readers of our mail believe it.
+    fn strip_forged(&mut self, submitter: Submitter, submission: &mut Submission) {
+        let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
+        let (config, access) = (&self.settings.config, &self.settings.access);
+        let mut ours = Ours::default();
+        if access.wants_verified(&submission.client, listener) {
+            ours.ids = config.verify.trusted_ids(&config.host_name);
+        }
+        if access.tags(&submission.client, listener) {
+            ours.fields.push(LISTS_FIELD);
+        }
+        if let Cow::Owned(content) = strip_forged(&submission.content, &ours) {
+            submission.facts = ContentFacts::of(&content);
+            submission.content = content;
         }
     }
 
