@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::auth::make_token;
     use crate::config::Auth;
+    use std::sync::Arc;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()

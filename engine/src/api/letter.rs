@@ -6,6 +6,7 @@ use super::request::{CampaignRequest, Content, Dialect, InjectRequest, Recipient
 use super::{CampaignId, Injection, Letter, NewCampaign, Recipient, Terms, Values};
 use bytes::Bytes;
 use message::compose::header::put_lines;
+use message::merge::Template;
 use message::verp::BASE_LOCAL_PART_MAX;
 use message::{ContentFacts, ReversePath, Verp};
 use std::net::IpAddr;
@@ -134,7 +135,7 @@ impl Words {
         let sender = read_sender(&self.sender)?;
         let verp = fitting(self.verp, &sender)?;
         let content = content_of(self.content, limits)?;
-        let is_template = self.dialect != Dialect::Static && names_fields(&content);
+        let is_template = self.dialect != Dialect::Static && is_template(&content)?;
         let terms = Terms { verp, ..self.terms };
         Ok(Letter { sender, content, is_template, shared: self.shared, terms })
     }
@@ -185,6 +186,13 @@ fn content_of(content: Content, limits: Limits) -> Result<Bytes, Problem> {
     Ok(Bytes::from(lines))
 }
 
-fn names_fields(content: &[u8]) -> bool {
-    content.windows(2).any(|pair| pair == b"{{" || pair == b"{%")
+/// Whether anything is to be filled in. A message without braces may be written in any way; one with them must be a
+/// template that can be filled in.
+fn is_template(content: &[u8]) -> Result<bool, Problem> {
+    let has_braces = content.windows(2).any(|pair| matches!(pair, b"{{" | b"{%" | b"{#"));
+    match Template::compile(content) {
+        Ok(template) => Ok(has_braces || !template.fields().is_empty()),
+        Err(error) if has_braces => Err(Problem::unfit("content", error)),
+        Err(_) => Ok(false),
+    }
 }
