@@ -6,6 +6,7 @@
 mod access;
 mod auth;
 mod compose;
+mod events;
 mod keep;
 mod listeners;
 mod network;
@@ -25,6 +26,7 @@ pub use access::{
 };
 pub use auth::Auth;
 pub use compose::Compose;
+pub use events::{EventFile, Events, Place, Webhook};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
@@ -70,7 +72,7 @@ pub struct Config {
     pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
-    /// File of the delivery log, JSON lines. None: no log.
+    /// File of the delivery log, JSON lines: the plain one, which may lose a line. None: no log.
     pub delivery_log: Option<PathBuf>,
     #[serde(default)]
     pub intake: Intake,
@@ -108,6 +110,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    /// None: no event log.
+    pub events: Option<Events>,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -292,6 +296,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     sources::read_passwords(&mut config)?;
     config.routes.read_secrets()?;
     config.access.read_files()?;
+    config.events.as_mut().map_or(Ok(()), Events::read_secrets)?;
     Ok(config)
 }
 
@@ -320,6 +325,12 @@ pub(crate) fn wrong_at(text: &str, name: &str, span: std::ops::Range<usize>, wha
 }
 
 impl Config {
+    /// Where the event log's files are.
+    pub fn events_folder(&self) -> PathBuf {
+        let folder = self.events.as_ref().and_then(|events| events.folder.clone());
+        folder.unwrap_or_else(|| self.queue.join("events"))
+    }
+
     /// Where the daemon takes orders.
     pub fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(|| self.queue.join("control.sock"))
@@ -379,6 +390,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.events.as_ref().map_or(Ok(()), Events::check)?;
         sources::check(self)
     }
 }

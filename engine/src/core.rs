@@ -9,6 +9,8 @@ use crate::crossing::{Crossing, Mail};
 use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::compact::Compaction;
+use crate::drive::delivery_log::DeliveryLog;
+use crate::drive::events::EventDrive;
 use crate::drive::expiry::Expiry;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
@@ -16,7 +18,6 @@ use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
-use crate::drive::record::DeliveryLog;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
@@ -59,10 +60,11 @@ pub(crate) enum Kind {
     Copy,
     Aside,
     DeliveryLog,
+    EventLog,
     Ignored,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Listener,
     Kind::Intake,
     Kind::Outbound,
@@ -76,6 +78,7 @@ const KINDS: [Kind; 14] = [
     Kind::Copy,
     Kind::Aside,
     Kind::DeliveryLog,
+    Kind::EventLog,
     Kind::Ignored,
 ];
 
@@ -156,6 +159,7 @@ pub struct Core<R, C> {
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
+    pub(crate) events: EventDrive,
     pub(crate) compaction: Compaction,
     pub(crate) aside: Aside,
     pub(crate) stop: Stop,
@@ -185,6 +189,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let logs = Logs::new(index, &settings.config);
         let journal = JournalDrive::start(&mut ring, index, &settings.config, &journals)?;
         let delivery_log = DeliveryLog::open(&mut ring, &settings.config)?;
+        let events = EventDrive::open(&mut ring, index, crossing.events.get())?;
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
@@ -221,6 +226,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             logs,
             journal,
             delivery_log,
+            events,
         };
         core.recover(&journals)?;
         core.put_state();
@@ -260,6 +266,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_looks();
         self.run_sites();
         self.flush_journal();
+        self.run_events();
         self.run_delivery_log();
         self.publish();
         Ok(!self.has_ended())
@@ -299,6 +306,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Event::Opened { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_opened(place.index, result),
                 (Kind::Aside, _) => self.on_aside_opened(result),
+                (Kind::EventLog, _) => self.on_events_opened(result),
                 _ => self.on_journal_opened(result),
             },
             Event::Done { token, result } => match untoken(token) {
@@ -365,6 +373,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
+            self.events.poll_timeout(),
             self.rhythm.poll_timeout().filter(|_| self.may_start_commit()),
             Some(self.now + WAIT_MAX),
         ];

@@ -5,12 +5,15 @@
 
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Events};
 use crate::control;
 use crate::core::{Core, CoreConfig};
 use crate::crossing::Crossing;
+use crate::events::keeper::Keeper;
+use crate::events::{self, EventLog, cursor};
 use crate::recovery::{self, Journals, RecoverError};
 use crate::settings::Settings;
+use parking_lot::Mutex;
 use queue::log::record::checksum;
 use ring::{Uring, UringConfig};
 use rustix::fs::FlockOperation;
@@ -46,6 +49,8 @@ pub enum ServeError {
     Control { path: PathBuf, source: io::Error },
     #[error("cannot take mail on {path}: {source}; `submit` may name another place", path = .path.display())]
     Submit { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}; `events.folder` may name another place", path = .path.display())]
+    Events { path: PathBuf, source: io::Error },
     #[error("the system has no randomness for us")]
     Randomness,
     #[error("starting the core threads: {0}")]
@@ -61,6 +66,7 @@ impl ServeError {
             ServeError::Start(crate::core::StartError::Listen { source, .. })
             | ServeError::Http { source, .. } => source.kind() != io::ErrorKind::AddrInUse,
             ServeError::Queue { source, .. }
+            | ServeError::Events { source, .. }
             | ServeError::Start(crate::core::StartError::File { source, .. }) => {
                 let kinds = [
                     io::ErrorKind::PermissionDenied,
@@ -110,6 +116,7 @@ pub fn serve(
     let authenticator = Authenticator::new(&settings.config.auth, passwords, &secret);
     let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
     crossing.unrestored.take_over(&journals.fold.spent);
+    let keeping = open_events(&settings.config, &crossing)?;
     let listener = http.map(bind_http).transpose()?;
     check_ports(&places(&settings.config))?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
@@ -124,17 +131,22 @@ pub fn serve(
     let announcement = Ready { listening, http, cpus };
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
+    let keeper = keeping.map(Keeping::begin).transpose()?;
     let result = control::run(control::Control {
         settings,
         crossing,
         listener,
         orders,
         ends,
+        event_rules: keeper.as_ref().map(|keeper| Arc::clone(&keeper.rules)),
         reread: Box::new(reread),
         ready,
     });
     for thread in threads {
         let _ = thread.join();
+    }
+    if let Some(keeper) = keeper {
+        keeper.end();
     }
     result.map_or(Ok(()), |core| Err(ServeError::CoreDied(core)))
 }
@@ -284,6 +296,48 @@ fn check_ports(places: &[(usize, SocketAddr)]) -> Result<(), ServeError> {
         std::net::TcpListener::bind(address).map_err(refused)?;
     }
     Ok(())
+}
+
+/// The event log, ready to be written.
+struct Keeping {
+    log: Arc<EventLog>,
+    rules: Arc<Mutex<Events>>,
+}
+
+/// A thread that looks after the event log's files.
+struct KeeperThread {
+    rules: Arc<Mutex<Events>>,
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+fn open_events(config: &Config, crossing: &Crossing) -> Result<Option<Keeping>, ServeError> {
+    let Some(rules) = config.events.clone() else { return Ok(None) };
+    let folder = config.events_folder();
+    let wrap = |source| ServeError::Events { path: folder.clone(), source };
+    // A folder that is not there yet has no cursors.
+    let cursors = cursor::all(&folder).unwrap_or_default();
+    let seen = cursors.iter().map(|(_, place)| place.file).max().unwrap_or(0);
+    let first = events::folder::prepare(&folder, seen).map_err(wrap)?;
+    let log = Arc::new(EventLog::new(folder.clone(), first, crossing.counters.clone()));
+    let _ = crossing.events.set(Arc::clone(&log));
+    Ok(Some(Keeping { log, rules: Arc::new(Mutex::new(rules)) }))
+}
+
+impl Keeping {
+    fn begin(self) -> Result<KeeperThread, ServeError> {
+        let (stop, stopped) = mpsc::channel();
+        let keeper = Keeper::new(self.log, Arc::clone(&self.rules), crate::clock::now());
+        let thread = std::thread::Builder::new().name("events".to_owned()).spawn(move || keeper.run(&stopped));
+        Ok(KeeperThread { rules: self.rules, stop, thread: thread.map_err(ServeError::Thread)? })
+    }
+}
+
+impl KeeperThread {
+    fn end(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
 }
 
 fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {

@@ -14,14 +14,13 @@ use crate::core::Core;
 use crate::domains::{Routed, SiteKey};
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
-use crate::events::{Event, Kind};
+use crate::events::Kind;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
 use crate::steer::reason::{RETURNED, Reasons};
 use gather::Gathered;
-use message::{Lane, MailboxRef, MessageId, Reply, UnixMillis, Verdict};
+use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
-use queue::fanout::Addressee;
 use queue::journal::{HELD, Mark, Span};
 use queue::range::DomainKey;
 use ring::Ring;
@@ -371,15 +370,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Settles a range without reading anything.
     fn delete(&mut self, range: Range) {
         let Range { first, count, domain, .. } = range;
-        let (id, name) = (self.id_of(&range), Arc::clone(&self.domains.get(domain).name));
-        let anybody = Addressee::ANY;
-        self.log_event(&Event {
-            msg: Some(id),
-            index: Some(first),
-            count,
-            recipient: Some(MailboxRef { local_part: anybody.local_part(), domain: &name }),
-            ..Event::new(Kind::Deleted)
-        });
+        let id = self.id_of(&range);
+        self.log_unnamed(Kind::Deleted, id, &range, None);
         self.mark(&Mark::Settled(Span { id, first, count }));
         self.counters.deleted.add(u64::from(count));
         self.settle_domain(domain, count);
