@@ -10,6 +10,8 @@ use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
+use crate::drive::delivery_log::DeliveryLog;
+use crate::drive::events::EventDrive;
 use crate::drive::expiry::Expiry;
 use crate::drive::fetch::Fetches;
 use crate::drive::inject::Requests;
@@ -19,7 +21,6 @@ use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
-use crate::drive::record::DeliveryLog;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
@@ -62,10 +63,11 @@ pub(crate) enum Kind {
     Copy,
     Aside,
     DeliveryLog,
+    EventLog,
     Ignored,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Listener,
     Kind::Intake,
     Kind::Outbound,
@@ -79,6 +81,7 @@ const KINDS: [Kind; 14] = [
     Kind::Copy,
     Kind::Aside,
     Kind::DeliveryLog,
+    Kind::EventLog,
     Kind::Ignored,
 ];
 
@@ -162,6 +165,7 @@ pub struct Core<R, C> {
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
     pub(crate) delivery_log: DeliveryLog,
+    pub(crate) events: EventDrive,
     pub(crate) compaction: Compaction,
     pub(crate) aside: Aside,
     pub(crate) stop: Stop,
@@ -191,6 +195,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let logs = Logs::new(index, &settings.config);
         let journal = JournalDrive::start(&mut ring, index, &settings.config, &journals)?;
         let delivery_log = DeliveryLog::open(&mut ring, &settings.config)?;
+        let events = EventDrive::open(&mut ring, index, crossing.events.get())?;
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
@@ -230,6 +235,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             logs,
             journal,
             delivery_log,
+            events,
         };
         core.recover(&journals)?;
         core.put_state();
@@ -270,6 +276,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_looks();
         self.run_sites();
         self.flush_journal();
+        self.run_events();
         self.run_delivery_log();
         self.publish();
         Ok(!self.has_ended())
@@ -309,6 +316,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Event::Opened { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_opened(place.index, result),
                 (Kind::Aside, _) => self.on_aside_opened(result),
+                (Kind::EventLog, _) => self.on_events_opened(result),
                 _ => self.on_journal_opened(result),
             },
             Event::Done { token, result } => match untoken(token) {
@@ -380,6 +388,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
+            self.events.poll_timeout(),
             self.rhythm.poll_timeout().filter(|_| self.may_start_commit()),
             Some(self.now + WAIT_MAX),
         ];

@@ -93,6 +93,12 @@ counters! {
     chunks_borrowed,
     /// Log lines dropped because the file could not keep up
     log_lines_dropped,
+    /// Events put into the event log
+    events_logged,
+    /// Octets of them
+    event_octets,
+    /// Events dropped because the event log could not be written
+    events_dropped,
     /// 1 after a failed write: nothing more is accepted until a restart
     poisoned,
     /// Places where a record could not be read

@@ -163,7 +163,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.remove_old_journals();
     }
 
+    /// What became of the recipients that the frame settles is in the event log before it is settled.
     fn put_frame(&mut self) {
+        self.put_events();
         let result = self.journal.put(&mut self.ring, self.now);
         self.after_put(result);
     }

@@ -439,7 +439,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// An event for each name that is at hand; for the rest, which is on disk, one with `*` as its local part.
     fn log_range(&mut self, range: Range, verdict: &Verdict) {
-        if !self.delivery_log.is_wanted() {
+        if !self.wants_events() {
             return;
         }
         let soft = Hardened { verdict: verdict.clone(), is_expired: false };
@@ -464,7 +464,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         via: Via<'_>,
         hardened: &Hardened,
     ) {
-        if !self.delivery_log.is_wanted() {
+        if !self.wants_events() {
             return;
         }
         let Hardened { verdict, is_expired } = hardened;
@@ -489,7 +489,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             delay_ms: Some(self.wall.since(letter.arrived)),
             ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
         };
+        self.events.log(&event, self.wall, &self.counters);
         self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 }
 
