@@ -48,7 +48,7 @@ mod url_field;
 mod value;
 
 pub use error::{Missing, Place, Problem, TemplateError, ValueError};
-pub use syntax::escaped;
+pub use syntax::{escaped, has_marker as has_reference};
 
 use crate::coding::base64_lines::Block;
 use crate::coding::quoted_printable::Coded;
@@ -311,4 +311,23 @@ impl Bound {
             None => ("", false),
         }
     }
+}
+
+/// For the fuzzer: what compiles is rendered with any values, and none of them adds a field or ends the header.
+pub fn fuzz_merge(bytes: &[u8]) {
+    let Ok(template) = Template::compile(bytes) else { return };
+    let names: Vec<Box<str>> = template.fields().iter().map(|field| field.name.clone()).collect();
+    let columns: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let bound = template.bind(&columns).expect("each field has a column");
+    let hostile = ["", "a", "a\r\nX: y\r\n\r\n--b\r\n.\r\n", "=?utf-8?Q?\u{e9}\u{0}", "\"<>,;\\ "];
+    let copies = hostile.map(|value| {
+        let (values, mut copy) = (vec![value; columns.len()], Vec::new());
+        bound.render_header(&values, &mut copy);
+        assert_eq!(crate::header::header_len(&copy), copy.len(), "the header ends where it ends");
+        let fields = crate::header::fields(&copy).count();
+        bound.render_body(&values, &mut copy);
+        assert!(copy.len() <= bound.len_max(&values), "the bound holds");
+        fields
+    });
+    assert!(copies.iter().all(|fields| *fields == copies[0]), "the same fields: {copies:?}");
 }
