@@ -12,10 +12,12 @@ const VALUES: [&str; 5] =
 
 /// A newsletter of about 10 KiB: a plain text and an HTML text, five fields in each, three in the header.
 fn letter(coding: &str) -> Vec<u8> {
-    let greeting = "Dear {{name|default(\"reader\")}}, in {{city}} your code is {{code}}: {{link}} ({{email}})\r\n";
+    let greeting =
+        "Dear {{name|default(\"reader\")}}, in {{city}} your code is {{code}}: {{link}} ({{email}})\r\n";
     let line = "And here is what is new this week, told at a length that a newsletter has.\r\n";
     let text = format!("{greeting}{}{greeting}", line.repeat(40));
-    let html = format!("<p>{greeting}</p>{}<p>{greeting}</p>", format!("<p class=\"x\">{line}</p>").repeat(60));
+    let html =
+        format!("<p>{greeting}</p>{}<p>{greeting}</p>", format!("<p class=\"x\">{line}</p>").repeat(60));
     let mut content = String::from(
         "From: News <news@example.org>\r\nTo: {{name}} <{{email}}>\r\nSubject: {{name}}, your code {{code}}\r\n\
          Date: Sun, 22 Nov 2026 23:50:57 +0000\r\nMessage-ID: <1@example.org>\r\nMIME-Version: 1.0\r\n\

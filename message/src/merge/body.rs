@@ -13,6 +13,7 @@ use crate::coding::base64_lines::{self, BLOCK_MIN, Block};
 use crate::coding::line::Line;
 use crate::coding::{TextCoding, charset, quoted_printable, with_crlf};
 use crate::header::fields;
+use std::borrow::Cow;
 
 /// What a part's header must say of its body.
 pub(super) struct Recoded {
@@ -151,9 +152,9 @@ impl Recoded {
 fn decoded(entity: &Entity<'_>, text: &TextType) -> Result<Option<String>, Problem> {
     let looks_like = |octets: &[u8]| syntax::has_marker(&String::from_utf8_lossy(octets));
     let octets = match &entity.coding {
-        TransferCoding::Identity => entity.body.to_vec(),
-        TransferCoding::QuotedPrintable => quoted_printable::decode(entity.body),
-        TransferCoding::Base64 => base64_lines::decode(entity.body).ok_or(Problem::Base64)?,
+        TransferCoding::Identity => Cow::Borrowed(entity.body),
+        TransferCoding::QuotedPrintable => Cow::Owned(quoted_printable::decode(entity.body)),
+        TransferCoding::Base64 => Cow::Owned(base64_lines::decode(entity.body).ok_or(Problem::Base64)?),
         TransferCoding::Unknown(name) if looks_like(entity.body) => {
             return Err(Problem::TransferEncoding(name.clone()));
         }
