@@ -349,7 +349,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Line(line) => self.log_line(&line),
                 Mail::Inject(injected) => self.inject(*injected),
                 Mail::Flush(order) => self.steering.take_flush(order),
-                Mail::Fetch(mail) => self.on_fetch_mail(mail),
+                Mail::Fetch(mail) => self.on_fetch_mail(*mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),

@@ -96,7 +96,7 @@ pub enum Mail {
     /// From another core's client, by ETRN. Nobody waits for a report.
     Flush(Arc<Order>),
     /// About mail that a client fetches (ATRN).
-    Fetch(FetchMail),
+    Fetch(Box<FetchMail>),
     Reload(Arc<Settings>),
     Shutdown,
 }
