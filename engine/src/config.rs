@@ -5,6 +5,7 @@
 
 mod access;
 mod auth;
+mod bounces;
 mod compose;
 mod keep;
 mod listeners;
@@ -24,6 +25,7 @@ pub use access::{
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
 };
 pub use auth::Auth;
+pub use bounces::{BounceFormat, Bounces, Tokens, Unsigned};
 pub use compose::Compose;
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
@@ -108,6 +110,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub bounces: Bounces,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -379,6 +383,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.bounces.check()?;
         sources::check(self)
     }
 }

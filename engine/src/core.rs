@@ -17,6 +17,7 @@ use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
 use crate::drive::record::DeliveryLog;
+use crate::drive::returns::ReturnsDrive;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
@@ -24,7 +25,7 @@ use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
-use crate::observe::Counters;
+use crate::observe::{Counters, LineBudget};
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
@@ -155,6 +156,8 @@ pub struct Core<R, C> {
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
+    pub(crate) triple_lines: LineBudget,
+    pub(crate) returns: ReturnsDrive,
     pub(crate) delivery_log: DeliveryLog,
     pub(crate) compaction: Compaction,
     pub(crate) aside: Aside,
@@ -206,6 +209,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
+            triple_lines: LineBudget::default(),
+            returns: ReturnsDrive::default(),
             compaction: Compaction::default(),
             aside: Aside::new(&settings.config.queue),
             stop: Stop::Running,
@@ -255,6 +260,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_logs();
         self.run_warm_up();
         self.run_schedule();
+        self.run_returns();
         self.run_expiry();
         self.run_steering();
         self.run_looks();
@@ -352,7 +358,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_busy = self.sites.has_dirty()
             || self.compaction_wants_turn()
             || self.steering_wants_turn()
-            || self.looks_want_turn();
+            || self.looks_want_turn()
+            || self.returns_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }

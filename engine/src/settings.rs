@@ -5,9 +5,10 @@ use crate::auth::Passwords;
 use crate::config::{Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
+use crate::returns::Returns;
 use crate::sources::{SourceKey, Sources};
-use message::VerpKey;
 use message::compose::Hosts;
+use message::{Mailbox, VerpKey};
 use queue::schedule::{Curve, Exponential, RetryPolicy};
 use queue::site_table::SiteLimits;
 use smtp_out::TlsBase;
@@ -30,7 +31,11 @@ pub struct Settings {
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
-    pub verp_key: VerpKey,
+    pub verp_key: Arc<VerpKey>,
+    /// Which addresses mail comes back to.
+    pub returns: Returns,
+    /// Who is told of mail from `<>` that failed.
+    pub double_bounces: Option<Mailbox>,
     /// What completes addresses of clients whose messages are mended; `None` if the host's own name is none.
     pub hosts: Option<Hosts>,
     /// Makes the salts of segments: known to nobody who sends mail.
@@ -51,6 +56,7 @@ impl Settings {
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
+        let verp_key = Arc::new(VerpKey::new(verp_secret));
         Settings {
             ingress: Ingress::plain(&config),
             access: Access::new(&config),
@@ -72,7 +78,9 @@ impl Settings {
                 ..SiteLimits::default()
             },
             tls: TlsBase::default(),
-            verp_key: VerpKey::new(verp_secret),
+            returns: Returns::new(&config, Arc::clone(&verp_key)),
+            verp_key,
+            double_bounces: config.bounces.double_bounces(&config.host_name),
             hosts: config.compose.hosts(&config.host_name).ok(),
             log_salt: log_salt(verp_secret),
             config,

@@ -378,7 +378,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// recipients.
     fn put_owed(&mut self, partition: u8) -> u64 {
         let Core {
-            store, schedule, domains, sites, letters, outbound, failing, shares, aside, steering, ..
+            store, schedule, domains, sites, letters, outbound, failing, shares, aside, steering, returns, ..
         } = self;
         let (journal, ring, now, mut sum, mut result) =
             (&mut self.journal, &mut self.ring, self.now, 0, Ok(()));
@@ -409,6 +409,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         shares.lent().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
+        returns.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));
         for id in aside.places().filter(|id| id.partition() == partition) {
             let span = Span { id, first: 0, count: 0 };

@@ -39,6 +39,8 @@ enum Purpose {
     Deliver(SiteKey, Lane),
     /// Each of them gets this verdict: there is nobody to deliver to.
     Conclude(Verdict),
+    /// Some may be return paths of ours: see `drive/returns`.
+    Return,
 }
 
 /// A range whose message or names are being read.
@@ -176,6 +178,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.load(Purpose::Deliver(site, lane), range);
     }
 
+    /// Reads the range's message and names; ends in [`Core::take_returns`].
+    pub(crate) fn load_return(&mut self, range: Range) {
+        self.load(Purpose::Return, range);
+    }
+
     /// Reads the range's names, then gives each of its recipients the verdict. One such read is under way at a time.
     pub(crate) fn load_to_conclude(&mut self, range: Range, verdict: Verdict) {
         if self.letters.is_concluding {
@@ -261,6 +268,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
             }
+            (Some(open), Purpose::Return) => {
+                self.load_is_over(&Purpose::Return);
+                self.take_returns(open);
+            }
             (None, purpose) => {
                 match queued.and_then(|queued| self.envelope_of_expired(&queued, range, &parts)) {
                     Some(open) => {
@@ -306,6 +317,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(*site).lanes.get_mut(*lane).load_is_over();
                 self.sites.touch(*site);
             }
+            Purpose::Return => self.returns.reading -= 1,
             Purpose::Conclude(_) => {
                 self.letters.is_concluding = false;
                 // Those whose names are at hand need no read.

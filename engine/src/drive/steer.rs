@@ -206,6 +206,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.shares.lent());
+        ranges.extend(self.returns.ranges());
         ranges.extend(&self.steering.returning);
         for range in ranges {
             self.count(sweep, range, State::InFlight, UnixMillis(0), range.reason);
