@@ -67,6 +67,8 @@ pub struct Notification<'a> {
     pub facts: ContentFacts,
     /// The original came with SMTPUTF8: its header may have any UTF-8 (RFC 6533 §4).
     pub smtputf8: bool,
+    /// The original was not to wait for TLS (RFC 8689), and neither is this: its way back may be as bad as its way there.
+    pub is_tls_optional: bool,
     /// As MAIL said (RFC 3461).
     pub ret: Option<Ret>,
     pub envelope_id: Option<&'a EnvelopeId>,
@@ -130,10 +132,11 @@ impl Notification<'_> {
             Action::Relayed => "Mail passed on as asked",
             Action::Delivered => "Mail delivered as asked",
         };
+        let tls = if self.is_tls_optional { "TLS-Required: No\r\n" } else { "" };
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{host}>\r\nTo: {to}\r\n\
              Subject: {subject}\r\nDate: {date}\r\n\
-             Message-ID: {id}\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Message-ID: {id}\r\nAuto-Submitted: auto-replied\r\n{tls}MIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n"
         )
     }
@@ -268,6 +271,7 @@ mod tests {
             original,
             facts: ContentFacts::of(original),
             smtputf8: false,
+            is_tls_optional: false,
             ret: None,
             envelope_id: None,
         }
@@ -295,6 +299,17 @@ mod tests {
         }
         assert!(!text.contains("secret body"));
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "only CR LF ends a line");
+    }
+
+    #[test]
+    fn what_is_said_of_mail_that_was_not_to_wait_for_tls_does_not_wait_for_it_either() {
+        let (to, recipients) = (sender(), reported(Reply::ours(550, (5, 1, 1), "No such user")));
+        let original = b"TLS-Required: No\r\n\r\nsecret body\r\n";
+        let render = |is_tls_optional| {
+            let plain = notification(Action::Failed, &to, &recipients, original);
+            ContentFacts::of(&Notification { is_tls_optional, ..plain }.render())
+        };
+        assert!(render(true).is_tls_optional() && !render(false).is_tls_optional());
     }
 
     #[test]

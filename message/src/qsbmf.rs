@@ -43,9 +43,10 @@ fn top(notification: &Notification<'_>) -> String {
         "Your message could not be delivered to the addresses below.\r\n\
          These failures are permanent: no further attempt will be made."
     };
+    let tls = if notification.is_tls_optional { "TLS-Required: No\r\n" } else { "" };
     format!(
         "Date: {}\r\nFrom: MAILER-DAEMON@{host}\r\nTo: {to}\r\nSubject: failure notice\r\nMessage-ID: {id}\r\n\
-         Auto-Submitted: auto-replied\r\n\r\nHi. This is the ringpost program at {host}.\r\n{sentences}\r\n\r\n",
+         Auto-Submitted: auto-replied\r\n{tls}\r\nHi. This is the ringpost program at {host}.\r\n{sentences}\r\n\r\n",
         notification.now.rfc5322()
     )
 }
@@ -95,6 +96,7 @@ mod tests {
             original,
             facts: ContentFacts::of(original),
             smtputf8: false,
+            is_tls_optional: false,
             ret,
             envelope_id: None,
         };

@@ -14,6 +14,7 @@
 //! keyed tag: [`Signed::is_about`] tells whether an address that a report names is the one.
 
 use crate::address::{Mailbox, MailboxRef, is_dot_atom_octet};
+use crate::base32;
 use crate::envelope::RecipientIndex;
 use crate::id::MessageId;
 use aws_lc_rs::hmac;
@@ -197,7 +198,8 @@ impl<'a> Signed<'a> {
 
     fn named(base: &'a str, coded: &str, key: &VerpKey) -> Option<Signed<'a>> {
         let (signature, name) = coded.split_at_checked(SIGNATURE_LEN)?;
-        let plain: [u8; 14] = unbase32(signature)?;
+        let mut plain = [0; 14];
+        base32::decode(signature.as_bytes(), &mut plain)?;
         let (local, domain) = name.strip_prefix('=')?.rsplit_once('=')?;
         let recipient = Mailbox::parse(&format!("{local}@{domain}")).ok()?;
         let message = MessageId(u64::from_be_bytes(*plain.first_chunk()?));
@@ -238,12 +240,13 @@ impl VerpKey {
         plain[12..16].copy_from_slice(&self.recipient_tag(id, index, recipient));
         let tag: [u8; 4] = self.tag(OVER_PLACE, &[&plain[..16]]);
         plain[16..].copy_from_slice(&tag);
-        base32(&plain)
+        std::array::from_fn(|place| base32::letter(&plain, place))
     }
 
     /// Id, index and the recipient's tag.
     fn open(&self, token: &str) -> Option<(MessageId, RecipientIndex, [u8; 4])> {
-        let plain: [u8; 20] = unbase32(token)?;
+        let mut plain = [0; 20];
+        base32::decode(token.as_bytes(), &mut plain)?;
         let id = MessageId(u64::from_be_bytes(*plain.first_chunk()?));
         let index = RecipientIndex(u32::from_be_bytes(plain[8..12].try_into().ok()?));
         let same: [u8; 4] = self.tag(OVER_PLACE, &[&plain[..16]]);
@@ -265,7 +268,7 @@ impl VerpKey {
         let parts = [&id.0.to_be_bytes()[..], base, b"\0", local_part.as_bytes(), b"@", domain.as_bytes()];
         let tag: [u8; 6] = self.tag(OVER_NAME, &parts);
         plain[8..].copy_from_slice(&tag);
-        base32(&plain)
+        std::array::from_fn(|place| base32::letter(&plain, place))
     }
 
     /// The first octets of an HMAC over the parts, one behind the other, letters in lower case.
@@ -279,38 +282,6 @@ impl VerpKey {
         }
         *context.sign().as_ref().first_chunk().expect("an HMAC-SHA-256 has 32 octets")
     }
-}
-
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-
-/// RFC 4648 §6 in lower case, without padding: 20 octets are 32 characters, 14 are 23.
-fn base32<const CODED: usize>(plain: &[u8]) -> [u8; CODED] {
-    std::array::from_fn(|place| {
-        let bit = place * 5;
-        let pair = u16::from(plain[bit / 8]) << 8 | plain.get(bit / 8 + 1).map_or(0, |next| u16::from(*next));
-        ALPHABET[usize::from(pair >> (11 - bit % 8) & 31)]
-    })
-}
-
-fn unbase32<const LEN: usize>(coded: &str) -> Option<[u8; LEN]> {
-    let mut plain = [0u8; LEN];
-    if coded.len() != (LEN * 8).div_ceil(5) {
-        return None;
-    }
-    for (place, octet) in coded.bytes().enumerate() {
-        let value = ALPHABET.iter().position(|letter| *letter == octet.to_ascii_lowercase())?;
-        for bit in 0..5 {
-            let at = place * 5 + bit;
-            let is_set = value >> (4 - bit) & 1 == 1;
-            // The last character's bits may be more than there are octets for.
-            match plain.get_mut(at / 8) {
-                Some(octet) => *octet |= u8::from(is_set) << (7 - at % 8),
-                None if is_set => return None,
-                None => {}
-            }
-        }
-    }
-    Some(plain)
 }
 
 /// For the fuzzer: a local part that a bounce came to.

@@ -1,7 +1,7 @@
 //! A session under a peer that sends anything, for the fuzzer and for the properties below.
 
 use crate::door::{Answer, Arrival, Client, Door, Entry, Origin, Question, Refusal, Rights, ScramKeys};
-use crate::{Gate, Limits, Mechanism, Output, Policy, Session, Stored, Timeouts, TlsServer, TlsUse};
+use crate::{Gate, Limits, Mechanism, Output, Policy, Session, Stored, Timeouts, TlsServer, TlsUse, TurnUse};
 use message::{MailboxRef, MessageId, ReversePath};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -80,7 +80,7 @@ fn tight_policy() -> Policy {
         timeouts,
         bulk_recipients: 100,
         offer_chunking: true,
-        offer_turn: true,
+        turn_use: TurnUse::Offer,
         tls: TlsServer::without_identity().ok().map(Arc::new),
         tls_use: TlsUse::Offer,
         mechanisms: Mechanism::ALL.to_vec(),

@@ -27,7 +27,7 @@ mod xclient;
 mod xtext;
 
 pub use fuzz::{fuzz_auth, fuzz_handshake, fuzz_proxied, fuzz_session, fuzz_xclient};
-pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse};
+pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse, TurnUse};
 pub use output::{Flush, Output, Rejection, Stage, Stored, Submission, TransactionKey};
 pub use proxy::fuzz_proxy;
 pub use replies::refusal_too_busy;

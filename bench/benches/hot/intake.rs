@@ -4,7 +4,7 @@ use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use message::{MailboxRef, ReversePath};
 use smtp_in::door::{Answer, Arrival, Client, Door, Entry, Origin, Refusal, Rights};
-use smtp_in::{Gate, Limits, Output, Policy, Session, Stored, Timeouts, TlsUse};
+use smtp_in::{Gate, Limits, Output, Policy, Session, Stored, Timeouts, TlsUse, TurnUse};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Wire {
             timeouts,
             bulk_recipients: 100,
             offer_chunking: true,
-            offer_turn: false,
+            turn_use: TurnUse::Never,
             tls: None,
             tls_use: TlsUse::Offer,
             mechanisms: Vec::new(),

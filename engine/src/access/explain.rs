@@ -39,6 +39,9 @@ impl Access {
             Admission::Welcome(rights, _) => {
                 let _ = write_rights(&mut out, &rights);
                 client.rights = rights;
+                if let Some(domains) = self.may_fetch(&client, listener, &[]) {
+                    let _ = writeln!(out, "May fetch mail (ATRN): {}", domains.join(", "));
+                }
             }
         }
         if let Some(recipient) = &ask.recipient {

@@ -1,19 +1,22 @@
 //! What follows from a verdict: a mark, another attempt, a bounce; the same for our own mail and for borrowed.
 
+use crate::campaigns::Outcome;
 use crate::clock::Clock;
 use crate::config::BounceFormat;
 use crate::core::{Core, Stop};
+use crate::domains::Routed;
 use crate::drive::expiry::delay_wanted;
 use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
-use crate::observe::{Line, Via};
+use crate::events::{Event, Kind};
+use crate::observe::Via;
 use crate::settings::Settings;
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify,
-    RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Verp, Wanted,
+    BodyKind, Class, ContentFacts, Envelope, FailureClass, Lane, MailAsked, Mailbox, MailboxRef, MessageId,
+    Notify, RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Verp, Wanted,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -78,9 +81,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         via: Via<'_>,
         verdict: Verdict,
     ) {
-        let verdict = self.harden(letter, verdict);
+        let hardened = self.harden(letter, verdict);
         let host = via.host;
-        self.log_verdict(letter, &range, to.local_part(), via, &verdict);
+        self.log_verdict(letter, &range, to.local_part(), via, &hardened);
+        let verdict = hardened.verdict;
+        self.tally(letter.class.campaign, outcome_of(&verdict), 1);
         match verdict {
             Verdict::Delivered(reply) => {
                 self.counters.delivered.add(1);
@@ -118,6 +123,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
+    /// The end of a connection that its client made, while the recipient was in flight on it: no attempt, it waits as it did.
+    pub(crate) fn wait_on(
+        &mut self,
+        letter: &Letter,
+        range: Range,
+        to: &Addressee,
+        via: Via<'_>,
+        verdict: Verdict,
+    ) {
+        let as_it_is = Hardened { verdict, is_expired: false };
+        self.log_verdict(letter, &range, to.local_part(), via, &as_it_is);
+        self.counters.deferred.add(1);
+        self.put_back_to_wait(range);
+    }
+
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
     fn next_attempt(&self, message: MessageId, born: UnixMillis, range: &Range) -> Next {
         let tried = Tried { message, first: range.first, born, attempts: range.attempts };
@@ -132,12 +152,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A soft failure past the lifetime is a hard one.
-    fn harden(&self, letter: &Letter, verdict: Verdict) -> Verdict {
+    fn harden(&self, letter: &Letter, verdict: Verdict) -> Hardened {
         match verdict {
             Verdict::Deferred(reply) if self.settings.retry.is_over(letter.arrived, self.wall) => {
-                Verdict::Failed(reply)
+                Hardened { verdict: Verdict::Failed(reply), is_expired: true }
             }
-            verdict => verdict,
+            verdict => Hardened { verdict, is_expired: false },
         }
     }
 
@@ -380,6 +400,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             original: &letter.content,
             facts: letter.facts,
             smtputf8: letter.smtputf8,
+            is_tls_optional: letter.facts.is_tls_optional() && !letter.requires_tls,
             ret: letter.asked.as_ref().and_then(|asked| asked.ret),
             envelope_id: letter.asked.as_ref().and_then(|asked| asked.envelope_id.as_ref()),
         };
@@ -476,21 +497,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.bounces.put_back(due, Bounce { letter, to, action, notices });
     }
 
-    /// A line for each name that is at hand; for the rest, which is on disk, one line with `*` as its local part.
+    /// An event for each name that is at hand; for the rest, which is on disk, one with `*` as its local part.
     fn log_range(&mut self, range: Range, verdict: &Verdict) {
-        if self.delivery_log.wants_line().is_none() {
+        if !self.wants_events() {
             return;
         }
+        let soft = Hardened { verdict: verdict.clone(), is_expired: false };
         let Some(mut open) = self.open_now(range) else {
             let letter = self.letters.get(range.message);
             return letter.map_or((), |letter| {
-                self.log_verdict(&letter, &range, Addressee::ANY.local_part(), Via::default(), verdict)
+                self.log_verdict(&letter, &range, Addressee::ANY.local_part(), Via::default(), &soft);
             });
         };
         let letter = Arc::clone(open.letter());
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, ..range };
-            self.log_verdict(&letter, &one, name.text(open.window()), Via::default(), verdict);
+            self.log_verdict(&letter, &one, name.text(open.window()), Via::default(), &soft);
         }
     }
 
@@ -500,26 +522,50 @@ impl<R: Ring, C: Clock> Core<R, C> {
         range: &Range,
         local_part: &str,
         via: Via<'_>,
-        verdict: &Verdict,
+        hardened: &Hardened,
     ) {
-        match self.delivery_log.wants_line() {
-            None => return,
-            Some(false) => return self.counters.log_lines_dropped.add(1),
-            Some(true) => {}
+        if !self.wants_events() {
+            return;
         }
-        let line = Line {
-            at: self.wall,
-            msg: letter.id,
-            index: range.first,
-            local_part,
-            domain: &self.domains.get(range.domain).name,
-            via,
-            attempt: range.attempts.plus_one().count(),
-            verdict,
-            lane: letter.lane,
-            arrived: letter.arrived,
+        let Hardened { verdict, is_expired } = hardened;
+        let domain = self.domains.get(range.domain);
+        let site = if let Routed::Way(way) = domain.routed { &*self.ways.get(way).site } else { "" };
+        let class = match FailureClass::of(verdict, via.scope) {
+            Some(_) if *is_expired => Some(FailureClass::Expired),
+            Some(_) if range.reason == RETURNED => Some(FailureClass::Operator),
+            class => class,
         };
-        line.render(&mut self.delivery_log.lines);
+        let event = Event {
+            index: Some(range.first),
+            count: range.count,
+            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
+            site,
+            host: via.host,
+            source: via.source,
+            tls: via.tls,
+            attempt: range.attempts.plus_one().count(),
+            reply: Some(verdict.reply()),
+            class,
+            delay_ms: Some(self.wall.since(letter.arrived)),
+            ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
+        };
+        self.events.log(&event, self.wall, &self.counters);
+        self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
+    }
+}
+
+/// A verdict, and whether the lifetime alone made it one for ever.
+struct Hardened {
+    verdict: Verdict,
+    is_expired: bool,
+}
+
+fn kind_of(verdict: &Verdict) -> Kind {
+    match verdict {
+        Verdict::Delivered(_) => Kind::Delivered,
+        Verdict::Deferred(_) => Kind::Deferred,
+        Verdict::Failed(_) => Kind::Failed,
     }
 }
 
@@ -539,4 +585,12 @@ fn neighbours_joined(late: Vec<(Range, UnixMillis)>) -> Vec<(Range, UnixMillis)>
         }
     }
     joined
+}
+
+fn outcome_of(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Delivered(_) => Outcome::Delivered,
+        Verdict::Deferred(_) => Outcome::Deferred,
+        Verdict::Failed(_) => Outcome::Failed,
+    }
 }

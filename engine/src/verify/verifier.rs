@@ -20,9 +20,7 @@ use mail_auth::{
     MessageAuthenticator, SpfOutput, SpfResult,
 };
 use message::ReversePath;
-use message::results::strip_forged;
 use parking_lot::RwLock;
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,14 +103,6 @@ impl Verifier {
         };
         let field = findings.render(&terms.id, letter.sender.as_str(), &letter.helo);
         (findings, field)
-    }
-
-    /// The content without fields that claim to be ours. Costs one look at the header.
-    pub fn strip<'a>(&self, content: &'a [u8]) -> Cow<'a, [u8]> {
-        let terms = Arc::clone(&self.terms.read());
-        let trusted = terms.verify.trusted_authserv_ids.iter().map(String::as_str);
-        let ids: Vec<&str> = std::iter::once(terms.id.as_str()).chain(trusted).collect();
-        strip_forged(content, &ids)
     }
 
     async fn find(&self, terms: &Terms, letter: &Letter) -> Findings {
@@ -224,7 +214,7 @@ impl Verifier {
 impl Terms {
     fn new(config: &Config) -> Terms {
         let (verify, host) = (config.verify.clone(), config.host_name.clone());
-        Terms { id: verify.authserv_id.clone().unwrap_or_else(|| host.clone()), verify, host }
+        Terms { id: verify.own_id(&host).to_owned(), verify, host }
     }
 
     /// The message itself is looked at.

@@ -294,6 +294,7 @@ mod tests {
             original,
             facts: crate::ContentFacts::of(original),
             smtputf8: false,
+            is_tls_optional: false,
             ret: None,
             envelope_id: None,
         };

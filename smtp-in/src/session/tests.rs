@@ -1,6 +1,6 @@
 use super::*;
 use crate::door::{Entry, Refusal, Rights};
-use crate::limits::{Gate, Limits, Timeouts, TlsUse};
+use crate::limits::{Gate, Limits, Timeouts, TlsUse, TurnUse};
 use message::{MailboxRef, ReversePath};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -40,7 +40,7 @@ fn policy() -> Policy {
         timeouts,
         bulk_recipients: 100,
         offer_chunking: true,
-        offer_turn: false,
+        turn_use: TurnUse::Never,
         tls: None,
         tls_use: TlsUse::Offer,
         mechanisms: Vec::new(),
@@ -204,7 +204,7 @@ fn octets_behind_a_turn_are_the_other_directions() {
     let now = Instant::now();
     let origin = Origin::Local { uid: 1000 };
     let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
-    let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), offer_turn: true, ..policy() };
+    let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), turn_use: TurnUse::Offer, ..policy() };
     let mut session = Session::new(now, Arc::new(policy), arrival);
     session.poll_output();
     session.handle_answer(now, Answer::Welcome(Rights::default()));
@@ -217,7 +217,7 @@ fn octets_behind_a_turn_are_the_other_directions() {
     session.handle_answer(now, Answer::Turning);
     assert_eq!(read(&mut session, now, &wire[6..]), 0);
     assert!(session.poll_output().is_none(), "the reply comes first");
-    assert!(taken(&mut session).ends_with("250 2.0.0 Now reversing the connection\r\n"));
+    assert!(taken(&mut session).ends_with("250 2.0.0 OK now reversing the connection\r\n"));
     assert!(matches!(session.poll_output(), Some(Output::HandOver)));
     assert_eq!((read(&mut session, now, &wire[6..]), session.poll_timeout()), (0, None));
     assert!(session.poll_output().is_none() && session.into_tunnel().is_none());

@@ -3,7 +3,7 @@
 use super::refusal;
 use rcgen::{CertificateParams, KeyPair};
 use smtp_in::door::{Arrival, Origin, Rights};
-use smtp_in::{Identity, Limits, Mechanism, Policy, Timeouts, TlsServer, TlsUse};
+use smtp_in::{Identity, Limits, Mechanism, Policy, Timeouts, TlsServer, TlsUse, TurnUse};
 use std::sync::Arc;
 
 pub(crate) struct Settings {
@@ -35,7 +35,7 @@ impl Settings {
             timeouts,
             bulk_recipients: 100,
             offer_chunking: true,
-            offer_turn: false,
+            turn_use: TurnUse::Never,
             tls: None,
             tls_use: TlsUse::Offer,
             mechanisms: Vec::new(),
@@ -57,7 +57,7 @@ impl Settings {
         let policy = &mut self.policy;
         match key {
             "offer_chunking" => policy.offer_chunking = is,
-            "offer_turn" => policy.offer_turn = is,
+            "turn" => policy.turn_use = turn_use(value),
             "auth_without_tls" => policy.auth_without_tls = is,
             "needs_login" => policy.needs_login = is,
             "tells_rejections" => policy.tells_rejections = is,
@@ -117,6 +117,14 @@ fn tls_use(value: &str) -> TlsUse {
         "require" => TlsUse::Require,
         "implicit" => TlsUse::Implicit,
         _ => panic!("no use of TLS {value}"),
+    }
+}
+
+fn turn_use(value: &str) -> TurnUse {
+    match value {
+        "offer" => TurnUse::Offer,
+        "only" => TurnUse::Only,
+        _ => panic!("no use of ATRN {value}"),
     }
 }
 

@@ -45,6 +45,13 @@ impl Client {
         }
     }
 
+    /// The next line with its end; empty when the peer has closed.
+    pub fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line)
+    }
+
     pub fn expect(&mut self, code: &str) -> String {
         let reply = self.reply().expect("a reply in time");
         assert!(reply.starts_with(code), "{reply:?} does not begin with {code}");

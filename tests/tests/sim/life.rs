@@ -152,6 +152,7 @@ fn answer(world: &World, crossing: &Arc<Crossing>) {
                 hosts,
                 basis: Arc::default(),
                 ttl_secs: 3600,
+                relaxed: None,
             },
             None => Resolution::Failed(Reply::ours(550, (5, 1, 2), "no such domain")),
         };

@@ -16,10 +16,11 @@ use crate::access::{AccessDoor, Found, Seat, Shared};
 use crate::clock::Clock;
 use crate::control::dns::is_local;
 use crate::core::{Core, Kind, Place, token};
+use crate::drive::fetch::Handed;
 use crate::observe::LineBudget;
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
-use smtp_in::door::{Answer, Origin};
+use smtp_in::door::Origin;
 use smtp_in::{Output, Session, TransactionKey};
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +44,7 @@ struct Client {
     /// What the session held at the last look, for the sum over all sessions.
     buffered: usize,
     receiving: Receiving,
-    is_closing: bool,
+    leaving: Leaving,
     /// The peer sends no more.
     has_ended: bool,
     /// Messages of its that are on their way to the disk.
@@ -54,6 +55,8 @@ struct Client {
     known: Option<Box<Known>>,
     /// Its place among all sessions of the daemon.
     seat: Option<Seat>,
+    /// What it asked for by ATRN.
+    fetch: Option<u32>,
 }
 
 /// What was found out about a client.
@@ -76,12 +79,13 @@ impl Client {
             outgoing: Some(Outgoing::default()),
             buffered: 0,
             receiving: Receiving::Armed,
-            is_closing: false,
+            leaving: Leaving::No,
             has_ended: false,
             stores: 0,
             sending_since: None,
             known: None,
             seat: None,
+            fetch: None,
         }
     }
 }
@@ -92,6 +96,15 @@ enum Receiving {
     Armed,
     Stopping,
     Paused,
+}
+
+/// How a session ends, once what was said is with the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Leaving {
+    No,
+    Close,
+    /// Its connection goes the other way (ATRN).
+    Reverse,
 }
 
 /// A socket that takes connections.
@@ -132,7 +145,7 @@ pub(crate) struct Submitter {
     place: Place,
     transaction: TransactionKey,
     /// Octets that we put on top of its content.
-    fields_len: u32,
+    pub(crate) fields_len: u32,
 }
 
 impl Intake {
@@ -187,7 +200,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let was_paused = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
         if was_paused {
             client.receiving = Receiving::Paused;
-            return self.pause_if_ahead(place);
+            return match client.leaving {
+                Leaving::Reverse => self.flush_client(place),
+                Leaving::No | Leaving::Close => self.pause_if_ahead(place),
+            };
         }
         client.has_ended = true;
         self.drain_client(place);
@@ -257,9 +273,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Output::Flush(flush) => self.flush_for_client(&flush),
             Output::Ask(question) => self.ask_for_session(place, question),
             Output::Rejected(rejection) => self.complain(place, &rejection),
-            // Not offered: no listener's policy has it.
-            Output::Turn(_) => client.session.handle_answer(self.now, Answer::TurnDenied),
-            Output::Close | Output::HandOver => client.is_closing = true,
+            Output::Turn(domains) => self.take_atrn(place, &domains),
+            Output::Close => client.leaving = Leaving::Close,
+            Output::HandOver => client.leaving = Leaving::Reverse,
         }
         true
     }
@@ -270,7 +286,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Core { intake, settings, crossing, now, .. } = self;
         let Some((client, listener)) = intake.get_with_number(place) else { return false };
         let has_some = !client.held.is_empty() || client.session.wants_turn();
-        if !has_some || client.is_closing {
+        if !has_some || client.leaving != Leaving::No {
             return false;
         }
         let returns = Some(&settings.returns);
@@ -310,12 +326,37 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         client.outgoing = Some(outgoing);
         // What was said last may have been the goodbye.
-        let last = client.session.poll_output();
-        client.is_closing |= matches!(last, Some(Output::Close | Output::HandOver));
-        if client.is_closing || client.has_ended && client.stores == 0 {
-            return self.close_client(place);
+        match client.session.poll_output() {
+            Some(Output::Close) => client.leaving = Leaving::Close,
+            Some(Output::HandOver) => client.leaving = Leaving::Reverse,
+            _ => {}
         }
-        self.pause_if_ahead(place);
+        match client.leaving {
+            _ if client.has_ended && client.stores == 0 => self.close_client(place),
+            Leaving::Close => self.close_client(place),
+            Leaving::Reverse => self.hand_over(place),
+            Leaving::No => self.pause_if_ahead(place),
+        }
+    }
+
+    /// The connection is given away when nothing more is received under the session's name.
+    fn hand_over(&mut self, place: Place) {
+        let Some(client) = self.intake.get(place) else { return };
+        match client.receiving {
+            Receiving::Armed => {
+                client.receiving = Receiving::Stopping;
+                self.ring.pause(client.socket);
+            }
+            Receiving::Stopping => {}
+            Receiving::Paused => {
+                let Client { socket, session, held, seat, fetch, .. } = *self.remove_client(place);
+                let handed = Handed { socket, tunnel: session.into_tunnel(), held, seat };
+                match fetch {
+                    Some(fetch) => self.reverse(fetch, handed),
+                    None => self.ring.close(socket),
+                }
+            }
+        }
     }
 
     fn pause_if_ahead(&mut self, place: Place) {
@@ -339,9 +380,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.intake.get(place).is_none() {
             return;
         }
+        let client = self.remove_client(place);
+        self.ring.close(client.socket);
+        if let Some(fetch) = client.fetch {
+            self.end_fetch(fetch);
+        }
+    }
+
+    fn remove_client(&mut self, place: Place) -> Box<Client> {
         let client = self.intake.clients.remove(place.index as usize);
         self.intake.buffered -= client.buffered;
-        self.ring.close(client.socket);
+        client
     }
 
     pub(crate) fn shut_intake(&mut self) {
