@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod auth;
+mod bounces;
 mod compose;
 mod dkim;
 mod events;
@@ -28,6 +29,7 @@ pub use access::{
 };
 pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
+pub use bounces::{BounceFormat, Bounces, Tokens, Unsigned};
 pub use compose::Compose;
 pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use events::{EventFile, Events, Place, Webhook};
@@ -115,6 +117,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub bounces: Bounces,
     #[serde(default)]
     pub api: Api,
     #[serde(default)]
@@ -403,6 +407,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.bounces.check()?;
         self.api.check()?;
         self.unsubscribe.check()?;
         self.dkim.check()?;

@@ -21,6 +21,7 @@ use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
+use crate::drive::returns::ReturnsDrive;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
@@ -28,7 +29,7 @@ use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
-use crate::observe::Counters;
+use crate::observe::{Counters, LineBudget};
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
@@ -164,6 +165,8 @@ pub struct Core<R, C> {
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
+    pub(crate) triple_lines: LineBudget,
+    pub(crate) returns: ReturnsDrive,
     pub(crate) delivery_log: DeliveryLog,
     pub(crate) events: EventDrive,
     pub(crate) compaction: Compaction,
@@ -220,6 +223,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
+            triple_lines: LineBudget::default(),
+            returns: ReturnsDrive::default(),
             compaction: Compaction::default(),
             aside: Aside::new(&settings.config.queue),
             stop: Stop::Running,
@@ -271,6 +276,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_warm_up();
         self.run_gates();
         self.run_schedule();
+        self.run_returns();
         self.run_expiry();
         self.run_steering();
         self.run_looks();
@@ -376,7 +382,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             || self.compaction_wants_turn()
             || self.gates.wants_turn()
             || self.steering_wants_turn()
-            || self.looks_want_turn();
+            || self.looks_want_turn()
+            || self.returns_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }

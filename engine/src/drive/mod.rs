@@ -23,6 +23,7 @@ pub(crate) mod log;
 pub(crate) mod look;
 pub(crate) mod outbound;
 pub(crate) mod pace;
+pub(crate) mod returns;
 pub(crate) mod rules;
 pub(crate) mod secure;
 pub(crate) mod share;

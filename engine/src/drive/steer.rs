@@ -224,6 +224,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.shares.lent());
+        ranges.extend(self.returns.ranges());
         ranges.extend(self.fetches.ranges());
         ranges.extend(&self.steering.returning);
         ranges.extend(self.gates.unconfirmed());
