@@ -180,7 +180,8 @@ impl Returns {
 
     /// A complaint at any address: what proves it is the return path of the message complained of, or the address itself.
     fn complaint(&self, address: &ReturnAddress<'_>, complaint: &Complaint, original: &Original) -> Meaning {
-        let named: Vec<Mailbox> = complaint.recipients.iter().filter_map(|name| Mailbox::parse(name).ok()).collect();
+        let named: Vec<Mailbox> =
+            complaint.recipients.iter().filter_map(|name| Mailbox::parse(name).ok()).collect();
         let named: Vec<Mailbox> = named.into_iter().chain(to_of(original)).collect();
         let reverse_path = complaint.reverse_path.as_deref().and_then(|path| MailboxRef::parse(path).ok());
         let of_message = reverse_path.and_then(|path| self.address(path));
