@@ -328,7 +328,8 @@ impl Keeping {
     fn begin(self) -> Result<KeeperThread, ServeError> {
         let (stop, stopped) = mpsc::channel();
         let keeper = Keeper::new(self.log, Arc::clone(&self.rules), crate::clock::now());
-        let thread = std::thread::Builder::new().name("events".to_owned()).spawn(move || keeper.run(&stopped));
+        let thread =
+            std::thread::Builder::new().name("events".to_owned()).spawn(move || keeper.run(&stopped));
         Ok(KeeperThread { rules: self.rules, stop, thread: thread.map_err(ServeError::Thread)? })
     }
 }

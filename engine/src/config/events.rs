@@ -109,7 +109,8 @@ impl Events {
             let secret = Secret::read(&webhook.secret_file)?;
             if secret.0.len() < SECRET_MIN {
                 let file = webhook.secret_file.display().to_string();
-                let what = "a webhook's secret has at least 16 octets; `openssl rand -hex 32` makes one".to_owned();
+                let what =
+                    "a webhook's secret has at least 16 octets; `openssl rand -hex 32` makes one".to_owned();
                 return Err(ConfigError::Value { file, what });
             }
             webhook.secret = Some(secret);
@@ -128,7 +129,9 @@ impl Events {
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
         for (name, webhook) in &self.webhooks {
             if self.files.contains_key(name) {
-                return Err(format!("events: {name:?} is a webhook and a file; each needs a name of its own"));
+                return Err(format!(
+                    "events: {name:?} is a webhook and a file; each needs a name of its own"
+                ));
             }
             check_name(name)?;
             webhook.check().map_err(|what| format!("events.webhooks.{name}.{what}"))?;
@@ -167,11 +170,15 @@ impl Webhook {
             _ => return Err(wrong("must begin with https:// or http://")),
         };
         if authority.as_str().contains('@') {
-            return Err(wrong("has a password in it, which would stand in logs; the signature says who posts"));
+            return Err(wrong(
+                "has a password in it, which would stand in logs; the signature says who posts",
+            ));
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         if is_plain && !self.plain && !is_this_machine(&host) {
-            return Err(wrong("is not encrypted; use https, or say plain = true if the way there is trusted"));
+            return Err(wrong(
+                "is not encrypted; use https, or say plain = true if the way there is trusted",
+            ));
         }
         let port = authority.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -234,7 +241,10 @@ mod tests {
         let kinds = webhook("url = \"https://a.test\"\nkinds = [\"bounce\"]").unwrap_err();
         assert!(kinds.contains("events.webhooks.a.kinds: there is no \"bounce\"; there are"), "{kinds}");
         assert!(webhook("url = \"https://a.test\"\nbatch_max = 0").unwrap_err().contains("1 to 10000"));
-        assert!(toml::from_str::<Events>("[webhooks.a]\nurl = \"https://a.test\"").is_err(), "posts are signed");
+        assert!(
+            toml::from_str::<Events>("[webhooks.a]\nurl = \"https://a.test\"").is_err(),
+            "posts are signed"
+        );
     }
 
     #[test]
@@ -247,6 +257,9 @@ mod tests {
         };
         assert_eq!(place("https://a.test"), (false, "a.test".into(), 443, "/".into()));
         assert_eq!(place("http://[::1]:8080/x?y=z"), (true, "::1".into(), 8080, "/x?y=z".into()));
-        assert!(webhook("url = \"http://127.0.0.1:1/\"").is_ok() && webhook("url = \"http://localhost/\"").is_ok());
+        assert!(
+            webhook("url = \"http://127.0.0.1:1/\"").is_ok()
+                && webhook("url = \"http://localhost/\"").is_ok()
+        );
     }
 }

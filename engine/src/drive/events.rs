@@ -171,7 +171,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The same of a stretch of recipients whose names are not at hand.
-    pub(crate) fn log_unnamed(&mut self, kind: EventKind, id: MessageId, range: &Range, reply: Option<&Reply>) {
+    pub(crate) fn log_unnamed(
+        &mut self,
+        kind: EventKind,
+        id: MessageId,
+        range: &Range,
+        reply: Option<&Reply>,
+    ) {
         if !self.wants_events() {
             return;
         }

@@ -77,7 +77,10 @@ pub fn prepare(folder: &Path, seen: u32) -> io::Result<u32> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut last = seen;
     for entry in fs::read_dir(folder)? {
-        let (name, path) = { let entry = entry?; (entry.file_name(), entry.path()) };
+        let (name, path) = {
+            let entry = entry?;
+            (entry.file_name(), entry.path())
+        };
         match name.to_str().and_then(number_of) {
             Some((number, Form::Plain)) => {
                 last = last.max(number);
@@ -153,8 +156,7 @@ fn extent_of_packed(file: &mut File) -> io::Result<Extent> {
 
 /// Packs a complete file; the plain one goes.
 pub fn pack(folder: &Path, number: u32) -> io::Result<Extent> {
-    let (plain, packed) =
-        (path_of(folder, number, Form::Plain), path_of(folder, number, Form::Packed));
+    let (plain, packed) = (path_of(folder, number, Form::Plain), path_of(folder, number, Form::Packed));
     let extent = extent(folder, number, Form::Plain)?;
     let half = packed.with_extension("zst.new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&half)?;
@@ -259,7 +261,10 @@ mod tests {
         complete(path, 3).unwrap();
         let extent_before = extent(path, 3, Form::Plain).unwrap();
         assert_eq!(pack(path, 3).unwrap(), extent_before);
-        assert_eq!(extent(path, 3, Form::Packed).unwrap(), Extent { events: 1000, octets: text.len() as u64 });
+        assert_eq!(
+            extent(path, 3, Form::Packed).unwrap(),
+            Extent { events: 1000, octets: text.len() as u64 }
+        );
         assert_eq!(names(path), ["00000003.jsonl.zst"]);
         for offset in [0, 7, text.len(), text.len() + 5] {
             let mut source = Source::open(path, 3, offset as u64).unwrap().unwrap();
@@ -274,7 +279,9 @@ mod tests {
 
     #[test]
     fn names_that_are_not_ours_are_left_alone() {
-        for name in ["1.jsonl", "00000001.json", "0000000a.jsonl", "+0000001.jsonl", "00000001.jsonl.gz", "a.cursor"] {
+        for name in
+            ["1.jsonl", "00000001.json", "0000000a.jsonl", "+0000001.jsonl", "00000001.jsonl.gz", "a.cursor"]
+        {
             assert_eq!(number_of(name), None, "{name}");
         }
     }

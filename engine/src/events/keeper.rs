@@ -354,6 +354,9 @@ mod tests {
         bench.tick(TICK);
         bench.tick(REMOVE_EVERY);
         assert_eq!(bench.files(), [(2, Form::Plain)], "what is written to stays");
-        assert_eq!((consumer.lost.load(Ordering::Relaxed), bench.log.files_lost.load(Ordering::Relaxed)), (26, 1));
+        assert_eq!(
+            (consumer.lost.load(Ordering::Relaxed), bench.log.files_lost.load(Ordering::Relaxed)),
+            (26, 1)
+        );
     }
 }

@@ -146,14 +146,11 @@ impl EventLog {
         let logged: u64 = self.counters.iter().map(|counters| counters.events_logged.get()).sum();
         let octets: u64 = self.counters.iter().map(|counters| counters.event_octets.get()).sum();
         let later = files.complete.range(place.file..).map(|(_, extent)| extent);
-        let (events, held) = later
-            .fold((0, 0), |(events, octets), extent| (events + extent.events, octets + extent.octets));
+        let (events, held) =
+            later.fold((0, 0), |(events, octets), extent| (events + extent.events, octets + extent.octets));
         let events = events + (logged + side.events).saturating_sub(files.of_this_life.events);
         let octets = held + (octets + side.octets).saturating_sub(files.of_this_life.octets);
-        Extent {
-            events: events.saturating_sub(place.events),
-            octets: octets.saturating_sub(place.offset),
-        }
+        Extent { events: events.saturating_sub(place.events), octets: octets.saturating_sub(place.offset) }
     }
 
     /// Changes whenever something was written.
@@ -264,7 +261,8 @@ mod tests {
 
     #[test]
     fn ids_differ_and_later_files_have_greater_ones() {
-        let ids = [event_id(1, 0, 0), event_id(1, 0, 1), event_id(1, 1, 0), event_id(1, 64, 9), event_id(2, 0, 0)];
+        let ids =
+            [event_id(1, 0, 0), event_id(1, 0, 1), event_id(1, 1, 0), event_id(1, 64, 9), event_id(2, 0, 0)];
         assert!(ids.is_sorted_by(|a, b| a < b));
     }
 }

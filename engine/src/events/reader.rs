@@ -283,7 +283,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let later = b"{\"id\":\"0000000000000008\",\"kind\":\"opened\",\"at\":5}\n";
         append(folder.path(), 1, &[(1..8).flat_map(line).collect(), later.to_vec()].concat());
-        let read = |wanted| ids(&mut Reader::new(folder.path().to_owned(), Position::start_of(1), AtEnd::Wait), wanted);
+        let read = |wanted| {
+            ids(&mut Reader::new(folder.path().to_owned(), Position::start_of(1), AtEnd::Wait), wanted)
+        };
         assert_eq!(read(Kinds::of_names(&["failed".into(), "bounced".into()])), [3, 6]);
         assert_eq!(read(Kinds::ALL), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
@@ -294,9 +296,13 @@ mod tests {
         Lines(u8),
         /// A writer died or the disk was full in the middle of a line.
         Torn(u8),
-        NextFile { is_packed: bool },
+        NextFile {
+            is_packed: bool,
+        },
         /// The reader reads what is there, and may be opened anew where it is.
-        Read { is_reopened: bool },
+        Read {
+            is_reopened: bool,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {

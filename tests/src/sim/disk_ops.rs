@@ -61,7 +61,8 @@ impl State {
         assert_eq!(access, Access::Append, "put_at_end() is for files opened Append");
         self.note("put at end", ring as u64, self.disk.len(inode));
         self.may_write()?;
-        let room = if self.rng.hits(self.weather.no_space) { self.rng.index(bytes.len() + 1) } else { bytes.len() };
+        let room =
+            if self.rng.hits(self.weather.no_space) { self.rng.index(bytes.len() + 1) } else { bytes.len() };
         let room = room.min(usize::try_from(self.disk.free_space()).unwrap_or(usize::MAX));
         if room == 0 {
             return Err(io::ErrorKind::StorageFull.into());

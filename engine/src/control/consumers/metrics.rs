@@ -22,7 +22,9 @@ const GAUGES: [(&str, &str, Measure); 4] = [
         log.behind(standing.place()).events
     }),
     ("consumer_lag_octets", "Octets of them", |log, standing| log.behind(standing.place()).octets),
-    ("consumer_lag_seconds", "Age of the oldest event that is on its way to it", |_, standing| lag_secs(standing)),
+    ("consumer_lag_seconds", "Age of the oldest event that is on its way to it", |_, standing| {
+        lag_secs(standing)
+    }),
     ("consumer_refusing", "1 while it refuses events for good: somebody must mend it", |_, standing| {
         u64::from(standing.is_refusing.load(Ordering::Relaxed))
     }),
@@ -32,7 +34,9 @@ const COUNTERS: [(&str, &str, Measure); 5] = [
     ("consumer_attempts", "Batches that were tried", |_, standing| standing.attempts.load(Ordering::Relaxed)),
     ("consumer_failures", "Tries that failed", |_, standing| standing.failures.load(Ordering::Relaxed)),
     ("consumer_events", "Events that arrived", |_, standing| standing.events.load(Ordering::Relaxed)),
-    ("consumer_lost", "Events removed before it had them", |_, standing| standing.lost.load(Ordering::Relaxed)),
+    ("consumer_lost", "Events removed before it had them", |_, standing| {
+        standing.lost.load(Ordering::Relaxed)
+    }),
     ("consumer_damaged", "Lines of the log that could not be read", |_, standing| {
         standing.damaged.load(Ordering::Relaxed)
     }),

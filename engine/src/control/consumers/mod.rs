@@ -16,9 +16,9 @@ use crate::events::cursor::{self, Position};
 use crate::events::log::Standing;
 use crate::events::reader::{AtEnd, Batch, BatchMax, Kinds, Reader};
 use file::FileEnd;
-pub(super) use metrics::Metrics;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+pub(super) use metrics::Metrics;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -89,9 +89,14 @@ enum End {
 enum Outcome {
     Taken,
     /// It may do better later; when, if it said so.
-    Later { why: String, wait: Option<Duration> },
+    Later {
+        why: String,
+        wait: Option<Duration>,
+    },
     /// It will not, unless somebody mends something: tried again all the same.
-    Refused { why: String },
+    Refused {
+        why: String,
+    },
 }
 
 /// See the module.
@@ -280,11 +285,20 @@ impl Consumer {
                 Outcome::Taken => break,
                 Outcome::Later { why, wait } => {
                     let wait = wait.unwrap_or_else(|| back_off(failures, &self.standing.name));
-                    tracing::warn!(consumer = self.standing.name, why, wait_ms = wait.as_millis(), "events wait: not taken");
+                    tracing::warn!(
+                        consumer = self.standing.name,
+                        why,
+                        wait_ms = wait.as_millis(),
+                        "events wait: not taken"
+                    );
                     wait
                 }
                 Outcome::Refused { why } => {
-                    tracing::error!(consumer = self.standing.name, why, "events are REFUSED, and wait until somebody mends it");
+                    tracing::error!(
+                        consumer = self.standing.name,
+                        why,
+                        "events are REFUSED, and wait until somebody mends it"
+                    );
                     back_off(failures, &self.standing.name)
                 }
             };
