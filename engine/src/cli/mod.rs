@@ -9,6 +9,7 @@ mod campaign;
 mod check;
 mod demo;
 mod dkim;
+mod events;
 mod explain;
 mod look;
 mod maildirsmtp;
@@ -45,6 +46,9 @@ enum Command {
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// What became of recipients: print the event log, or say how far its consumers are.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Say where a domain's mail goes, how it is protected, and what holds it back and until when.
     Explain(explain::Explain),
     /// The busiest sites and what each is doing; `hosts`: those that rest; `forget`: let them be tried again.
@@ -107,6 +111,7 @@ impl Cli {
             Command::Check(file) => check::run(&file),
             Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),
+            Command::Events(command) => events::run(&command),
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
