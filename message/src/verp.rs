@@ -176,7 +176,10 @@ pub struct Signed<'a> {
 pub enum Whom {
     Recipient(Mailbox),
     /// By its place in its message; `tag` knows its address.
-    Index { index: RecipientIndex, tag: [u8; 4] },
+    Index {
+        index: RecipientIndex,
+        tag: [u8; 4],
+    },
 }
 
 impl<'a> Signed<'a> {

@@ -119,17 +119,15 @@ impl Bounces {
         let is_feedback = self.feedback_addresses.iter().any(|other| other.eq_ignore_ascii_case(address));
         let is_here = self.domains.iter().any(|other| other.eq_ignore_ascii_case(domain));
         if is_feedback || is_here && may_be_plain(local) {
-            return Err(format!("bounces.{key}: {address:?} is read here itself: its copies would have no end"));
+            return Err(format!(
+                "bounces.{key}: {address:?} is read here itself: its copies would have no end"
+            ));
         }
         Ok(())
     }
 }
 
-fn addresses<'a>(
-    key: &str,
-    addresses: impl Iterator<Item = &'a String>,
-    what: &str,
-) -> Result<(), String> {
+fn addresses<'a>(key: &str, addresses: impl Iterator<Item = &'a String>, what: &str) -> Result<(), String> {
     let mut wrong = addresses.filter(|address| Mailbox::parse(address).is_err());
     wrong.next().map_or(Ok(()), |address| {
         let end = if what.is_empty() { String::new() } else { format!("; {what}") };

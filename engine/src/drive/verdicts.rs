@@ -16,7 +16,8 @@ use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
     BodyKind, Class, ContentFacts, Envelope, FailureClass, Lane, MailAsked, Mailbox, MailboxRef, MessageId,
-    Notify, RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Verp, Wanted,
+    Notify, RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Verp,
+    Wanted,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -286,7 +287,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Whoever is to know of it is told, and only then the recipient is settled.
     fn fail(&mut self, letter: &Arc<Letter>, range: Range, reported: ReportedRecipient) {
         match self.told(letter, range, &reported.recipient) {
-            Some(to) => self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, (to, reported)),
+            Some(to) => {
+                self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, (to, reported))
+            }
             None => self.lose(letter, range),
         }
     }

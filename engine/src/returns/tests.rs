@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::parse;
-use message::Verp;
 use message::report::read;
+use message::{EnhancedCode, Verp};
 use proptest::prelude::*;
 
 const KEYS: &str = "domains = [\"b.test\"]\nfeedback_addresses = [\"fbl@here.test\"]\n";
@@ -40,7 +40,9 @@ fn event(returns: &Returns, to: &str, content: &str) -> ReturnEvent {
 
 /// A report of the recipients, each with its action and status, and the original's header.
 fn report(recipients: &[(&str, &str, &str)], original: &str) -> String {
-    let mut text = "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n".to_owned();
+    let mut text =
+        "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n"
+            .to_owned();
     for (recipient, action, status) in recipients {
         text += &format!("Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: {status}\n\n");
     }
@@ -60,7 +62,7 @@ fn addresses_of_ours_are_told_from_others() {
         let found = returns.address(MailboxRef::parse(address).unwrap());
         match found {
             None => "none",
-            Some(ReturnAddress::Signed(_)) => "signed",
+            Some(ReturnAddress::Signed(..)) => "signed",
             Some(ReturnAddress::Unsigned(_)) => "unsigned",
             Some(ReturnAddress::Feedback) => "feedback",
         }
@@ -97,10 +99,11 @@ fn addresses_of_ours_are_told_from_others() {
 fn failure_at_a_signed_path_is_an_event_about_its_recipient() {
     let content = report(&[("ann@x.test", "failed", "5.1.1")], "To: ann@x.test\nX-Campaign: spring\n");
     let event = event(&returns(KEYS), &path("ann@x.test"), &content);
-    assert_eq!(event.what, Returned::Bounced(BounceClass::Hard));
+    assert_eq!(event.what, Returned::Bounced(FailureClass::Hard));
     assert_eq!(event.recipient.unwrap().as_str(), "ann@x.test");
-    assert_eq!((event.message, event.list.as_deref()), (Some(MessageId(7)), Some("list")));
-    assert_eq!((event.campaign.as_deref(), event.status), (Some("spring"), Some(EnhancedCode(5, 1, 1))));
+    assert_eq!((event.message, &*event.sender), (Some(MessageId(7)), "list@b.test"));
+    assert_eq!((&*event.labels.campaign, event.detail), ("spring", "rfc3464"));
+    assert_eq!(event.reply.and_then(|reply| reply.enhanced), Some(EnhancedCode(5, 1, 1)));
 }
 
 #[test]
@@ -111,7 +114,8 @@ fn recipient_is_the_paths_whatever_the_report_says() {
     // One that the path does not name is known if the report names it, and stays unknown if not.
     let found = event(&returns(KEYS), &path(LONG), &content);
     assert_eq!((found.recipient, found.index), (None, Some(RecipientIndex(9))));
-    let content = report(&[("other@y.test", "failed", "5.1.1")], &format!("To: \"Ann\" <{}>\n", LONG.to_uppercase()));
+    let content =
+        report(&[("other@y.test", "failed", "5.1.1")], &format!("To: \"Ann\" <{}>\n", LONG.to_uppercase()));
     let found = event(&returns(KEYS), &path(LONG), &content);
     assert!(found.recipient.unwrap().as_str().eq_ignore_ascii_case(LONG));
 }
@@ -121,7 +125,7 @@ fn of_several_recipients_the_paths_own_counts() {
     let several = [("bob@x.test", "failed", "5.1.1"), ("ann@x.test", "delayed", "4.2.0")];
     assert_eq!(meaning(&returns(KEYS), &path("ann@x.test"), &report(&several, "")), Meaning::Progress);
     let found = event(&returns(KEYS), &path("bob@x.test"), &report(&several, ""));
-    assert_eq!(found.what, Returned::Bounced(BounceClass::Hard));
+    assert_eq!(found.what, Returned::Bounced(FailureClass::Hard));
     // Under another name: the failure.
     let found = event(&returns(KEYS), &path("cy@x.test"), &report(&several, ""));
     assert_eq!(found.recipient.unwrap().as_str(), "cy@x.test");
@@ -167,14 +171,19 @@ fn complaint_is_proven_by_the_path_of_the_message() {
         (format!("Original-Mail-From: <{own}>\n"), String::new()),
         (String::new(), format!("Return-Path: <{own}>\nTo: somebody@y.test\n")),
     ] {
-        let Meaning::Event(event) = of("fbl@here.test", &fields, &original) else { panic!("{fields}{original}") };
+        let Meaning::Event(event) = of("fbl@here.test", &fields, &original) else {
+            panic!("{fields}{original}")
+        };
         assert_eq!(event.what, Returned::Complained(FeedbackType::Abuse));
         assert_eq!(event.recipient.unwrap().as_str(), "ann@x.test");
     }
     assert!(matches!(of(&own, "", ""), Meaning::Event(_)), "the address itself is proof");
     assert_eq!(of("fbl@here.test", &format!("Original-Mail-From: <{forged}>\n"), ""), Meaning::Unproven);
     assert_eq!(of("fbl@here.test", "Original-Rcpt-To: ann@x.test\n", "To: ann@x.test\n"), Meaning::Unproven);
-    assert_eq!(meaning(&returns, "fbl@here.test", &report(&[("a@b.test", "failed", "5.1.1")], "")), Meaning::Unknown);
+    assert_eq!(
+        meaning(&returns, "fbl@here.test", &report(&[("a@b.test", "failed", "5.1.1")], "")),
+        Meaning::Unknown
+    );
 }
 
 #[test]
@@ -187,7 +196,10 @@ fn copies_go_to_the_lists_owner_or_to_everybodys() {
         copies.iter().map(ToString::to_string).collect()
     };
     assert_eq!(to(&path("ann@x.test"), &Meaning::Automatic), ["owner@here.test"]);
-    assert_eq!(to(&path("ann@x.test").replace("list", "LIST"), &Meaning::Unknown), ["owner@here.test", "post@here.test"]);
+    assert_eq!(
+        to(&path("ann@x.test").replace("list", "LIST"), &Meaning::Unknown),
+        ["owner@here.test", "post@here.test"]
+    );
     assert_eq!(to("list-x-ann=y.test@b.test", &Meaning::Progress), ["x@here.test"]);
     assert_eq!(to("news+ann=y.test@b.test", &Meaning::Progress), ["all@here.test"]);
     assert_eq!(to("fbl@here.test", &Meaning::Automatic), ["all@here.test"]);
