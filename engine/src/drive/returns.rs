@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::drive::log::{Incoming, Origin};
 use crate::drive::share::is_borrowed;
+use crate::events::{Event, Kind};
 use crate::observe::{LineBudget, Via};
 use crate::returns::{Meaning, ReturnEvent, Returned};
 use bytes::Bytes;
@@ -165,12 +166,30 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// A failure after the fact, or a complaint: the one place from which it is handed on.
+    /// A failure after the fact, or a complaint: the one place from which it is handed on. The event is in the page cache
+    /// before the mark that settles the mail which told it: a crash repeats it.
     pub(crate) fn on_return(&mut self, event: &ReturnEvent) {
-        match event.what {
-            Returned::Bounced(_) => self.counters.returns_bounced.add(1),
-            Returned::Complained(_) => self.counters.returns_complaints.add(1),
+        let (kind, class) = match event.what {
+            Returned::Bounced(class) => (Kind::Bounced, Some(class)),
+            Returned::Complained(_) => (Kind::Complaint, None),
+        };
+        match kind {
+            Kind::Complaint => self.counters.returns_complaints.add(1),
+            _ => self.counters.returns_bounced.add(1),
         }
+        self.log_event(&Event {
+            msg: event.message,
+            index: event.index.map(|index| index.0),
+            recipient: event.recipient.as_ref().map(Mailbox::as_ref),
+            sender: &event.sender,
+            campaign: &event.labels.campaign,
+            tenant: &event.labels.tenant,
+            list: &event.labels.list,
+            reply: event.reply.as_ref(),
+            class,
+            detail: event.detail,
+            ..Event::new(kind)
+        });
     }
 }
 
