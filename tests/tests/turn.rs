@@ -6,7 +6,7 @@ mod customer;
 use customer::{Customer, Got};
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 use tests::process::wait::{self, PATIENCE};
