@@ -91,7 +91,7 @@ pub(crate) fn skip_comments(bytes: &[u8]) -> &[u8] {
 }
 
 /// Comments nest, and a backslash takes its meaning from what follows.
-fn comment_len(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn comment_len(bytes: &[u8]) -> Option<usize> {
     let (mut depth, mut at) = (0usize, 0);
     loop {
         match bytes.get(at)? {

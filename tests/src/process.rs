@@ -16,6 +16,7 @@ pub mod sink;
 pub mod source;
 pub mod volume;
 pub mod wait;
+pub mod webhook;
 
 pub use client::Client;
 pub use daemon::Daemon;
@@ -25,3 +26,4 @@ pub use peer::{SmtpSink, peer};
 pub use setup::Setup;
 pub use sink::Sink;
 pub use volume::Volume;
+pub use webhook::Webhook;

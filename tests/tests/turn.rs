@@ -33,7 +33,7 @@ fn provider() -> Setup {
 fn private(folder: &Path, name: &str, text: &str) -> String {
     let file = folder.join(name);
     std::fs::write(&file, text).expect("the folder is ours");
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("the file is ours");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
     file.to_str().expect("a plain name").to_owned()
 }
 

@@ -129,7 +129,7 @@ impl DomainTls {
 }
 
 /// `ab:cd:…` or `abcd…`, as openssl prints it.
-fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = hex.bytes().filter(|octet| *octet != b':').collect();
     let mut digest = [0; 32];
     let (pairs, rest) = digits.as_chunks::<2>();

@@ -14,7 +14,7 @@ mod questions;
 
 pub(crate) use own::is_local;
 pub use questions::StartError;
-pub(crate) use questions::{Lack, Questions};
+pub(crate) use questions::{Lack, Questions, ascii, unicode};
 
 use super::sts::{Policies, Policy};
 use crate::crossing::Target;
@@ -87,7 +87,7 @@ impl Resolver {
     pub async fn resolve<P>(&self, domain: &str, target: &Target, place: P) -> Resolution {
         let Some(questions) = &self.questions else { return soft("no name servers are configured") };
         let by_name = self.configured(domain, target);
-        let Some(domain) = &questions::ascii(domain) else { return find::refusal(domain, &Lack::Name) };
+        let Some(domain) = &ascii(domain) else { return find::refusal(domain, &Lack::Name) };
         // The operator's word needs no policy of the domain's, and a relay is the operator's word as well.
         let is_open = by_name.is_none() && *target == Target::Mx && self.settings().config.tls.mta_sts;
         let policies = self.policies.as_ref().filter(|_| is_open);
@@ -123,7 +123,7 @@ impl Resolver {
 
     /// The domain's MX records as they are, best first, for somebody to read.
     pub(crate) async fn exchanges(&self, domain: &str) -> Vec<(u16, String)> {
-        let (Some(questions), Some(domain)) = (&self.questions, questions::ascii(domain)) else {
+        let (Some(questions), Some(domain)) = (&self.questions, ascii(domain)) else {
             return Vec::new();
         };
         let mut exchanges =

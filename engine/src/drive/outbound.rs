@@ -5,13 +5,16 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::{Host, SiteKey};
+use crate::drive::copies::{Copy, Desk};
 use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
+use crate::drive::signing;
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
+use crate::settings::Settings;
 use bytes::Bytes;
 use message::dsn::Action;
 use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -43,7 +46,9 @@ pub(crate) struct Delivery {
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
-    window: Bytes,
+    pub(super) window: Bytes,
+    /// What its one recipient is sent, if that is not what all are sent.
+    copy: Option<Copy>,
 }
 
 impl Delivery {
@@ -51,6 +56,25 @@ impl Delivery {
     fn range(&self, name: &Name) -> Range {
         let Delivery { message, domain, attempts, reason, .. } = *self;
         Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts, reason }
+    }
+
+    fn content_len(&self) -> u64 {
+        self.copy.as_ref().map_or_else(|| self.letter.sent_len(), |copy| copy.content.len() as u64)
+    }
+
+    /// What goes before the content that all get; a copy has it already.
+    fn prefix(&self) -> Bytes {
+        if self.copy.is_some() { Bytes::new() } else { Bytes::clone(self.letter.prefix()) }
+    }
+
+    /// What is sent; `stuffed`: as DATA needs it.
+    fn content(&self, stuffed: bool) -> Bytes {
+        match &self.copy {
+            Some(copy) if stuffed => Bytes::from(message::content::dot_stuff(&copy.content)),
+            Some(copy) => Bytes::clone(&copy.content),
+            None if stuffed => Bytes::clone(self.letter.stuffed()),
+            None => Bytes::clone(&self.letter.content),
+        }
     }
 
     pub(crate) fn local_part(&self, name: &Name) -> &str {
@@ -112,6 +136,7 @@ pub(crate) struct Outbound {
     generation: u32,
     flight: Flight,
     sender: Vec<u8>,
+    pub(super) desk: Desk,
     /// Connections in the order in which they became idle; some have work again, or are gone.
     idle: VecDeque<Place>,
 }
@@ -387,9 +412,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
-        let via = Via { host: &host, source, tls, success };
+        let via = Via { host: &host, source, tls, success, scope: Some(scope) };
         if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
-            return self.wait_on(&letter, range, &to, via, &verdict);
+            return self.wait_on(&letter, range, &to, via, verdict);
         }
         self.conclude(&letter, range, &to, via, verdict);
     }
@@ -570,7 +595,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn offer(&mut self, place: Place, delivery: Delivery, domain: &str) -> Offered {
+    fn offer(&mut self, place: Place, mut delivery: Delivery, domain: &str) -> Offered {
+        match self.copy_for(&delivery, domain) {
+            Ok(copy) => delivery.copy = copy,
+            Err(reply) => {
+                let verdict = Verdict::Failed(reply);
+                self.conclude_delivery(place, &delivery, &verdict);
+                return Offered::Refused(verdict, Scope::Recipient);
+            }
+        }
         let mut sender = std::mem::take(&mut self.outbound.sender);
         sender.clear();
         self.render_sender(&delivery, domain, &mut sender);
@@ -589,8 +622,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
             reverse_path: std::str::from_utf8(&sender).unwrap_or(""),
             recipients: &recipients,
-            content_len: delivery.letter.content.len() as u64,
-            facts: delivery.letter.facts,
+            content_len: delivery.content_len(),
+            facts: delivery.copy.as_ref().map_or(delivery.letter.facts, |copy| copy.facts),
             smtputf8: delivery.letter.smtputf8,
             requires_tls: delivery.letter.requires_tls,
             asked,
@@ -611,7 +644,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (host, settings, is_reversed) =
             (Arc::clone(host), Arc::clone(&self.settings), reversed.is_some());
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
-        let via = Via { host: &host, source, tls, success: None };
+        let via = Via { host: &host, source, tls, ..Via::default() };
         for name in &delivery.names {
             let to = name.addressee(&delivery.window);
             self.conclude(&delivery.letter, delivery.range(name), &to, via, verdict.clone());
@@ -625,9 +658,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (ReversePath::Mailbox(base), Some(verp), Some(name)) => {
                 let recipient = MailboxRef { local_part: delivery.local_part(name), domain };
                 let place = (letter.id, RecipientIndex(name.index));
-                verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, out);
+                let Settings { verp_key, returns, .. } = &*self.settings;
+                match returns.signs(base.domain()) {
+                    true => verp.render_signed(base.as_ref(), recipient, place, verp_key, out),
+                    false => verp.render(base.as_ref(), recipient, place, verp_key, out),
+                }
             }
-            (path, _, _) => out.extend_from_slice(path.as_str().as_bytes()),
+            (path, _, _) => out.extend_from_slice(path.on_the_wire().as_bytes()),
         }
     }
 
@@ -643,8 +680,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            let (campaign, is_for_one) = (open.letter().class.campaign, open.letter().is_for_one_each());
+            let most = if is_for_one { 1 } else { most };
+            let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            if !open.letter().has_own_copies() {
+                let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
+                self.counters.count_signed(signed);
+            }
             let range = open.range();
-            let most = if open.letter().verp.is_some() { 1 } else { most };
             let mut names = SmallVec::new();
             while names.len() < most
                 && let Some(name) = open.next_name()
@@ -669,6 +713,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     names,
                     open,
                     window,
+                    copy: None,
                 };
                 return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
             }
@@ -727,15 +772,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         std::mem::swap(&mut outgoing.own, &mut flight.own);
         let mut largest = 0;
         for piece in &flight.pieces {
-            outgoing.pieces.push(match piece {
-                FlightPiece::Own(range) => Piece::Own(range.clone()),
+            match piece {
+                FlightPiece::Own(range) => outgoing.pieces.push(Piece::Own(range.clone())),
                 FlightPiece::Content { key, stuffed } => {
-                    let letter = &connection.deliveries[*key as usize].letter;
-                    let content = if *stuffed { letter.stuffed() } else { &letter.content };
+                    let delivery = &connection.deliveries[*key as usize];
+                    let content = delivery.content(*stuffed);
                     largest = largest.max(content.len());
-                    Piece::Shared(content.clone())
+                    let parts = [delivery.prefix(), content].into_iter().filter(|part| !part.is_empty());
+                    outgoing.pieces.extend(parts.map(Piece::Shared));
                 }
-            });
+            }
         }
         if session.is_sealing() && !flight.is_raw {
             let sealing = connection.sealing.get_or_insert_default();

@@ -9,14 +9,16 @@
 
 mod gather;
 
+use crate::campaigns::Outcome;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::domains::SiteKey;
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
+use crate::events::Kind;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
-use crate::steer::reason::{RETURNED, Reasons};
+use crate::steer::reason::{PAUSED, RETURNED, Reasons};
 use gather::Gathered;
 use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
@@ -222,8 +224,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.shares.lent());
+        ranges.extend(self.returns.ranges());
         ranges.extend(self.fetches.ranges());
         ranges.extend(&self.steering.returning);
+        ranges.extend(self.gates.unconfirmed());
         for range in ranges {
             self.count(sweep, range, State::InFlight, UnixMillis(0), range.reason);
         }
@@ -273,7 +277,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 if action.is_about(State::Held) && !is_cancelled {
                     self.steering.held_recipients = 0;
                     let room = Vec::with_capacity(self.steering.held.len());
-                    let held = std::mem::replace(&mut self.steering.held, room);
+                    let mut held = std::mem::replace(&mut self.steering.held, room);
+                    held.extend(self.gates.take_all());
                     (sweep.parked, sweep.parked_at) = (held.into(), Found::Held);
                 }
             }
@@ -368,7 +373,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match sweep.order.action {
             Action::Hold => {
                 self.mark_waiting(&range, HELD);
-                self.steering.hold(range);
+                let reason = if range.reason == PAUSED { 0 } else { range.reason };
+                self.steering.hold(Range { reason, ..range });
             }
             Action::Release | Action::Retry | Action::Flush => {
                 let reason = if range.reason == RETURNED { 0 } else { range.reason };
@@ -381,6 +387,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.mark_waiting(&range, HELD);
                 self.steering.returning.push_back(range);
             }
+            Action::Sift => {
+                if let Some(range) = self.past_gate(range) {
+                    self.go_back(range, found);
+                }
+            }
             Action::Fetch => match &sweep.order.fetch {
                 Some(wanted) => self.put_aside(wanted.id, range),
                 None => self.go_back(range, found),
@@ -390,9 +401,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Settles a range without reading anything.
-    fn delete(&mut self, range: Range) {
+    pub(crate) fn delete(&mut self, range: Range) {
         let Range { first, count, domain, .. } = range;
-        self.mark(&Mark::Settled(Span { id: self.id_of(&range), first, count }));
+        let campaign = self.store.get(range.message).and_then(|queued| queued.campaign());
+        self.tally(campaign, Outcome::Cancelled, count);
+        let id = self.id_of(&range);
+        self.log_unnamed(Kind::Deleted, id, &range, None);
+        self.mark(&Mark::Settled(Span { id, first, count }));
         self.counters.deleted.add(u64::from(count));
         self.settle_domain(domain, count);
         self.settle_own(range, count);
@@ -402,6 +417,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn go_back(&mut self, range: Range, found: Found) {
         match found {
             Found::Deferred(due) => self.schedule.push(range, due),
+            Found::Held if range.reason == PAUSED => self.offer_range(range),
             Found::Held => self.steering.hold(range),
             Found::Site(site, lane) if self.leads_to(range.domain, site) => {
                 let (_, flow) = self.turn_of(range.message);

@@ -17,7 +17,6 @@ use crate::steer::condition::TextField;
 use crate::steer::order::Order;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
-use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -136,8 +135,17 @@ impl Ways {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// A range is owed now: to its domain's site, once that is known.
+    /// A range is owed now: to us, where mail comes back to, or to its domain's site.
     pub(crate) fn offer_range(&mut self, range: Range) {
+        if self.may_come_back(&range) {
+            return self.returns.push(range);
+        }
+        self.route_range(range);
+    }
+
+    /// To its domain's site, once that is known.
+    pub(crate) fn route_range(&mut self, range: Range) {
+        let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
         match (self.way_of(&range), domain.routed) {
@@ -179,7 +187,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = match leads_to.sites.first().filter(|_| leads_to.fetch.is_some()) {
             Some((_, site)) => *site,
             None => {
-                let source = self.pick_source(way, self.pool_of(range.message), range.count);
+                let pool = self.pool_of(range.message);
+                let source = self.pick_source(way, pool, range.count);
                 self.site_of(way, source)
             }
         };
@@ -206,15 +215,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// True if the message's next recipients may have another source than the last ones.
-    pub(crate) fn has_other_sources(&self, message: MessageKey) -> bool {
-        let mut chain = self.settings.sources.chain(self.pool_of(message));
+    pub(crate) fn has_other_sources(&mut self, message: MessageKey) -> bool {
+        let pool = self.pool_of(message);
+        let mut chain = self.settings.sources.chain(pool);
         chain.next().is_some_and(|pool| pool.sources().nth(1).is_some()) || chain.next().is_some()
     }
 
     /// The pool that a message was put in when it was accepted.
-    fn pool_of(&self, message: MessageKey) -> PoolTag {
-        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
-        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
+    fn pool_of(&mut self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class);
+        let own = || self.store.get(message).map(|queued| queued.handling().class);
+        let class = borrowed.or_else(own).unwrap_or_default();
+        let campaign = class.campaign.and_then(|number| self.campaign(number));
+        campaign.map_or(class.pool, |campaign| campaign.shared.pool)
     }
 
     /// The way to a client that fetches its mail, counted under that name.

@@ -36,6 +36,9 @@ pub enum Action {
     Delete,
     /// Everything that is deferred is tried now, and no site waits.
     Flush,
+    /// A campaign was cancelled: whatever of it waits anywhere ends now. See [`Order::sifting`]. No operator's.
+    #[serde(skip)]
+    Sift,
     /// A client fetches it: see [`Order::fetching`]. No operator's.
     #[serde(skip)]
     Fetch,
@@ -50,7 +53,7 @@ impl Action {
     pub fn is_about(self, state: State) -> bool {
         match self {
             Action::Stat | Action::List | Action::Show => true,
-            Action::Bounce | Action::Delete => state != State::InFlight,
+            Action::Bounce | Action::Delete | Action::Sift => state != State::InFlight,
             Action::Hold | Action::Fetch => matches!(state, State::Ready | State::Deferred),
             Action::Release => state == State::Held,
             Action::Retry | Action::Flush => state == State::Deferred,
@@ -145,17 +148,18 @@ impl Order {
 
     /// What waits for a client's domains is put aside for it. No report is sent: each core tells the fetch's home.
     pub fn fetching(wanted: Wanted) -> Arc<Order> {
+        Order::of_our_own(Action::Fetch, Some(wanted))
+    }
+
+    /// Every range is looked at once more by its campaign's valve. Nobody waits for a report.
+    pub fn sifting() -> Arc<Order> {
+        Order::of_our_own(Action::Sift, None)
+    }
+
+    fn of_our_own(action: Action, fetch: Option<Wanted>) -> Arc<Order> {
         let (reports, _) = mpsc::unbounded_channel();
-        Arc::new(Order {
-            action: Action::Fetch,
-            is_dry: false,
-            terms: Vec::new(),
-            chosen: None,
-            page: Page::default(),
-            fetch: Some(wanted),
-            progress: Progress::default(),
-            reports,
-        })
+        let (terms, page, progress) = (Vec::new(), Page::default(), Progress::default());
+        Arc::new(Order { action, is_dry: false, terms, chosen: None, page, fetch, progress, reports })
     }
 
     /// True if something is to be done to what is found, rather than only counted.

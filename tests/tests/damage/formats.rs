@@ -13,7 +13,7 @@ fn refuses_a_newer(start: &str) {
     let stopped = stopped_queue(nobody());
     let is_used = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"RP"));
     let path = files(&stopped.setup.queue(), start).into_iter().find(is_used).expect("one");
-    OpenOptions::new().write(true).open(&path).and_then(|file| file.write_all_at(&[5], 6)).expect("ours");
+    OpenOptions::new().write(true).open(&path).and_then(|file| file.write_all_at(&[6], 6)).expect("ours");
     let refusal = stopped.setup.refusal();
     assert_eq!(refusal.code, 78, "{refusal:?}");
     let wanted = format!("{}: written by a newer format than this program reads", path.display());

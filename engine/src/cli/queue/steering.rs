@@ -66,6 +66,7 @@ fn say(action: Action, is_dry: bool, report: &Report, json: bool) {
         Action::Bounce => "returned",
         Action::Delete => "deleted",
         Action::Fetch => "fetched",
+        Action::Sift => "sifted",
         Action::Stat | Action::List | Action::Show => "found",
     };
     let would = if is_dry { "would be " } else { "" };

@@ -1,0 +1,198 @@
+//! From the words of a request to a letter and its recipients.
+
+use super::recipients::parse_mailbox;
+use super::reply::Problem;
+use super::request::{CampaignRequest, Content, Dialect, InjectRequest, RecipientObject, VerpWish};
+use super::{CampaignId, Injection, Letter, NewCampaign, Recipient, Terms, Values};
+use bytes::Bytes;
+use message::compose::header::put_lines;
+use message::merge::Template;
+use message::verp::BASE_LOCAL_PART_MAX;
+use message::{ContentFacts, ReversePath, Verp};
+use std::net::IpAddr;
+
+/// What the operator allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) recipients_max: u32,
+    pub(super) message_size_max: u64,
+}
+
+/// An injection, and those who cannot be written to.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) injection: Injection,
+    /// For each recipient of `injection` his place in the request.
+    pub(super) places: Vec<u32>,
+    pub(super) failed: Vec<Failed>,
+}
+
+/// A recipient who was not taken.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Failed {
+    pub(super) email: String,
+    pub(super) error: String,
+}
+
+impl Failed {
+    pub(super) fn new(place: u32, email: String, what: &str) -> Failed {
+        Failed { email, error: format!("recipients[{place}].email: {what}") }
+    }
+}
+
+impl InjectRequest {
+    /// An address that is none is that recipient's failure alone, as KumoMTA has it.
+    pub(super) fn read(self, limits: Limits, client: IpAddr) -> Result<Read, Problem> {
+        let words = Words {
+            sender: self.envelope_sender,
+            content: self.content,
+            shared: self.substitutions,
+            dialect: self.template_dialect,
+            verp: self.verp,
+            terms: Terms {
+                campaign: self.campaign,
+                list: self.list,
+                lane: self.lane.map(Into::into),
+                verp: None,
+                unsubscribe: self.unsubscribe,
+                trace: self.trace_headers.received_header.then_some(client),
+            },
+        };
+        let letter = words.letter(limits)?;
+        let recipients = self.recipients.0;
+        if recipients.len() > limits.recipients_max as usize {
+            let (count, most) = (recipients.len(), limits.recipients_max);
+            return Err(Problem::unfit(
+                "recipients",
+                format!("{count}, and intake.recipients_max allows {most}: a campaign takes any number"),
+            ));
+        }
+        let (mut known, mut places, mut failed) =
+            (Vec::with_capacity(recipients.len()), Vec::new(), Vec::new());
+        for (place, recipient) in (0..).zip(recipients) {
+            match recipient.read() {
+                Ok(recipient) => {
+                    known.push(recipient);
+                    places.push(place);
+                }
+                Err((email, what)) => failed.push(Failed::new(place, email, &what)),
+            }
+        }
+        Ok(Read { injection: Injection { letter, recipients: known }, places, failed })
+    }
+}
+
+impl RecipientObject {
+    /// `name` is a field like others; one of that name in `substitutions` goes before it.
+    fn read(self) -> Result<Recipient, (String, String)> {
+        let RecipientObject { email, name, substitutions: mut values } = self;
+        let mailbox = match parse_mailbox(&email) {
+            Ok(mailbox) => mailbox,
+            Err(what) => return Err((email, what)),
+        };
+        if let Some(name) = name.filter(|_| values.get("name").is_none())
+            && let Err(error) = values.push("name", &name)
+        {
+            return Err((email, format!("its name: {error}")));
+        }
+        Ok(Recipient { mailbox, values })
+    }
+}
+
+impl CampaignRequest {
+    pub(super) fn read(self, id: CampaignId, limits: Limits) -> Result<NewCampaign, Problem> {
+        let words = Words {
+            sender: self.envelope_sender,
+            content: self.content,
+            shared: self.substitutions,
+            dialect: self.template_dialect,
+            verp: self.verp,
+            terms: Terms {
+                campaign: Some(id),
+                list: self.list,
+                lane: self.lane.map(Into::into),
+                verp: None,
+                unsubscribe: self.unsubscribe,
+                trace: None,
+            },
+        };
+        Ok(NewCampaign { letter: words.letter(limits)?, rate: self.rate, is_paused: self.paused })
+    }
+}
+
+/// The words that make a letter.
+struct Words {
+    sender: String,
+    content: Content,
+    shared: Values,
+    dialect: Dialect,
+    verp: VerpWish,
+    terms: Terms,
+}
+
+impl Words {
+    fn letter(self, limits: Limits) -> Result<Letter, Problem> {
+        let sender = read_sender(&self.sender)?;
+        let verp = fitting(self.verp, &sender)?;
+        let content = content_of(self.content, limits)?;
+        let is_template = self.dialect != Dialect::Static && is_template(&content)?;
+        let terms = Terms { verp, ..self.terms };
+        Ok(Letter { sender, content, is_template, shared: self.shared, terms })
+    }
+}
+
+/// Empty is `<>`.
+fn read_sender(text: &str) -> Result<ReversePath, Problem> {
+    if text.is_empty() {
+        return Ok(ReversePath::Null);
+    }
+    parse_mailbox(text).map(ReversePath::Mailbox).map_err(|what| Problem::unfit("envelope_sender", what))
+}
+
+fn fitting(wish: VerpWish, sender: &ReversePath) -> Result<Option<Verp>, Problem> {
+    match (wish.0, sender) {
+        (None, _) => Ok(None),
+        (Some(_), ReversePath::Null | ReversePath::DoubleBounce) => {
+            Err(Problem::unfit("verp", "it is made from envelope_sender, which is empty"))
+        }
+        (Some(verp), ReversePath::Mailbox(base)) if Verp::fits(base) => Ok(Some(verp)),
+        (Some(_), ReversePath::Mailbox(_)) => Err(Problem::unfit(
+            "verp",
+            format!(
+                "the local part of envelope_sender must have at most {BASE_LOCAL_PART_MAX} letters, none quoted"
+            ),
+        )),
+    }
+}
+
+/// As it goes over the wire.
+fn content_of(content: Content, limits: Limits) -> Result<Bytes, Problem> {
+    let Content::Whole(text) = content else {
+        return Err(Problem::unfit("content", "it must be a string"));
+    };
+    let mut lines = Vec::with_capacity(text.len() + text.len() / 32);
+    put_lines(text.as_bytes(), &mut lines);
+    let facts = ContentFacts::of(&lines);
+    if facts.has_nul() || facts.has_bare_newlines() {
+        return Err(Problem::unfit("content", "it has a NUL, or a CR that no LF follows"));
+    }
+    if lines.len() as u64 > limits.message_size_max {
+        let (len, most) = (lines.len(), limits.message_size_max);
+        return Err(Problem::unfit(
+            "content",
+            format!("{len} octets, and intake.message_size_max allows {most}"),
+        ));
+    }
+    Ok(Bytes::from(lines))
+}
+
+/// Whether anything is to be filled in. A message without braces may be written in any way; one with them must be a
+/// template that can be filled in.
+fn is_template(content: &[u8]) -> Result<bool, Problem> {
+    let has_braces = content.windows(2).any(|pair| matches!(pair, b"{{" | b"{%" | b"{#"));
+    match Template::compile(content) {
+        Ok(template) => Ok(has_braces || !template.fields().is_empty()),
+        Err(error) if has_braces => Err(Problem::unfit("content", error)),
+        Err(_) => Ok(false),
+    }
+}
