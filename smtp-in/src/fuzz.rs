@@ -1,7 +1,9 @@
 //! A session under a peer that sends anything, for the fuzzer and for the properties below.
 
 use crate::door::{Answer, Arrival, Client, Door, Entry, Origin, Question, Refusal, Rights, ScramKeys};
-use crate::{Gate, Limits, Mechanism, Output, Policy, Session, Stored, Timeouts, TlsServer, TlsUse, TurnUse};
+use crate::{
+    Gate, Limits, Mechanism, Output, Policy, Session, Stored, Timeouts, TlsServer, TlsUse, TurnUse, bare,
+};
 use message::{MailboxRef, MessageId, ReversePath};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -73,21 +75,15 @@ fn tight_policy() -> Policy {
         stores_in_flight_max: 2,
         replies_max: 300,
     };
-    let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 64, handshake_secs: 60 };
+    let policy = bare::policy();
     Policy {
-        host_name: "mx.example.org".to_owned(),
         limits,
-        timeouts,
-        bulk_recipients: 100,
-        offer_chunking: true,
+        timeouts: Timeouts { data_block_len: 64, ..policy.timeouts },
         turn_use: TurnUse::Offer,
         tls: TlsServer::without_identity().ok().map(Arc::new),
-        tls_use: TlsUse::Offer,
         mechanisms: Mechanism::ALL.to_vec(),
-        auth_without_tls: false,
-        needs_login: false,
-        greeting_delay_secs: 0,
         tells_rejections: true,
+        ..policy
     }
 }
 

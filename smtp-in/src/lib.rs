@@ -8,6 +8,7 @@
 //! Trusts nothing that a peer sent. Bounds: see [`Limits`]; what happens at each stands there.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 mod command;
 mod data;
 pub mod door;

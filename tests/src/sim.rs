@@ -48,6 +48,7 @@
 mod actor;
 mod audit;
 mod clock;
+mod customer;
 mod disk;
 mod disk_ops;
 mod injector;

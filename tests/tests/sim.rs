@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sim/fetch.rs"]
+mod fetch;
 #[path = "sim/life.rs"]
 mod life;
 #[path = "sim/nightly.rs"]

@@ -6,7 +6,7 @@ mod customer;
 use customer::{Customer, Got};
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 use tests::process::wait::{self, PATIENCE};
@@ -230,6 +230,7 @@ fn mail_of_all_cores_goes_over_the_one_connection() {
     assert_eq!(recipients.len(), 500);
     let sum: usize = got.iter().map(|one| one.recipients.len()).sum();
     assert_eq!(sum, 560, "nobody twice");
+    assert!(daemon.metric("chunks_borrowed") > 0, "some came from the other core");
     assert_eq!(counts(&got).len(), 61);
 }
 
