@@ -12,6 +12,29 @@ pub(crate) mod line;
 pub(crate) mod quoted_printable;
 pub(crate) mod url;
 
+/// How a text is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TextCoding {
+    QuotedPrintable,
+    Base64,
+}
+
+impl TextCoding {
+    /// The shorter one: an octet beyond ASCII is three in quoted-printable, and any is four thirds in base64.
+    pub(crate) fn of(text: &str) -> TextCoding {
+        let beyond_ascii = text.bytes().filter(|octet| !octet.is_ascii()).count();
+        if beyond_ascii * 6 > text.len() { TextCoding::Base64 } else { TextCoding::QuotedPrintable }
+    }
+
+    /// What `Content-Transfer-Encoding` says of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TextCoding::QuotedPrintable => "quoted-printable",
+            TextCoding::Base64 => "base64",
+        }
+    }
+}
+
 /// Gives `each` the text with line ends of any kind as CR LF.
 pub(crate) fn with_crlf(text: &[u8], mut each: impl FnMut(&[u8])) {
     let mut rest = text;

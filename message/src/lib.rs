@@ -6,6 +6,7 @@
 
 pub mod address;
 mod base32;
+pub mod build;
 pub mod canonical;
 pub mod class;
 mod coding;

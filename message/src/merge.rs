@@ -48,10 +48,11 @@ mod url_field;
 mod value;
 
 pub use error::{Missing, Place, Problem, TemplateError, ValueError};
-pub use syntax::escaped;
+pub use syntax::{escaped, has_marker as has_reference};
 
 use crate::coding::base64_lines::Block;
 use crate::coding::quoted_printable::Coded;
+use crate::content::ContentFacts;
 
 /// Longest content, in octets.
 pub const CONTENT_MAX: usize = 256 << 20;
@@ -102,6 +103,7 @@ pub struct Bound {
     template: Template,
     /// For each field; silent if it has defaults alone.
     columns: Box<[Option<u16>]>,
+    facts: ContentFacts,
 }
 
 /// Octets of `Template::text`.
@@ -226,13 +228,19 @@ impl Template {
     }
 
     /// Says in which column each field stands: the order of the values that it is rendered with. Columns that it does
-    /// not refer to are no error; a field without column and default is one.
+    /// not refer to are no error; a field without column and default is one. Cost: a copy is rendered.
     pub fn bind(self, columns: &[&str]) -> Result<Bound, Missing> {
         self.check(|name| columns.contains(&name))?;
         let column = |field: &Field| {
             columns.iter().position(|name| **name == *field.name).and_then(|at| u16::try_from(at).ok())
         };
-        Ok(Bound { columns: self.fields.iter().map(column).collect(), template: self })
+        let columns = self.fields.iter().map(column).collect();
+        let mut bound = Bound { columns, template: self, facts: ContentFacts::default() };
+        let mut copy = Vec::new();
+        bound.render_header(&[], &mut copy);
+        bound.render_body(&[], &mut copy);
+        bound.facts = ContentFacts::of(&copy);
+        Ok(bound)
     }
 
     fn literal(&self, span: Span) -> &[u8] {
@@ -283,6 +291,12 @@ impl Bound {
         render::body(self, values, out);
     }
 
+    /// What every copy is like: no value changes it, but for an address beyond ASCII in the header, which makes that 8-bit
+    /// (and needs SMTPUTF8).
+    pub fn facts(&self) -> ContentFacts {
+        self.facts
+    }
+
     /// The most that a copy with these values may have, in octets: for an injection that must keep a bound.
     pub fn len_max(&self, values: &[&str]) -> usize {
         render::len_max(self, values)
@@ -311,4 +325,24 @@ impl Bound {
             None => ("", false),
         }
     }
+}
+
+/// For the fuzzer: what compiles is rendered with any values, and none of them adds a field or ends the header.
+pub fn fuzz_merge(bytes: &[u8]) {
+    let Ok(template) = Template::compile(bytes) else { return };
+    let names: Vec<Box<str>> = template.fields().iter().map(|field| field.name.clone()).collect();
+    let columns: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let bound = template.bind(&columns).expect("each field has a column");
+    let hostile = ["", "a", "a\r\nX: y\r\n\r\n--b\r\n.\r\n", "=?utf-8?Q?\u{e9}\u{0}.", "\"<>,;\\ "];
+    let copies = hostile.map(|value| {
+        let (values, mut copy) = (vec![value; columns.len()], Vec::new());
+        bound.render_header(&values, &mut copy);
+        assert_eq!(crate::header::header_len(&copy), copy.len(), "the header ends where it ends");
+        let fields = crate::header::fields(&copy).count();
+        bound.render_body(&values, &mut copy);
+        assert!(copy.len() <= bound.len_max(&values), "the bound holds");
+        assert_eq!(ContentFacts::of(&copy), bound.facts(), "the facts are those of each copy");
+        fields
+    });
+    assert!(copies.iter().all(|fields| *fields == copies[0]), "the same fields: {copies:?}");
 }

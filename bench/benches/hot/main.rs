@@ -13,6 +13,7 @@ mod delivery_log;
 mod fan_out;
 mod intake;
 mod journal;
+mod merge;
 mod outbound;
 mod record;
 mod sample;
@@ -29,6 +30,9 @@ criterion_group!(
     record::envelopes,
     verp::rendering,
     verp::decoding,
+    merge::rendering,
+    merge::injection,
+    merge::unsubscribing,
     outbound::windows,
     outbound::replies,
     journal::marks,

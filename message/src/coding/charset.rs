@@ -15,7 +15,7 @@ pub enum CharsetError {
 pub(crate) fn decode(label: &str, octets: &[u8]) -> Result<String, CharsetError> {
     let malformed = || CharsetError::Malformed(shown(label));
     if is_utf8(label) {
-        return String::from_utf8(octets.to_vec()).map_err(|_| malformed());
+        return std::str::from_utf8(octets).map(str::to_owned).map_err(|_| malformed());
     }
     let encoding =
         Encoding::for_label(label.as_bytes()).ok_or_else(|| CharsetError::Unknown(shown(label)))?;

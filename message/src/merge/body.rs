@@ -11,19 +11,14 @@ use super::syntax::{self, Found, Pieces, Wrong};
 use super::{Base64Piece, BodyPiece, QuotedPiece, ReferenceIndex};
 use crate::coding::base64_lines::{self, BLOCK_MIN, Block};
 use crate::coding::line::Line;
-use crate::coding::{charset, quoted_printable, with_crlf};
+use crate::coding::{TextCoding, charset, quoted_printable, with_crlf};
 use crate::header::fields;
+use std::borrow::Cow;
 
 /// What a part's header must say of its body.
 pub(super) struct Recoded {
     text: TextType,
-    coding: Coding,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Coding {
-    Quoted,
-    Base64,
+    coding: TextCoding,
 }
 
 /// A text between references, with the line ends of mail, or a reference.
@@ -51,13 +46,13 @@ impl Compiler<'_> {
             TemplateError { place, problem: wrong.problem }
         })?;
         let coding = match entity.coding {
-            TransferCoding::Base64 => Coding::Base64,
-            TransferCoding::Identity if is_mostly_beyond_ascii(&decoded) => Coding::Base64,
-            _ => Coding::Quoted,
+            TransferCoding::Base64 => TextCoding::Base64,
+            TransferCoding::Identity => TextCoding::of(&decoded),
+            _ => TextCoding::QuotedPrintable,
         };
         let piece = match coding {
-            Coding::Quoted => BodyPiece::Quoted(self.quoted(pieces)),
-            Coding::Base64 => BodyPiece::Base64(self.base64(pieces)),
+            TextCoding::QuotedPrintable => BodyPiece::Quoted(self.quoted(pieces)),
+            TextCoding::Base64 => BodyPiece::Base64(self.base64(pieces)),
         };
         Ok(Some((piece, Recoded { text: text.clone(), coding })))
     }
@@ -147,11 +142,9 @@ impl Recoded {
             line.put(parameter.as_bytes());
         }
         line.end();
-        out.extend_from_slice(b"Content-Transfer-Encoding: ");
-        out.extend_from_slice(match self.coding {
-            Coding::Quoted => b"quoted-printable\r\n",
-            Coding::Base64 => b"base64\r\n",
-        });
+        let mut line = Line::field(b"Content-Transfer-Encoding", out);
+        line.put(self.coding.name().as_bytes());
+        line.end();
     }
 }
 
@@ -159,9 +152,9 @@ impl Recoded {
 fn decoded(entity: &Entity<'_>, text: &TextType) -> Result<Option<String>, Problem> {
     let looks_like = |octets: &[u8]| syntax::has_marker(&String::from_utf8_lossy(octets));
     let octets = match &entity.coding {
-        TransferCoding::Identity => entity.body.to_vec(),
-        TransferCoding::QuotedPrintable => quoted_printable::decode(entity.body),
-        TransferCoding::Base64 => base64_lines::decode(entity.body).ok_or(Problem::Base64)?,
+        TransferCoding::Identity => Cow::Borrowed(entity.body),
+        TransferCoding::QuotedPrintable => Cow::Owned(quoted_printable::decode(entity.body)),
+        TransferCoding::Base64 => Cow::Owned(base64_lines::decode(entity.body).ok_or(Problem::Base64)?),
         TransferCoding::Unknown(name) if looks_like(entity.body) => {
             return Err(Problem::TransferEncoding(name.clone()));
         }
@@ -176,11 +169,6 @@ fn decoded(entity: &Entity<'_>, text: &TextType) -> Result<Option<String>, Probl
 
 fn header_has_marker(header: &[u8]) -> bool {
     syntax::has_marker(&String::from_utf8_lossy(header))
-}
-
-/// Quoted-printable would be longer than base64: an octet is three there, and four thirds here.
-fn is_mostly_beyond_ascii(text: &str) -> bool {
-    text.bytes().filter(|octet| !octet.is_ascii()).count() * 6 > text.len()
 }
 
 fn end_line(lines: &mut Vec<u8>) {

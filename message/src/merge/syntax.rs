@@ -58,8 +58,8 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// There is something in `text` that is read as more than text.
-pub(super) fn has_marker(text: &str) -> bool {
+/// There is something in `text` that a template reads as more than text.
+pub fn has_marker(text: &str) -> bool {
     Pieces::of(text).marker().is_some()
 }
 
