@@ -6,8 +6,10 @@
 mod access;
 mod api;
 mod auth;
+mod bounces;
 mod compose;
 mod dkim;
+mod events;
 mod keep;
 mod listeners;
 mod network;
@@ -27,8 +29,10 @@ pub use access::{
 };
 pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
+pub use bounces::{BounceFormat, Bounces, Tokens, Unsigned};
 pub use compose::Compose;
 pub use dkim::{Dkim, DkimDomain, DkimSelector};
+pub use events::{EventFile, Events, Place, Webhook};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
@@ -75,7 +79,7 @@ pub struct Config {
     pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
-    /// File of the delivery log, JSON lines. None: no log.
+    /// File of the delivery log, JSON lines: the plain one, which may lose a line. None: no log.
     pub delivery_log: Option<PathBuf>,
     #[serde(default)]
     pub intake: Intake,
@@ -114,11 +118,15 @@ pub struct Config {
     #[serde(default)]
     pub keep: Keep,
     #[serde(default)]
+    pub bounces: Bounces,
+    #[serde(default)]
     pub api: Api,
     #[serde(default)]
     pub unsubscribe: Unsubscribe,
     #[serde(default)]
     pub dkim: Dkim,
+    /// None: no event log.
+    pub events: Option<Events>,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -305,6 +313,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     sources::read_passwords(&mut config)?;
     config.routes.read_secrets()?;
     config.access.read_files()?;
+    config.events.as_mut().map_or(Ok(()), Events::read_secrets)?;
     Ok(config)
 }
 
@@ -333,6 +342,12 @@ pub(crate) fn wrong_at(text: &str, name: &str, span: std::ops::Range<usize>, wha
 }
 
 impl Config {
+    /// Where the event log's files are.
+    pub fn events_folder(&self) -> PathBuf {
+        let folder = self.events.as_ref().and_then(|events| events.folder.clone());
+        folder.unwrap_or_else(|| self.queue.join("events"))
+    }
+
     /// Where the daemon takes orders.
     pub fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(|| self.queue.join("control.sock"))
@@ -392,9 +407,11 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.bounces.check()?;
         self.api.check()?;
         self.unsubscribe.check()?;
         self.dkim.check()?;
+        self.events.as_ref().map_or(Ok(()), Events::check)?;
         sources::check(self)
     }
 }

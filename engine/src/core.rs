@@ -10,6 +10,8 @@ use crate::domains::Domains;
 use crate::drive::aside::Aside;
 use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
+use crate::drive::delivery_log::DeliveryLog;
+use crate::drive::events::EventDrive;
 use crate::drive::expiry::Expiry;
 use crate::drive::fetch::Fetches;
 use crate::drive::inject::Requests;
@@ -19,7 +21,7 @@ use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
 use crate::drive::outbound::Outbound;
-use crate::drive::record::DeliveryLog;
+use crate::drive::returns::ReturnsDrive;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
@@ -27,7 +29,7 @@ use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
 use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
-use crate::observe::Counters;
+use crate::observe::{Counters, LineBudget};
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
@@ -62,10 +64,11 @@ pub(crate) enum Kind {
     Copy,
     Aside,
     DeliveryLog,
+    EventLog,
     Ignored,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Listener,
     Kind::Intake,
     Kind::Outbound,
@@ -79,6 +82,7 @@ const KINDS: [Kind; 14] = [
     Kind::Copy,
     Kind::Aside,
     Kind::DeliveryLog,
+    Kind::EventLog,
     Kind::Ignored,
 ];
 
@@ -161,7 +165,10 @@ pub struct Core<R, C> {
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
+    pub(crate) triple_lines: LineBudget,
+    pub(crate) returns: ReturnsDrive,
     pub(crate) delivery_log: DeliveryLog,
+    pub(crate) events: EventDrive,
     pub(crate) compaction: Compaction,
     pub(crate) aside: Aside,
     pub(crate) stop: Stop,
@@ -191,6 +198,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let logs = Logs::new(index, &settings.config);
         let journal = JournalDrive::start(&mut ring, index, &settings.config, &journals)?;
         let delivery_log = DeliveryLog::open(&mut ring, &settings.config)?;
+        let events = EventDrive::open(&mut ring, index, crossing.events.get())?;
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
@@ -215,6 +223,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
+            triple_lines: LineBudget::default(),
+            returns: ReturnsDrive::default(),
             compaction: Compaction::default(),
             aside: Aside::new(&settings.config.queue),
             stop: Stop::Running,
@@ -230,6 +240,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             logs,
             journal,
             delivery_log,
+            events,
         };
         core.recover(&journals)?;
         core.put_state();
@@ -265,11 +276,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_warm_up();
         self.run_gates();
         self.run_schedule();
+        self.run_returns();
         self.run_expiry();
         self.run_steering();
         self.run_looks();
         self.run_sites();
         self.flush_journal();
+        self.run_events();
         self.run_delivery_log();
         self.publish();
         Ok(!self.has_ended())
@@ -309,6 +322,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Event::Opened { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_opened(place.index, result),
                 (Kind::Aside, _) => self.on_aside_opened(result),
+                (Kind::EventLog, _) => self.on_events_opened(result),
                 _ => self.on_journal_opened(result),
             },
             Event::Done { token, result } => match untoken(token) {
@@ -341,7 +355,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Line(line) => self.log_line(&line),
                 Mail::Inject(injected) => self.inject(*injected),
                 Mail::Flush(order) => self.steering.take_flush(order),
-                Mail::Fetch(mail) => self.on_fetch_mail(mail),
+                Mail::Fetch(mail) => self.on_fetch_mail(*mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
@@ -368,7 +382,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             || self.compaction_wants_turn()
             || self.gates.wants_turn()
             || self.steering_wants_turn()
-            || self.looks_want_turn();
+            || self.looks_want_turn()
+            || self.returns_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }
@@ -380,6 +395,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
+            self.events.poll_timeout(),
             self.rhythm.poll_timeout().filter(|_| self.may_start_commit()),
             Some(self.now + WAIT_MAX),
         ];

@@ -11,7 +11,7 @@ use crate::clients;
 use crate::domains::Resolution;
 use crate::drive::inject::Injected;
 use crate::drive::spent::Unrestored;
-use crate::events::{Event, Stamp};
+use crate::events::{Event, EventLog, Stamp};
 use crate::fetch::FetchMail;
 use crate::hosts::Hosts;
 use crate::look::call::Call;
@@ -96,7 +96,7 @@ pub enum Mail {
     /// From another core's client, by ETRN. Nobody waits for a report.
     Flush(Arc<Order>),
     /// About mail that a client fetches (ATRN).
-    Fetch(FetchMail),
+    Fetch(Box<FetchMail>),
     Reload(Arc<Settings>),
     Shutdown,
 }
@@ -149,6 +149,8 @@ pub struct Crossing {
     pub rates: Rates,
     /// Whose passwords are right; not there in a simulation.
     pub authenticator: OnceLock<Authenticator>,
+    /// Where events go; not there if nobody wants them.
+    pub events: OnceLock<Arc<EventLog>>,
     pub unrestored: Unrestored,
     pub campaigns: Campaigns,
     pub counters: Vec<Arc<Counters>>,
@@ -173,6 +175,7 @@ impl Crossing {
             counts: Arc::default(),
             rates: Rates::default(),
             authenticator: OnceLock::new(),
+            events: OnceLock::new(),
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),
@@ -197,6 +200,7 @@ impl Crossing {
     }
 
     /// Returns the letter if the box is full: keep it and try again.
+    #[expect(clippy::result_large_err, reason = "the letter itself comes back, and is sent again")]
     pub fn send(&self, core: usize, mail: Mail) -> Result<(), Mail> {
         match self.boxes[core].0.try_send(mail) {
             Ok(()) => {
@@ -207,10 +211,16 @@ impl Crossing {
         }
     }
 
-    /// Logs what the control thread came to know. Core threads use their own `log_event`.
+    /// Logs what the control thread came to know. Core threads use their own `log_event`. The event survives the process
+    /// from here on if there is an event log.
     pub fn event(&self, event: &Event<'_>) {
-        let mut line = Vec::new();
-        event.render(Stamp { id: None, at: crate::clock::wall() }, &mut line);
+        let (mut line, at) = (Vec::new(), crate::clock::wall());
+        if let Some(log) = self.events.get()
+            && let Err(error) = log.append(event, at)
+        {
+            tracing::error!(kind = event.kind.name(), %error, "the event log lacks an event");
+        }
+        event.render(Stamp { id: None, at }, &mut line);
         if self.send(0, Mail::Line(line.into())).is_err() {
             tracing::warn!(
                 kind = event.kind.name(),

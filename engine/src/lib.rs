@@ -31,6 +31,7 @@ pub mod look;
 pub mod observe;
 pub mod providers;
 pub mod recovery;
+pub mod returns;
 mod rhythm;
 pub mod routes;
 pub mod settings;

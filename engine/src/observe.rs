@@ -5,6 +5,7 @@
 
 use message::Scope;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Bytes of lines that wait for the file.
 pub const LINES_MAX: usize = 4 << 20;
@@ -39,6 +40,22 @@ counters! {
     failed,
     /// Bounces written
     bounces,
+    /// Bounces of mail from the null reverse-path written
+    double_bounces,
+    /// Recipients whose failure nobody was told: of double bounces, and of mail to where those go
+    triple_bounces,
+    /// Recipients that bounced after they were delivered, by mail to their return paths
+    returns_bounced,
+    /// Complaints that came back
+    returns_complaints,
+    /// Word of delays and successes that came back
+    returns_progress,
+    /// Automatic answers and challenges that came back
+    returns_automatic,
+    /// Mail to return paths that nobody could read
+    returns_unknown,
+    /// Reports without proof, ignored
+    returns_unproven,
     /// Warnings of a delay written
     warnings,
     /// Reports of success written
@@ -93,6 +110,12 @@ counters! {
     chunks_borrowed,
     /// Log lines dropped because the file could not keep up
     log_lines_dropped,
+    /// Events put into the event log
+    events_logged,
+    /// Octets of them
+    event_octets,
+    /// Events dropped because the event log could not be written
+    events_dropped,
     /// 1 after a failed write: nothing more is accepted until a restart
     poisoned,
     /// Places where a record could not be read
@@ -126,6 +149,34 @@ impl Counter {
     }
 }
 
+/// Lines a second of one kind, on each core.
+const LINES_PER_SECOND: u32 = 50;
+
+/// Bounds the operator's lines about what strangers cause: those past it are counted, and the count is told with the next
+/// line, so that whoever floods us does not fill the disk.
+#[derive(Debug, Default)]
+pub(crate) struct LineBudget {
+    since: Option<Instant>,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl LineBudget {
+    /// How many were left out since the last line, if this one may be said.
+    pub(crate) fn may_say(&mut self, now: Instant) -> Option<u64> {
+        let is_over = self.since.is_none_or(|since| now >= since + Duration::from_secs(1));
+        if is_over {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        self.lines += 1;
+        if self.lines > LINES_PER_SECOND {
+            self.unsaid += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 /// How far a recipient's attempt came: everything is empty where no host was asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Via<'a> {
@@ -138,4 +189,18 @@ pub struct Via<'a> {
     pub success: Option<message::dsn::Action>,
     /// How far the host's answer reaches.
     pub scope: Option<Scope>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flood_of_lines_is_a_few_and_a_count() {
+        let (mut budget, now) = (LineBudget::default(), Instant::now());
+        let said = (0..1000).filter(|_| budget.may_say(now).is_some()).count();
+        assert_eq!(said, 50);
+        assert_eq!(budget.may_say(now + Duration::from_secs(1)), Some(950));
+        assert_eq!(budget.may_say(now + Duration::from_secs(1)), Some(0));
+    }
 }

@@ -6,6 +6,7 @@ use crate::auth::Passwords;
 use crate::config::{self, Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
+use crate::returns::Returns;
 use crate::sources::{SourceKey, Sources};
 use message::compose::Hosts;
 use message::dkim::Signers;
@@ -40,7 +41,11 @@ pub struct Settings {
     pub dkim: Arc<Signers>,
     /// Where recipients of campaigns leave their lists, and what makes their tokens.
     pub unsubscribe: Option<Arc<(Links, UnsubscribeKey)>>,
-    pub verp_key: VerpKey,
+    pub verp_key: Arc<VerpKey>,
+    /// Which addresses mail comes back to.
+    pub returns: Returns,
+    /// Who is told of mail from `<>` that failed.
+    pub double_bounces: Option<Mailbox>,
     /// What completes addresses of clients whose messages are mended; `None` if the host's own name is none.
     pub hosts: Option<Hosts>,
     /// Makes the salts of segments: known to nobody who sends mail.
@@ -65,6 +70,7 @@ impl Settings {
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted, nothing is signed by DKIM.
     pub fn new(config: Config, verp_secret: &[u8; 32]) -> Settings {
+        let verp_key = Arc::new(VerpKey::new(verp_secret));
         Settings {
             ingress: Ingress::plain(&config),
             access: Access::new(&config),
@@ -90,7 +96,9 @@ impl Settings {
             tls: TlsBase::default(),
             dkim: Arc::default(),
             unsubscribe: unsubscribe(&config.unsubscribe, verp_secret).map(Arc::new),
-            verp_key: VerpKey::new(verp_secret),
+            returns: Returns::new(&config, Arc::clone(&verp_key)),
+            verp_key,
+            double_bounces: config.bounces.double_bounces(&config.host_name),
             hosts: config.compose.hosts(&config.host_name).ok(),
             log_salt: log_salt(verp_secret),
             config,

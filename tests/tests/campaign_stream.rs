@@ -29,7 +29,11 @@ fn peak() -> u64 {
 fn rows(out: &mut impl Write, count: u64) {
     out.write_all(b"email,first_name,town,order\r\n").expect("sent");
     for number in 0..count {
-        let row = format!("recipient-{number}@d{}.example.test,\"Ann, {number}\",Oslo,{}\r\n", number % 997, number * 7);
+        let row = format!(
+            "recipient-{number}@d{}.example.test,\"Ann, {number}\",Oslo,{}\r\n",
+            number % 997,
+            number * 7
+        );
         out.write_all(row.as_bytes()).expect("sent");
     }
 }
@@ -37,7 +41,11 @@ fn rows(out: &mut impl Write, count: u64) {
 /// Sends rows in chunks as they are made, so that the list is nowhere as a whole.
 fn stream(address: SocketAddr, packed: bool, count: u64) -> Answer {
     let mut stream = TcpStream::connect(address).expect("somebody listens");
-    write!(stream, "POST /api/campaigns/spring/recipients HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n").expect("sent");
+    write!(
+        stream,
+        "POST /api/campaigns/spring/recipients HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    )
+    .expect("sent");
     write!(stream, "Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n").expect("sent");
     write!(stream, "{}\r\n", if packed { "Content-Encoding: gzip\r\n" } else { "" }).expect("sent");
     let mut chunks = BufWriter::with_capacity(64 << 10, Chunks(&mut stream));
@@ -74,9 +82,11 @@ impl Write for Chunks<'_> {
 fn a_million_records_take_no_more_memory_than_ten_thousand() {
     let memory = Arc::new(Memory::forgetful());
     let address = memory::listen(&memory, "");
-    let letter = json!({ "envelope_sender": "news@here.test", "content": "Subject: x\n\nHello\n" }).to_string();
+    let letter =
+        json!({ "envelope_sender": "news@here.test", "content": "Subject: x\n\nHello\n" }).to_string();
     let json = ("Content-Type", "application/json");
-    let created = http::send(address, "PUT /api/campaigns/spring", &[json], letter.as_bytes()).expect("an answer");
+    let created =
+        http::send(address, "PUT /api/campaigns/spring", &[json], letter.as_bytes()).expect("an answer");
     assert_eq!(created.status, 201, "{created:?}");
     for packed in [false, true] {
         assert_eq!(stream(address, packed, 20_000).json()["added"], 20_000);

@@ -28,7 +28,7 @@ pub use rates::{BUCKETS_MAX, Rates, What, Whose};
 pub use table::{Facts, Table, Wants};
 
 use crate::config::{self, Config, ListOn, Listener, Network, Pace, Rule, Words};
-use message::{Domain, ReversePath};
+use message::{Domain, Mailbox, ReversePath};
 use smtp_in::door::{Client, Origin, Refusal, Rights};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -266,10 +266,7 @@ impl Access {
         if self.is_exempt(client, self.rule_for(client, listener)) {
             return None;
         }
-        let sender = match sender {
-            ReversePath::Mailbox(mailbox) => Some(mailbox.domain()),
-            ReversePath::Null => None,
-        };
+        let sender = sender.mailbox().map(Mailbox::domain);
         let question = |list: &Arc<List>| match list.list.on {
             ListOn::Address => None,
             ListOn::SenderDomain => found::question_about_name(list, sender?),

@@ -163,7 +163,7 @@ fn read_sender(text: &str) -> Result<ReversePath, Problem> {
 fn fitting(wish: VerpWish, sender: &ReversePath) -> Result<Option<Verp>, Problem> {
     match (wish.0, sender) {
         (None, _) => Ok(None),
-        (Some(_), ReversePath::Null) => {
+        (Some(_), ReversePath::Null | ReversePath::DoubleBounce) => {
             Err(Problem::unfit("verp", "it is made from envelope_sender, which is empty"))
         }
         (Some(verp), ReversePath::Mailbox(base)) if Verp::fits(base) => Ok(Some(verp)),

@@ -5,7 +5,7 @@ use super::desk::{Desk, Interfaces};
 use super::router::router;
 use super::serve::{Encryption, Front, serve};
 use crate::access::SessionLimits;
-use crate::campaigns::keeper::Keeper;
+use crate::campaigns::clerk::Clerk;
 use crate::config;
 use crate::crossing::Crossing;
 use crate::settings::Settings;
@@ -56,7 +56,7 @@ pub(crate) struct Running {
     stop: watch::Sender<bool>,
     desk: Arc<Desk>,
     cores: Arc<Cores>,
-    keeper: Arc<Keeper>,
+    clerk: Arc<Clerk>,
     encryption: Encryption,
 }
 
@@ -67,23 +67,23 @@ impl Running {
         settings: &Arc<Settings>,
         crossing: &Arc<Crossing>,
         cores: Arc<Cores>,
-        keeper: Keeper,
+        clerk: Clerk,
     ) -> io::Result<Option<Running>> {
         if listeners.is_empty() {
             return Ok(None);
         }
-        let keeper = Arc::new(keeper);
-        let campaigns = Some(Arc::clone(&keeper) as Arc<_>);
-        let interfaces = Interfaces { injector: Arc::clone(&keeper) as Arc<_>, campaigns };
+        let clerk = Arc::new(clerk);
+        let campaigns = Some(Arc::clone(&clerk) as Arc<_>);
+        let interfaces = Interfaces { injector: Arc::clone(&clerk) as Arc<_>, campaigns };
         let guesses = crossing.authenticator.get().cloned();
         let desk = Arc::new(Desk::new(interfaces, Arc::clone(&settings.api), guesses));
         let encryption: Encryption = Arc::new(RwLock::new(settings.api_tls.clone()));
         let front = front(&settings.config.api, router(Arc::clone(&desk)), Arc::clone(&encryption));
         let (stop, stopping) = watch::channel(false);
-        let saving = Arc::clone(&keeper);
+        let saving = Arc::clone(&clerk);
         let run = move || run(listeners, &front, &stopping, saving);
         let thread = std::thread::Builder::new().name("api".to_owned()).spawn(run)?;
-        Ok(Some(Running { thread, stop, desk, cores, keeper, encryption }))
+        Ok(Some(Running { thread, stop, desk, cores, clerk, encryption }))
     }
 
     /// Tokens, certificates and limits of the new settings; addresses and bounds of connections are those of the start.
@@ -102,7 +102,7 @@ impl Running {
     pub(crate) fn join(self) {
         self.begin_stop();
         let _ = self.thread.join();
-        self.keeper.save_all();
+        self.clerk.save_all();
     }
 }
 
@@ -116,14 +116,14 @@ fn front(config: &config::Api, router: axum::Router, encryption: Encryption) -> 
     Front { router, encryption, limits, counts: Arc::default(), idle }
 }
 
-fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>, keeper: Arc<Keeper>) {
+fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>, clerk: Arc<Clerk>) {
     let _ = rustix::process::nice(NICENESS);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the API cannot be served"),
     };
     runtime.block_on(async {
-        tokio::spawn(keeper.run());
+        tokio::spawn(clerk.run());
         let mut serving = Vec::new();
         for listener in listeners.api {
             match tokio::net::TcpListener::from_std(listener) {

@@ -305,3 +305,131 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BooksError> {
 fn sync_folder(path: &Path) -> Result<(), BooksError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use message::{Envelope, Recipients, ReversePath};
+    use queue::log::record::{Bound, Layout, Location, NewMessage, encode, meta_of};
+    use std::num::NonZeroU16;
+
+    const NUMBER: CampaignNumber = CampaignNumber(NonZeroU16::MIN);
+
+    fn entry(content: &[u8]) -> Entry {
+        Entry {
+            format: FORMAT,
+            id: "spring".to_owned(),
+            created: 7,
+            sender: "news@here.test".to_owned(),
+            verp: Some(*b"+="),
+            lane: None,
+            list: Some("news".to_owned()),
+            unsubscribe: true,
+            is_template: true,
+            shared: BTreeMap::from([("town".to_owned(), "Ulm".to_owned())]),
+            phase: Phase::Paused,
+            rate: Some("100/s".to_owned()),
+            counts: Saved::default(),
+            content_len: content.len() as u64,
+            content_crc: crc32c(content),
+            source_crc: 0,
+        }
+    }
+
+    fn books() -> (tempfile::TempDir, Books) {
+        let folder = tempfile::tempdir().unwrap();
+        let books = Books::new(folder.path(), &[7; 32]);
+        books.create(NUMBER, &entry(b"hello\r\n"), b"hello\r\n").unwrap();
+        (folder, books)
+    }
+
+    /// A message to these, as it stands in a segment.
+    fn message(recipients: &[&str]) -> (Head, Vec<u8>) {
+        let mut list = Recipients::new();
+        recipients.iter().for_each(|to| list.push(MailboxRef::parse(to).unwrap()));
+        let envelope = Envelope {
+            reverse_path: ReversePath::Null,
+            verp: None,
+            body: message::BodyKind::SevenBit,
+            smtputf8: false,
+            requires_tls: false,
+            lane: message::Lane::Bulk,
+            asked: message::MailAsked::default(),
+            recipients: list,
+        };
+        let meta = meta_of(&envelope);
+        let new = NewMessage {
+            meta: &meta,
+            recipients: envelope.recipients.count(),
+            layout: Layout::of(&envelope),
+            body: envelope.body,
+            smtputf8: false,
+            requires_tls: false,
+            lane: envelope.lane,
+            class: message::Class { campaign: Some(NUMBER), ..message::Class::default() },
+            content: b"",
+            facts: message::ContentFacts::default(),
+            arrived: UnixMillis(9_000),
+            moved: None,
+        };
+        let id = MessageId::new(0, 9, 4096).unwrap();
+        let head = encode(&new, id, Bound::new(Location::new(9, 4096), 4096, 1), &mut Vec::new());
+        (head, meta)
+    }
+
+    fn keys_of(books: &Books, recipients: &[&str]) -> Vec<Key> {
+        recipients.iter().map(|to| books.key_of(NUMBER, MailboxRef::parse(to).unwrap())).collect()
+    }
+
+    #[test]
+    fn campaign_comes_back_as_it_was_written() {
+        let (folder, books) = books();
+        let changed = Entry { phase: Phase::Cancelled, ..entry(b"hello\r\n") };
+        books.save(NUMBER, &changed).unwrap();
+        let found = Books::new(folder.path(), &[7; 32]).read().unwrap();
+        assert_eq!((found.len(), found[0].number, &found[0].entry), (1, NUMBER, &changed));
+        assert_eq!(found[0].content, b"hello\r\n");
+        books.remove(NUMBER).unwrap();
+        assert!(books.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_crash_left_half_made_is_no_campaign() {
+        let (folder, books) = books();
+        let half = folder.path().join("campaigns/00002");
+        std::fs::create_dir(&half).unwrap();
+        std::fs::write(half.join("content"), "x").unwrap();
+        assert_eq!(books.read().unwrap().len(), 1);
+        assert!(!half.exists());
+    }
+
+    #[test]
+    fn damage_and_newer_formats_are_refused_by_the_name_of_their_file() {
+        let (folder, books) = books();
+        let path = folder.path().join("campaigns/00001");
+        std::fs::write(path.join("content"), "hellO\r\n").unwrap();
+        let error = books.read().unwrap_err();
+        assert!(error.is_the_operators() && error.to_string().contains("00001/content"), "{error}");
+        let newer = std::fs::read_to_string(path.join("campaign.json"))
+            .unwrap()
+            .replace("\"format\": 1", "\"format\": 2");
+        std::fs::write(path.join("campaign.json"), newer).unwrap();
+        assert!(matches!(books.read(), Err(BooksError::TooNew { found: 2, .. })));
+    }
+
+    #[test]
+    fn a_message_that_a_crash_kept_out_is_learnt_once_and_its_recipients_are_known() {
+        let (folder, books) = books();
+        let everybody = ["ann@A.test", "bob@b.test", "ann@b.test"];
+        let (head, meta) = message(&everybody);
+        assert!(!books.knows(NUMBER, head.id).unwrap());
+        books.learn(NUMBER, &head, &meta).unwrap().unwrap();
+        drop(books);
+        let books = Books::new(folder.path(), &[7; 32]);
+        assert!(books.knows(NUMBER, head.id).unwrap());
+        let asked = ["ann@a.test", "bob@b.test", "ann@b.test", "Ann@a.test"];
+        assert_eq!(books.known(NUMBER, &keys_of(&books, &asked)).unwrap(), [true, true, true, false]);
+        assert_eq!(books.recipients(NUMBER).unwrap(), 3);
+        assert!(books.learn(NUMBER, &head, &meta[..meta.len() - 2]).is_none());
+    }
+}

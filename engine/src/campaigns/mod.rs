@@ -8,7 +8,7 @@
 //! has it. Bound: `campaigns.campaigns_max` rows.
 
 pub mod books;
-pub mod keeper;
+pub mod clerk;
 mod tally;
 mod valve;
 

@@ -270,6 +270,7 @@ mod tests {
                 site: "mx.a.test".into(),
                 hosts: vec![host(Some(trouble))],
                 basis,
+                relaxes: false,
                 ttl_secs: Some(300),
                 refusal: None,
             },

@@ -214,7 +214,7 @@ impl Courier {
             let Letter { sender, recipient, content, facts } = letter;
             let transaction = Transaction {
                 key,
-                reverse_path: sender.as_str(),
+                reverse_path: sender.on_the_wire(),
                 recipients: &[recipient.as_ref()],
                 content_len: content.len() as u64,
                 facts,

@@ -4,6 +4,7 @@
 //! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
 mod clients;
+mod consumers;
 pub mod dns;
 mod http;
 mod https;
@@ -14,9 +15,11 @@ pub mod sts;
 mod tlsrpt;
 
 use crate::api::thread::Running;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Events};
 use crate::crossing::{Crossing, Mail, Question};
 use crate::settings::Settings;
+use consumers::Consumers;
+use parking_lot::Mutex;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,6 +41,8 @@ pub(crate) struct Control {
     pub(crate) orders: std::os::unix::net::UnixListener,
     /// Cores that have ended, by index.
     pub(crate) ends: mpsc::UnboundedReceiver<usize>,
+    /// What the event log's keeper goes by.
+    pub(crate) event_rules: Option<Arc<Mutex<Events>>>,
     pub(crate) reread: Reread,
     /// Says that we are up: when signals are heard, not before, or the first one would end us.
     pub(crate) ready: Box<dyn FnOnce()>,
@@ -55,6 +60,10 @@ impl Control {
         let reports = self.report(&resolver);
         let oracles = Rc::new(clients::Oracles::new(&self.settings));
         tokio::task::spawn_local(clients::serve(Arc::clone(&self.crossing), Rc::clone(&oracles)));
+        let consumers = self.crossing.events.get().map(Consumers::new);
+        if let Some(consumers) = &consumers {
+            consumers.configure(&self.settings.config);
+        }
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -81,7 +90,10 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(&resolver, &oracles, reports.as_deref()),
+                _ = signals.reload.recv() => {
+                    self.reload(&resolver, &oracles, reports.as_deref());
+                    self.reload_events(consumers.as_ref());
+                }
             }
         }
         self.shut_down().await;
@@ -157,6 +169,19 @@ impl Control {
                 tracing::info!("configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration was not reloaded; the old one stays"),
+        }
+    }
+
+    /// The log itself is there or not from a start on.
+    fn reload_events(&self, consumers: Option<&Consumers>) {
+        let config = &self.settings.config;
+        match (consumers, &self.event_rules, &config.events) {
+            (Some(consumers), Some(rules), Some(events)) => {
+                *rules.lock() = events.clone();
+                consumers.configure(config);
+            }
+            (None, _, None) => {}
+            _ => tracing::warn!("[events] came or went: that takes a restart"),
         }
     }
 

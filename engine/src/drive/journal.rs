@@ -163,7 +163,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.remove_old_journals();
     }
 
+    /// What became of the recipients that the frame settles is in the event log before it is settled.
     fn put_frame(&mut self) {
+        self.put_events();
         let result = self.journal.put(&mut self.ring, self.now);
         self.after_put(result);
     }
@@ -390,6 +392,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             aside,
             steering,
             gates,
+            returns,
             ..
         } = self;
         let (journal, ring, now, mut sum, mut result) =
@@ -427,6 +430,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         shares.lent().for_each(|range| add(range, at_once));
         fetches.ranges().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
+        returns.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));
         gates.ranges().for_each(|range| add(range, at_once));
         for id in aside.places().filter(|id| id.partition() == partition) {

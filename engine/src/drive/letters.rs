@@ -47,6 +47,8 @@ enum Purpose {
     Lend(FetchId),
     /// Each of them gets this verdict: there is nobody to deliver to.
     Conclude(Verdict),
+    /// Some may be return paths of ours: see `drive/returns`.
+    Return,
 }
 
 /// A range whose message or names are being read.
@@ -195,6 +197,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.load(Purpose::Deliver(site, lane), range);
     }
 
+    /// Reads the range's message and names; ends in [`Core::take_returns`].
+    pub(crate) fn load_return(&mut self, range: Range) {
+        self.load(Purpose::Return, range);
+    }
+
     /// Reads the range's message and names, to lend them to the home of the fetch.
     pub(crate) fn load_to_lend(&mut self, fetch: FetchId, range: Range) {
         self.load(Purpose::Lend(fetch), range);
@@ -290,6 +297,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
             }
+            (Some(open), Purpose::Return) => {
+                self.load_is_over(&Purpose::Return);
+                self.take_returns(open);
+            }
             (None, purpose) => {
                 match queued.and_then(|queued| self.envelope_of_expired(&queued, range, &parts)) {
                     Some(open) => {
@@ -335,6 +346,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(*site).lanes.get_mut(*lane).load_is_over();
                 self.sites.touch(*site);
             }
+            Purpose::Return => self.returns.reading -= 1,
             Purpose::Lend(fetch) => self.go_on_lending(*fetch),
             Purpose::Conclude(_) => {
                 self.letters.is_concluding = false;

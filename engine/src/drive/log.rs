@@ -683,6 +683,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.offer_range(range);
             }
         }
+        if let Origin::Session(submitter) = origin {
+            self.log_accepted(submitter, &letter, head.recipients);
+        }
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {
             Origin::Session(submitter) => {

@@ -14,6 +14,7 @@ use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
+use crate::settings::Settings;
 use bytes::Bytes;
 use message::dsn::Action;
 use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -657,9 +658,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (ReversePath::Mailbox(base), Some(verp), Some(name)) => {
                 let recipient = MailboxRef { local_part: delivery.local_part(name), domain };
                 let place = (letter.id, RecipientIndex(name.index));
-                verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, out);
+                let Settings { verp_key, returns, .. } = &*self.settings;
+                match returns.signs(base.domain()) {
+                    true => verp.render_signed(base.as_ref(), recipient, place, verp_key, out),
+                    false => verp.render(base.as_ref(), recipient, place, verp_key, out),
+                }
             }
-            (path, _, _) => out.extend_from_slice(path.as_str().as_bytes()),
+            (path, _, _) => out.extend_from_slice(path.on_the_wire().as_bytes()),
         }
     }
 

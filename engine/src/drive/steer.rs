@@ -15,14 +15,13 @@ use crate::core::Core;
 use crate::domains::SiteKey;
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
-use crate::events::{Event, Kind};
+use crate::events::Kind;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
 use crate::steer::reason::{PAUSED, RETURNED, Reasons};
 use gather::Gathered;
-use message::{Lane, MailboxRef, MessageId, Reply, UnixMillis, Verdict};
+use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
-use queue::fanout::Addressee;
 use queue::journal::{HELD, Mark, Span};
 use queue::range::DomainKey;
 use ring::Ring;
@@ -225,6 +224,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.shares.lent());
+        ranges.extend(self.returns.ranges());
         ranges.extend(self.fetches.ranges());
         ranges.extend(&self.steering.returning);
         ranges.extend(self.gates.unconfirmed());
@@ -405,15 +405,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Range { first, count, domain, .. } = range;
         let campaign = self.store.get(range.message).and_then(|queued| queued.campaign());
         self.tally(campaign, Outcome::Cancelled, count);
-        let (id, name) = (self.id_of(&range), Arc::clone(&self.domains.get(domain).name));
-        let anybody = Addressee::ANY;
-        self.log_event(&Event {
-            msg: Some(id),
-            index: Some(first),
-            count,
-            recipient: Some(MailboxRef { local_part: anybody.local_part(), domain: &name }),
-            ..Event::new(Kind::Deleted)
-        });
+        let id = self.id_of(&range);
+        self.log_unnamed(Kind::Deleted, id, &range, None);
         self.mark(&Mark::Settled(Span { id, first, count }));
         self.counters.deleted.add(u64::from(count));
         self.settle_domain(domain, count);

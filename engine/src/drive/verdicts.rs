@@ -2,6 +2,7 @@
 
 use crate::campaigns::Outcome;
 use crate::clock::Clock;
+use crate::config::BounceFormat;
 use crate::core::{Core, Stop};
 use crate::domains::Routed;
 use crate::drive::expiry::delay_wanted;
@@ -9,12 +10,14 @@ use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::events::{Event, Kind};
 use crate::observe::Via;
+use crate::settings::Settings;
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
     BodyKind, Class, ContentFacts, Envelope, FailureClass, Lane, MailAsked, Mailbox, MailboxRef, MessageId,
-    Notify, RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Wanted,
+    Notify, RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Verp,
+    Wanted,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -190,7 +193,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let letter = Arc::clone(open.letter());
         let goes_on = matches!(verdict, Verdict::Deferred(_))
             && !self.settings.retry.is_over(letter.arrived, self.wall);
-        if letter.reverse_path == ReversePath::Null && goes_on {
+        if letter.reverse_path.mailbox().is_none() && goes_on {
             // Nobody is to be warned, now or later: it can wait as one after all.
             let attempts = range.attempts.warned();
             return self.conclude_range(Range { attempts, ..range }, verdict.clone());
@@ -281,54 +284,99 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     // ---- bounces and warnings ----
 
-    /// Nobody is told about mail without a sender; else the sender is, and only then the recipient is settled.
+    /// Whoever is to know of it is told, and only then the recipient is settled.
     fn fail(&mut self, letter: &Arc<Letter>, range: Range, reported: ReportedRecipient) {
-        if letter.reverse_path == ReversePath::Null {
-            return self.settle(range);
+        match self.told(letter, range, &reported.recipient) {
+            Some(to) => {
+                self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, (to, reported))
+            }
+            None => self.lose(letter, range),
         }
-        self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, reported);
+    }
+
+    /// Nobody wants to hear of it.
+    fn lose(&mut self, letter: &Letter, range: Range) {
+        let is_wanted = self.settings.double_bounces.is_some();
+        let is_triple = letter.reverse_path.mailbox().is_none() && is_wanted;
+        if is_triple || letter.reverse_path == ReversePath::DoubleBounce {
+            self.counters.triple_bounces.add(1);
+            if let Some(left_out) = self.triple_lines.may_say(self.now) {
+                tracing::warn!(msg = %letter.id, index = range.first, left_out, "triple bounce: discarded");
+            }
+        }
+        self.settle(range);
     }
 
     /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
     /// crash before that repeats the warning. The wait itself is marked at once, as any other.
     fn warn(&mut self, letter: &Arc<Letter>, range: Range, due: UnixMillis, reported: ReportedRecipient) {
-        if letter.reverse_path == ReversePath::Null {
+        let sender = letter.reverse_path.mailbox();
+        let Some(to) = sender.and_then(|_| self.told(letter, range, &reported.recipient)) else {
             return self.defer(Range { attempts: range.attempts.warned(), ..range }, due);
-        }
+        };
         let span = Span { id: letter.id, first: range.first, count: range.count };
         let Range { name_offset, attempts, .. } = range;
         self.mark(&Mark::Deferred(Waiting { span, name_offset, attempts, due }));
         let action = Action::Delayed { until: self.settings.retry.expiry(letter.arrived) };
-        self.tell(letter, Failing { range, then: Then::Wait { due } }, action, reported);
+        self.tell(letter, Failing { range, then: Then::Wait { due } }, action, (to, reported));
     }
 
     /// Tells the sender that the recipient has its mail, as it asked.
     fn succeed(&mut self, letter: &Arc<Letter>, range: Range, action: Action, reported: ReportedRecipient) {
-        if letter.reverse_path == ReversePath::Null {
+        let sender = letter.reverse_path.mailbox();
+        let Some(to) = sender.and_then(|_| self.told(letter, range, &reported.recipient)) else {
             return self.settle(range);
-        }
+        };
         let report = Report { letter: Arc::clone(letter), action, reported: reported.clone() };
-        self.tell(letter, Failing { range, then: Then::Report(Box::new(report)) }, action, reported);
+        self.tell(letter, Failing { range, then: Then::Report(Box::new(report)) }, action, (to, reported));
     }
 
-    fn tell(&mut self, letter: &Arc<Letter>, failing: Failing, action: Action, reported: ReportedRecipient) {
-        let to = self.bounce_path(letter, failing.range, &reported.recipient);
+    fn tell(
+        &mut self,
+        letter: &Arc<Letter>,
+        failing: Failing,
+        action: Action,
+        (to, reported): (Mailbox, ReportedRecipient),
+    ) {
         let mark = self.failing.insert(failing);
         self.bounces.push(self.now, letter, to, action, Notice { reported, mark });
     }
 
-    /// Where this recipient's bounce goes: to its own reverse-path, so that the sender knows whom it is about.
-    fn bounce_path(&self, letter: &Letter, range: Range, recipient: &str) -> ReversePath {
-        let (ReversePath::Mailbox(base), Some(verp)) = (&letter.reverse_path, letter.verp) else {
-            return letter.reverse_path.clone();
-        };
-        let mut sender = Vec::new();
-        if let Ok(recipient) = MailboxRef::parse(recipient) {
-            let place = (letter.id, RecipientIndex(range.first));
-            verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, &mut sender);
+    /// Whom what became of this recipient is told: with VERP its own reverse-path, so that the sender knows whom it is
+    /// about. What would come back to ourselves goes to the list's owner at once, if it has one: the verdict has been
+    /// counted. Of mail from `<>` whoever double bounces go to is told, but of a double bounce nobody; nor of mail to that
+    /// very address, which would only fail there again: what leaves us as `<>` must not come back and go round for ever.
+    fn told(&self, letter: &Letter, range: Range, recipient: &str) -> Option<Mailbox> {
+        let Settings { double_bounces, returns, .. } = &*self.settings;
+        match (&letter.reverse_path, letter.verp) {
+            (ReversePath::DoubleBounce, _) => None,
+            (ReversePath::Null, _) => {
+                double_bounces.clone().filter(|told| !told.as_str().eq_ignore_ascii_case(recipient))
+            }
+            (ReversePath::Mailbox(sender), None) => Some(sender.clone()),
+            (ReversePath::Mailbox(base), Some(_)) if returns.reads(base.domain()) => {
+                returns.owner(base.as_ref()).cloned()
+            }
+            (ReversePath::Mailbox(base), Some(verp)) => {
+                let own = self.own_path((base, verp), letter.id, range, recipient);
+                Some(own.unwrap_or_else(|| base.clone()))
+            }
         }
-        let parsed = std::str::from_utf8(&sender).ok().and_then(|text| Mailbox::parse(text).ok());
-        parsed.map_or_else(|| letter.reverse_path.clone(), ReversePath::Mailbox)
+    }
+
+    /// The reverse-path that this recipient's copy went out with.
+    fn own_path(
+        &self,
+        (base, verp): (&Mailbox, Verp),
+        id: MessageId,
+        range: Range,
+        recipient: &str,
+    ) -> Option<Mailbox> {
+        let recipient = MailboxRef::parse(recipient).ok()?;
+        let mut path = Vec::new();
+        let place = (id, RecipientIndex(range.first));
+        verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, &mut path);
+        Mailbox::parse(std::str::from_utf8(&path).ok()?).ok()
     }
 
     pub(crate) fn run_bounces(&mut self) {
@@ -340,13 +388,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn write_bounce(&mut self, bounce: Bounce<usize>) {
         let Bounce { letter, to, action, notices } = bounce;
         let marks: Vec<usize> = notices.iter().map(|notice| notice.mark).collect();
-        let ReversePath::Mailbox(sender) = &to else { return self.settle_failing(&marks) };
         let recipients: Vec<ReportedRecipient> = notices.into_iter().map(|notice| notice.reported).collect();
+        let is_double = letter.reverse_path == ReversePath::Null;
         let serial = letter.id.0 ^ (marks.first().map_or(0, |mark| *mark as u64) << 1);
         let notification = Notification {
             action,
             reporting_host: &self.settings.config.host_name,
-            to: &to,
+            to: &ReversePath::Mailbox(to.clone()),
+            sender: &letter.reverse_path,
             arrived: letter.arrived,
             now: self.wall,
             serial,
@@ -358,16 +407,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
             ret: letter.asked.as_ref().and_then(|asked| asked.ret),
             envelope_id: letter.asked.as_ref().and_then(|asked| asked.envelope_id.as_ref()),
         };
-        let content = notification.render();
+        let content = match (self.settings.config.bounces.format, action) {
+            (BounceFormat::Qsbmf, Action::Failed) => message::qsbmf::render(&notification),
+            _ => notification.render(),
+        };
         let mut recipients = Recipients::new();
         // RFC 3461 §6: nobody is told of what becomes of a report.
-        recipients.push_asked(sender.as_ref(), RecipientAsked { notify: Notify::NEVER, original: None });
-        let smtputf8 = sender.as_ref().needs_smtputf8();
+        recipients.push_asked(to.as_ref(), RecipientAsked { notify: Notify::NEVER, original: None });
+        let smtputf8 = to.as_ref().needs_smtputf8();
         let facts = ContentFacts::of(&content);
         let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
         let lane = Lane::Normal;
         let envelope = Envelope {
-            reverse_path: ReversePath::Null,
+            reverse_path: if is_double { ReversePath::DoubleBounce } else { ReversePath::Null },
             verp: None,
             body,
             smtputf8,
@@ -382,12 +434,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
         match self.append(incoming, Origin::Bounce(marks.clone())) {
             Ok(()) => match action {
+                Action::Failed if is_double => self.counters.double_bounces.add(1),
                 Action::Failed => self.counters.bounces.add(1),
                 Action::Delayed { .. } => self.counters.warnings.add(1),
                 Action::Relayed | Action::Delivered => self.counters.success_reports.add(1),
             },
             Err(_) => self.retry_failing(marks),
         }
+    }
+
+    /// The range is settled once that message is durable. False if the log takes none now.
+    pub(crate) fn settle_with(&mut self, range: Range, message: Incoming) -> bool {
+        let mark = self.failing.insert(Failing { range, then: Then::Settle });
+        let is_queued = self.append(message, Origin::Bounce(vec![mark])).is_ok();
+        if !is_queued {
+            self.failing.remove(mark);
+        }
+        is_queued
     }
 
     /// What their senders were told is durable.
@@ -430,7 +493,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let Report { letter, action, reported } = &*report;
         let (letter, action, reported) = (Arc::clone(letter), *action, reported.clone());
-        let to = self.bounce_path(&letter, range, &reported.recipient);
+        let Some(to) = self.told(&letter, range, &reported.recipient) else { return self.settle(range) };
         let mark = self.failing.insert(Failing { range, then: Then::Report(report) });
         let due = self.now + Duration::from_secs(BOUNCE_AGAIN_SECS);
         let notices = vec![Notice { reported, mark }];
@@ -439,7 +502,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// An event for each name that is at hand; for the rest, which is on disk, one with `*` as its local part.
     fn log_range(&mut self, range: Range, verdict: &Verdict) {
-        if !self.delivery_log.is_wanted() {
+        if !self.wants_events() {
             return;
         }
         let soft = Hardened { verdict: verdict.clone(), is_expired: false };
@@ -464,7 +527,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         via: Via<'_>,
         hardened: &Hardened,
     ) {
-        if !self.delivery_log.is_wanted() {
+        if !self.wants_events() {
             return;
         }
         let Hardened { verdict, is_expired } = hardened;
@@ -489,7 +552,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             delay_ms: Some(self.wall.since(letter.arrived)),
             ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
         };
+        self.events.log(&event, self.wall, &self.counters);
         self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 }
 

@@ -135,8 +135,16 @@ impl Ways {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// A range is owed now: to its domain's site, once that is known.
+    /// A range is owed now: to us, where mail comes back to, or to its domain's site.
     pub(crate) fn offer_range(&mut self, range: Range) {
+        if self.may_come_back(&range) {
+            return self.returns.push(range);
+        }
+        self.route_range(range);
+    }
+
+    /// To its domain's site, once that is known.
+    pub(crate) fn route_range(&mut self, range: Range) {
         let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);

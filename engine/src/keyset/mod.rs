@@ -31,8 +31,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Changes in a table before it is written as a file.
-const DELTA_MAX: usize = 1 << 19;
+/// Changes of one write.
+const BATCH_MAX: usize = 1 << 16;
+
+/// Changes in a table before it is written as a file: with one batch more it is as full as its 25 MB let it be.
+const DELTA_MAX: usize = (1 << 19) - BATCH_MAX;
 
 /// Kinds are below this; 0 stands for a key that was taken out.
 pub const KINDS: usize = 16;

@@ -61,13 +61,19 @@ impl Notes {
         mut visit: impl FnMut(&Note<'_>, u64) -> Result<(), E>,
     ) -> Result<u64, E> {
         let (mut damaged, mut octets) = (0, 0);
-        for (path, file, len) in &self.files {
+        for (place, (path, file, len)) in self.files.iter().enumerate() {
             self.reader.refresh();
+            let is_last_file = place + 1 == self.files.len();
             let mut frames = Frames::new(file, HEAD_LEN, *len);
             while let Some(found) = frames.next().map_err(io_error(path))? {
-                let Found::Frame { records, .. } = found else {
-                    damaged += 1;
-                    continue;
+                let records = match found {
+                    Found::Frame { records, .. } => records,
+                    // It is being written to.
+                    Found::Nothing { is_last: true, .. } if is_last_file => break,
+                    Found::Nothing { .. } => {
+                        damaged += 1;
+                        continue;
+                    }
                 };
                 for record in records.iter().filter(|record| is_live(&self.reader, record)) {
                     let Record { key, value, note } = *record;

@@ -8,17 +8,17 @@ use super::log::{self, HEAD_LEN, Head, Log};
 use super::merge::Work;
 use super::reader::{Reader, Shared};
 use super::run::{Run, span_of};
-use super::{Counts, DELTA_MAX, Key, KeySetError, SpanOfLogs, Value, io_error, merge, notes, sync_folder};
+use super::{
+    BATCH_MAX, Counts, DELTA_MAX, Key, KeySetError, SpanOfLogs, Value, io_error, merge, notes, sync_folder,
+};
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-
-/// Changes of one write.
-const BATCH_MAX: usize = 1 << 16;
 
 /// What a set is opened with.
 #[derive(Clone, Debug)]
@@ -63,15 +63,18 @@ impl Change<'_> {
 
     /// What becomes of a key of which that was the last word; `None` if nothing does. Two entries of a key never have one
     /// time: by it a note is told from the notes before it.
-    fn after(&self, before: Option<Value>) -> Option<Value> {
-        let last = before.map_or(0, |value| value.at_secs);
-        match (*self, before.is_some_and(Value::is_there)) {
-            (Change::Add { value, .. }, false) => {
-                let after_last = before.map_or(0, |_| last.saturating_add(1));
-                Some(Value { at_secs: value.at_secs.max(after_last), ..value })
+    fn after(&self, before: &io::Result<Option<Value>>) -> Option<Value> {
+        let last = before.as_ref().ok().copied().flatten();
+        let is_there = last.map_or(before.is_err(), Value::is_there);
+        let least = last.map_or(0, |value| value.at_secs);
+        match *self {
+            Change::Add { value, .. } => {
+                let at_secs = value.at_secs.max(least.saturating_add(u32::from(last.is_some())));
+                (!last.is_some_and(Value::is_there)).then_some(Value { at_secs, ..value })
             }
-            (Change::Remove { at_secs, .. }, true) => Some(Value { kind: 0, at_secs: at_secs.max(last) }),
-            (Change::Add { .. }, true) | (Change::Remove { .. }, false) => None,
+            Change::Remove { at_secs, .. } => {
+                is_there.then_some(Value { kind: 0, at_secs: at_secs.max(least) })
+            }
         }
     }
 
@@ -134,7 +137,8 @@ impl KeySet {
     }
 
     /// Carries changes out in their order. Says of each whether it changed something; durable when it returns. After an error
-    /// some may have been carried out: the same changes again do no harm.
+    /// some may have been carried out: the same changes again do no harm. A key of which nobody can tell, because its page is
+    /// damaged, counts as new when it is put in and as there when it is taken out; from then on it is known again.
     pub fn apply(&mut self, changes: &[Change<'_>]) -> Result<Vec<bool>, KeySetError> {
         let mut changed = Vec::with_capacity(changes.len());
         for batch in changes.chunks(BATCH_MAX) {
@@ -170,11 +174,15 @@ impl KeySet {
         let (mut plan, mut len) = (Vec::new(), self.shared.len.load(Ordering::Relaxed));
         for (place, change) in batch.iter().enumerate() {
             let key = change.key();
-            let before = match within.get(&key) {
-                Some(value) => Some(*value),
-                None => snapshot.try_get(key).map_err(io_error(&self.folder))?,
+            let known = match within.get(&key) {
+                Some(value) => Ok(Some(*value)),
+                None => snapshot.try_get(key),
             };
-            let after = change.after(before);
+            if let Err(error) = &known {
+                tracing::error!(%error, "what the set says of a key cannot be read");
+            }
+            let after = change.after(&known);
+            let before = known.ok().flatten();
             changed.push(after.is_some());
             let Some(after) = after else { continue };
             len = if after.is_there() { len + 1 } else { len.saturating_sub(1) };
@@ -454,7 +462,7 @@ impl KeySet {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let kept = self.folder.join(format!("damaged-{name}"));
         match std::fs::hard_link(path, &kept) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(io_error(&kept)(error));
             }
             _ => {}

@@ -138,7 +138,7 @@ impl Verifier {
     async fn spf(&self, terms: &Terms, letter: &Letter) -> SpfOutput {
         let (client, helo, host) = (letter.client, letter.helo.as_str(), terms.host.as_str());
         let parameters = match &letter.sender {
-            ReversePath::Null => SpfParameters::verify_ehlo(client, helo, host),
+            ReversePath::Null | ReversePath::DoubleBounce => SpfParameters::verify_ehlo(client, helo, host),
             ReversePath::Mailbox(sender) => {
                 SpfParameters::verify_mail_from(client, helo, host, sender.as_str())
             }
@@ -194,7 +194,7 @@ impl Verifier {
             dkim_output: signed.outputs.as_deref().unwrap_or_default(),
             dkim2_output: None,
             rfc5321_mail_from_domain: match &letter.sender {
-                ReversePath::Null => &letter.helo,
+                ReversePath::Null | ReversePath::DoubleBounce => &letter.helo,
                 ReversePath::Mailbox(sender) => sender.domain(),
             },
             spf_output: spf.unwrap_or(&none),

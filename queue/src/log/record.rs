@@ -388,10 +388,7 @@ impl<'a> Meta<'a> {
     }
 
     pub fn reverse_path(&self) -> Option<ReversePath> {
-        if self.reverse_path.is_empty() {
-            return Some(ReversePath::Null);
-        }
-        message::Mailbox::parse(self.reverse_path).ok().map(ReversePath::Mailbox)
+        ReversePath::parse(self.reverse_path).ok()
     }
 
     /// The groups in order; stops early where the bytes make no sense, so count what you got.

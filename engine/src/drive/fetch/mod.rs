@@ -103,7 +103,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if core == self.index {
             self.on_fetch_mail(mail)
         } else {
-            self.send_in_order(core, Mail::Fetch(mail))
+            self.send_in_order(core, Mail::Fetch(Box::new(mail)))
         }
     }
 

@@ -10,7 +10,6 @@ mod nonces;
 mod storing;
 
 use asking::Parked;
-use complaints::Complaints;
 use nonces::Nonces;
 
 use crate::access::{AccessDoor, Found, Seat, Shared};
@@ -18,6 +17,7 @@ use crate::clock::Clock;
 use crate::control::dns::is_local;
 use crate::core::{Core, Kind, Place, token};
 use crate::drive::fetch::Handed;
+use crate::observe::LineBudget;
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
 use smtp_in::door::Origin;
@@ -133,7 +133,7 @@ pub(crate) struct Intake {
     nonces: Nonces,
     /// Messages that wait for what is found out about them.
     parked: Slab<Parked>,
-    complaints: Complaints,
+    complaints: LineBudget,
 }
 
 /// Refusals stand in the upper half of the places.
@@ -184,7 +184,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (client, listener) = client;
         let bytes = ring.received(&data);
         let used = if client.held.is_empty() {
-            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+            let returns = Some(&settings.returns);
+            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, returns };
             client.session.handle_bytes(*now, &mut AccessDoor::new(&settings.access, shared), bytes)
         } else {
             0
@@ -288,7 +289,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if !has_some || client.leaving != Leaving::No {
             return false;
         }
-        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+        let returns = Some(&settings.returns);
+        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, returns };
         let mut door = AccessDoor::new(&settings.access, shared);
         let wanted_turn = client.session.wants_turn();
         let used = client.session.handle_bytes(*now, &mut door, &client.held);

@@ -45,7 +45,7 @@ struct Row {
 }
 
 /// See the module.
-pub struct Keeper {
+pub struct Clerk {
     cores: Arc<Cores>,
     crossing: Arc<Crossing>,
     books: Arc<Books>,
@@ -54,9 +54,9 @@ pub struct Keeper {
     creating: Mutex<()>,
 }
 
-impl Keeper {
+impl Clerk {
     /// With the campaigns that were found and that [`put_up`] has put into the table.
-    pub fn new(cores: Arc<Cores>, crossing: Arc<Crossing>, books: Arc<Books>, found: Vec<Found>) -> Keeper {
+    pub fn new(cores: Arc<Cores>, crossing: Arc<Crossing>, books: Arc<Books>, found: Vec<Found>) -> Clerk {
         let table = crossing.campaigns.table();
         let row = |found: Found| {
             let campaign = Arc::clone(table.get(found.number)?);
@@ -73,7 +73,7 @@ impl Keeper {
             ))
         };
         let rows = found.into_iter().filter_map(row).collect();
-        Keeper { cores, crossing, books, rows: RwLock::new(rows), creating: Mutex::default() }
+        Clerk { cores, crossing, books, rows: RwLock::new(rows), creating: Mutex::default() }
     }
 
     fn row(&self, id: &CampaignId) -> Result<Arc<Row>, Refused> {
@@ -229,7 +229,7 @@ impl Keeper {
     }
 
     /// Writes counts that have changed. For ever.
-    pub async fn run(self: Arc<Keeper>) {
+    pub async fn run(self: Arc<Clerk>) {
         loop {
             tokio::time::sleep(SAVE_EVERY).await;
             self.save_all();
@@ -279,7 +279,7 @@ impl Row {
 
 /// A message that names its campaign makes it, if there is none of that name, and adds its recipients to it: who has had
 /// the campaign's letter does not get it again, whatever is tried again.
-impl Injector for Keeper {
+impl Injector for Clerk {
     fn inject(&self, injection: Injection) -> Promise<'_, Result<Injected, Refused>> {
         let Some(id) = injection.letter.terms.campaign.clone() else { return self.cores.inject(injection) };
         Box::pin(async move {
@@ -297,7 +297,7 @@ impl Injector for Keeper {
     }
 }
 
-impl Campaigns for Keeper {
+impl Campaigns for Clerk {
     fn create(&self, id: CampaignId, campaign: NewCampaign) -> Promise<'_, Result<Created, Refused>> {
         Box::pin(async move { self.make(&id, campaign) })
     }

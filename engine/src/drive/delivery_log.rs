@@ -73,11 +73,6 @@ impl DeliveryLog {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// Logs what became of somebody.
-    pub(crate) fn log_event(&mut self, event: &Event<'_>) {
-        self.delivery_log.log(event, self.wall, &self.counters);
-    }
-
     /// A line from the control thread.
     pub(crate) fn log_line(&mut self, line: &[u8]) {
         if let Some(lines) = self.delivery_log.for_line(&self.counters) {
