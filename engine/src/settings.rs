@@ -157,7 +157,7 @@ impl Settings {
 
 /// `None`: nothing says where it would lead. The configuration was checked: its words are good.
 fn unsubscribe(config: &config::Unsubscribe, secret: &[u8; 32]) -> Option<(Links, UnsubscribeKey)> {
-    let base_url = format!("{}/u/", config.base_url.as_deref()?.trim_end_matches('/'));
+    let base_url = config.url()?;
     let mailto = config.mailto.as_deref().and_then(|mailto| Mailbox::parse(mailto).ok());
     let links = Links::new(&base_url, mailto.as_ref()).ok()?;
     Some((links, UnsubscribeKey::new(secret)))

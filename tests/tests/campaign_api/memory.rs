@@ -172,7 +172,7 @@ pub struct Anything;
 
 impl Injector for Anything {
     fn inject(&self, _: Injection) -> Promise<'_, Result<Injected, Refused>> {
-        Box::pin(async { Ok(Injected { message: Some(MessageId(1)), suppressed: Vec::new(), duplicate: 0 }) })
+        Box::pin(async { Ok(Injected { message: Some(MessageId(1)), rejected: Vec::new(), duplicate: 0 }) })
     }
 
     fn gate(&self) -> Result<(), Refused> {
