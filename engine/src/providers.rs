@@ -17,6 +17,7 @@ mod tests;
 use crate::config::{ConfigError, HostPattern, Limits};
 use file::Source;
 use message::Reply;
+pub(crate) use rules::EnhancedRange;
 use rules::Chain;
 use smtp_out::Stage;
 use std::time::Duration;
