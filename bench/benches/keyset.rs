@@ -91,7 +91,8 @@ fn look_up(reader: &Reader, entries: u64) {
 
 fn hash() {
     let keys = Keys::new(&[7; 32]);
-    let addresses: Vec<String> = (0..1000).map(|number| format!("customer.{number}@example-{number}.com")).collect();
+    let addresses: Vec<String> =
+        (0..1000).map(|number| format!("customer.{number}@example-{number}.com")).collect();
     let start = Instant::now();
     for address in addresses.iter().cycle().take(1_000_000) {
         if let Some((local_part, domain)) = address.split_once('@') {

@@ -17,8 +17,8 @@ mod tests;
 use crate::config::{ConfigError, HostPattern, Limits};
 use file::Source;
 use message::Reply;
-pub(crate) use rules::EnhancedRange;
 use rules::Chain;
+pub(crate) use rules::EnhancedRange;
 use smtp_out::Stage;
 use std::time::Duration;
 

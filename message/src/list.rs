@@ -27,7 +27,8 @@ pub fn list_id(text: &str) -> Option<Box<str>> {
     let text = text.trim();
     let bare = text.strip_suffix('>').and_then(|text| text.rsplit_once('<')).map_or(text, |(_, id)| id);
     let id = bare.trim().to_lowercase();
-    let is_legal = id.len() <= LIST_ID_MAX && !id.chars().any(|char| char.is_control() || "<>".contains(char));
+    let is_legal =
+        id.len() <= LIST_ID_MAX && !id.chars().any(|char| char.is_control() || "<>".contains(char));
     is_legal.then(|| id.into())
 }
 
@@ -50,7 +51,10 @@ mod tests {
 
     #[test]
     fn id_stands_in_the_last_angle_brackets() {
-        assert_eq!(of("List-Id: The \"<x>\" List\r\n <News.Example.ORG>\r\n\r\n").as_deref(), Some("news.example.org"));
+        assert_eq!(
+            of("List-Id: The \"<x>\" List\r\n <News.Example.ORG>\r\n\r\n").as_deref(),
+            Some("news.example.org")
+        );
         assert_eq!(of("list-id: news.example.org \r\n\r\n").as_deref(), Some("news.example.org"));
         assert_eq!(of("X-List: weekly\r\nList-Id: <a.test>\r\n\r\n").as_deref(), Some("a.test"));
         assert_eq!(of("X-List: weekly\r\nList-Id: <>\r\n\r\n").as_deref(), Some("weekly"));
@@ -58,7 +62,9 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_no_list() {
-        for header in ["", "Subject: x\r\n\r\nList-Id: <a.test>\r\n", "List-Id: <>\r\n\r\n", "List-Id: a\x07b\r\n\r\n"] {
+        for header in
+            ["", "Subject: x\r\n\r\nList-Id: <a.test>\r\n", "List-Id: <>\r\n\r\n", "List-Id: a\x07b\r\n\r\n"]
+        {
             assert_eq!(of(header), None, "{header:?}");
         }
         assert_eq!(list_id(&"x".repeat(256)), None);

@@ -127,9 +127,9 @@ fn a_lists_own_entries_hold_for_that_list_alone() {
 #[test]
 fn mail_that_must_go_goes() {
     let host = Host::start(&[]);
-    let setup = Setup::new().relay(host.address).with_lines(
-        "[suppression]\nexempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]\n",
-    );
+    let setup = Setup::new()
+        .relay(host.address)
+        .with_lines("[suppression]\nexempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]\n");
     let daemon = setup.start();
     said(&suppress(&daemon.setup, &["add", "bob@there.test"]));
     daemon.client().deliver("reset@alerts.test", &["bob@there.test"]);
@@ -242,10 +242,17 @@ fn kill_9_keeps_what_was_answered_and_a_stopped_daemons_list_is_worked_on_too() 
     let stopped = daemon.kill();
     let setup = &stopped.setup;
     assert_eq!(listed(setup, "bob@there.test").as_deref(), Some("complaint"));
-    assert_eq!(said(&suppress(setup, &["remove", "bob@there.test", "eve@there.test"])), "1 taken off the list, 1 were not on it\n");
-    assert_eq!(said(&suppress(setup, &["add", "fay@there.test"])), "1 put on the list, 0 were there already\n");
+    assert_eq!(
+        said(&suppress(setup, &["remove", "bob@there.test", "eve@there.test"])),
+        "1 taken off the list, 1 were not on it\n"
+    );
+    assert_eq!(
+        said(&suppress(setup, &["add", "fay@there.test"])),
+        "1 put on the list, 0 were there already\n"
+    );
     let while_down = exported(setup, &[]);
-    let starts = ["cy@there.test,,complaint,20", "dan@there.test,news.test,manual,20", "fay@there.test,,manual,20"];
+    let starts =
+        ["cy@there.test,,complaint,20", "dan@there.test,news.test,manual,20", "fay@there.test,,manual,20"];
     assert_eq!(while_down.len(), 3);
     assert!(while_down.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{while_down:?}");
     let daemon = stopped.restart();
@@ -254,7 +261,10 @@ fn kill_9_keeps_what_was_answered_and_a_stopped_daemons_list_is_worked_on_too() 
     assert_eq!(exported(&daemon.setup, &["--list", "news.test", "--reason", "manual"]).len(), 1);
     daemon.client().deliver("ann@here.test", &["bob@there.test", "cy@there.test", "fay@there.test"]);
     daemon.wait_until_empty(RUN_MAX);
-    assert_eq!(host.taken().iter().map(|taken| taken.rcpts.clone()).collect::<Vec<_>>(), [["TO:<bob@there.test>"]]);
+    assert_eq!(
+        host.taken().iter().map(|taken| taken.rcpts.clone()).collect::<Vec<_>>(),
+        [["TO:<bob@there.test>"]]
+    );
 }
 
 #[test]

@@ -103,7 +103,9 @@ mod lanes {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lane>, D::Error> {
         let lane = |name: String| {
             let found = Lane::ALL.into_iter().find(|lane| lane.name() == name);
-            found.ok_or_else(|| D::Error::custom(format!("{name:?} is no lane; there are urgent, normal and bulk")))
+            found.ok_or_else(|| {
+                D::Error::custom(format!("{name:?} is no lane; there are urgent, normal and bulk"))
+            })
         };
         Vec::<String>::deserialize(deserializer)?.into_iter().map(lane).collect()
     }

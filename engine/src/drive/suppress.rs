@@ -13,7 +13,7 @@ use crate::keyset::Key;
 use crate::suppression::{
     Entry, Feed, Listed, Reason, Refusing, Screen, Screened, Suppression, SuppressionRules, Who,
 };
-use message::{MailboxRef, Reply, ReversePath, Verdict};
+use message::{Mailbox, MailboxRef, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name};
 use ring::Ring;
@@ -25,6 +25,9 @@ const UNREAD_MAX: usize = 1024;
 const UNREAD_AGAIN_SECS: u64 = 1;
 
 const FEEDING_MAX: usize = 10_000;
+
+/// The ticket of an entry that nobody waits for.
+const NOBODY: u32 = u32::MAX;
 const FEED_AGAIN_SECS: u64 = 60;
 
 /// A recipient whose failure is known, and who is not on the list yet.
@@ -100,7 +103,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A name of an open range that is not to be offered now.
-    pub(crate) fn set_name_aside(&mut self, (letter, window): (&Arc<Letter>, &bytes::Bytes), range: Range, name: Name, found: Screened) {
+    pub(crate) fn set_name_aside(
+        &mut self,
+        (letter, window): (&Arc<Letter>, &bytes::Bytes),
+        range: Range,
+        name: Name,
+        found: Screened,
+    ) {
         let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
         match found {
             Screened::Free => self.offer_range(one),
@@ -110,7 +119,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Nothing is sent, and nobody is told: who is on the list is to hear nothing, and his sender has said so.
-    pub(crate) fn end_listed(&mut self, letter: &Arc<Letter>, range: Range, local_part: &str, listed: Listed) {
+    pub(crate) fn end_listed(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        local_part: &str,
+        listed: Listed,
+    ) {
         self.counters.suppressed.add(1);
         self.log_suppressed(letter, &range, local_part, &reply_for(listed));
         self.settle(range);
@@ -145,7 +160,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The host knows no such recipient: it is put on the list, and the rest follows when that is durable. False if there
     /// is nothing to wait for.
-    pub(crate) fn learn_bounce(&mut self, letter: &Arc<Letter>, range: Range, to: &Addressee, host: &str, reply: &Reply) -> bool {
+    pub(crate) fn learn_bounce(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        to: &Addressee,
+        host: &str,
+        reply: &Reply,
+    ) -> bool {
         let Some(who) = self.who(to, &range) else { return false };
         let Suppressing { screen, feeding, unsent, .. } = &mut self.suppressing;
         let Some(screen) = screen.as_ref().filter(|screen| !screen.has(&who)) else { return false };
@@ -161,6 +183,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
             unsent.push_back(feed);
         }
         true
+    }
+
+    /// A report that came back says that there is no such recipient, or that it wants no more of a list. Nobody waits for
+    /// the entry: the event that stands in the log already is what a crash leaves.
+    pub(crate) fn suppress_returned(&mut self, list: &str, recipient: &Mailbox, reason: Reason) {
+        let Ok(who) = Who::parse(list, recipient.as_str()) else { return };
+        let Suppressing { screen, unsent, .. } = &mut self.suppressing;
+        let Some(screen) = screen.as_ref().filter(|screen| !screen.has(&who)) else { return };
+        let feed = Feed { core: self.index, ticket: NOBODY, entry: Entry { who, reason, at: self.wall } };
+        match screen.suppression().feed(feed) {
+            Ok(()) => {}
+            Err(feed) if unsent.len() < FEEDING_MAX => unsent.push_back(feed),
+            Err(_) => tracing::error!(
+                "too many entries wait for the suppression list: one is in the event log alone"
+            ),
+        }
     }
 
     fn who(&self, to: &Addressee, range: &Range) -> Option<Who> {

@@ -68,10 +68,7 @@ impl Filter {
     }
 
     /// From the pieces that a file has, in their order.
-    pub(super) fn read<E>(
-        count: u32,
-        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Filter, E> {
+    pub(super) fn read<E>(count: u32, mut read: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Filter, E> {
         let mut filter = Filter::of_blocks(count);
         let mut bytes = vec![0; 1024 * BLOCK_LEN];
         for blocks in filter.blocks.chunks_mut(1024) {

@@ -55,9 +55,9 @@ impl Framer {
     /// A note past its bound is left out.
     pub(super) fn push(&mut self, record: &Record<'_>) {
         let note = if record.note.len() <= NOTE_MAX { record.note } else { &[] };
-        let is_full = self.start.is_some_and(|start| {
-            self.bytes.len() - start + RECORD_HEAD + note.len() > FRAME_HEAD + BODY_MAX
-        });
+        let is_full = self
+            .start
+            .is_some_and(|start| self.bytes.len() - start + RECORD_HEAD + note.len() > FRAME_HEAD + BODY_MAX);
         if is_full {
             self.seal();
         }

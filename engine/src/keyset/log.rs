@@ -48,11 +48,7 @@ impl Log {
     }
 
     /// Goes on behind what was read of it; what a crash tore is cut off.
-    pub(super) fn resume(
-        folder: &Path,
-        number: u32,
-        (len, records): (u64, u32),
-    ) -> Result<Log, KeySetError> {
+    pub(super) fn resume(folder: &Path, number: u32, (len, records): (u64, u32)) -> Result<Log, KeySetError> {
         let path = folder.join(name_of(number));
         let file = OpenOptions::new().write(true).open(&path).map_err(io_error(&path))?;
         file.set_len(len).and_then(|()| file.sync_all()).map_err(io_error(&path))?;

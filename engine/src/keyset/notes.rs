@@ -4,7 +4,7 @@
 //! put in again has another time. When more than half of what the files hold counts no longer, those that do are written
 //! into one file, `notes-NNNNNNNN`, which stands for the logs up to that number. Bound: a window of one file.
 
-use super::frames::{Found, Frames, Framer, Record, sealed_count};
+use super::frames::{Found, Framer, Frames, Record, sealed_count};
 use super::log::{self, HEAD_LEN, numbered};
 use super::merge::{logs_up_to, names};
 use super::reader::Shared;

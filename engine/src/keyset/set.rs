@@ -3,7 +3,7 @@
 //! One thread has it. A batch is one write and one sync, whatever its size up to [`BATCH_MAX`]. Files are written on
 //! a thread beside it, one at a time; when changes come faster than that one writes, they wait for it.
 
-use super::frames::{Found, Frames, Framer, Record};
+use super::frames::{Found, Framer, Frames, Record};
 use super::log::{self, HEAD_LEN, Head, Log};
 use super::merge::Work;
 use super::reader::{Reader, Shared};
@@ -43,8 +43,15 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
     /// A key that is there already stays as it is. A note has at most 4,096 octets.
-    Add { key: Key, value: Value, note: &'a [u8] },
-    Remove { key: Key, at_secs: u32 },
+    Add {
+        key: Key,
+        value: Value,
+        note: &'a [u8],
+    },
+    Remove {
+        key: Key,
+        at_secs: u32,
+    },
 }
 
 impl Change<'_> {
@@ -140,11 +147,7 @@ impl KeySet {
         Ok(changed)
     }
 
-    fn apply_batch(
-        &mut self,
-        batch: &[Change<'_>],
-        changed: &mut Vec<bool>,
-    ) -> Result<(), KeySetError> {
+    fn apply_batch(&mut self, batch: &[Change<'_>], changed: &mut Vec<bool>) -> Result<(), KeySetError> {
         if self.is_poisoned {
             return Err(KeySetError::Poisoned);
         }

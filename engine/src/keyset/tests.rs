@@ -1,9 +1,9 @@
 //! The set against a map that forgets nothing, with crashes and damage at any octet.
 
+use super::log::HEAD_LEN;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use super::log::HEAD_LEN;
 use std::os::unix::fs::FileExt as _;
 
 /// The key of that number: spread as a hash's are.
@@ -94,7 +94,8 @@ fn everything_is_there_after_files_were_merged_and_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut set = open(folder.path(), 100);
     for start in (0..5000).step_by(50) {
-        let batch: Vec<_> = (start..start + 50).map(add).chain((start / 2..start / 2 + 5).map(remove)).collect();
+        let batch: Vec<_> =
+            (start..start + 50).map(add).chain((start / 2..start / 2 + 5).map(remove)).collect();
         set.apply(&batch).unwrap();
     }
     set.wait().unwrap();
@@ -172,7 +173,8 @@ fn notes_are_those_of_what_is_there() {
     let without = KeySet::open(folder.path(), Options { keep_notes: false, ..options(4) }).unwrap();
     assert!(notes_of(&without).is_empty() && without.reader().len() == 19);
     drop(without);
-    let all: Vec<u8> = files(folder.path(), "").iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+    let all: Vec<u8> =
+        files(folder.path(), "").iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
     assert!(!all.windows(5).any(|five| five == b"note "), "addresses are gone from the disk");
 }
 
@@ -184,10 +186,15 @@ fn notes_that_count_no_longer_are_cleared_away() {
         let texts: Vec<String> = (0..30_000).map(|number| format!("{round} {number}")).collect();
         let adds: Vec<_> = (0..30_000u64)
             .zip(&texts)
-            .map(|(number, text)| Change::Add { key: key(number), value: value(1, round), note: text.as_bytes() })
+            .map(|(number, text)| Change::Add {
+                key: key(number),
+                value: value(1, round),
+                note: text.as_bytes(),
+            })
             .collect();
         set.apply(&adds).unwrap();
-        let removes: Vec<_> = (0..29_990).map(|number| Change::Remove { key: key(number), at_secs: round }).collect();
+        let removes: Vec<_> =
+            (0..29_990).map(|number| Change::Remove { key: key(number), at_secs: round }).collect();
         set.apply(&removes).unwrap();
         set.wait().unwrap();
     }

@@ -19,12 +19,21 @@ pub const ROWS_MAX: usize = 500;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "suppress", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
-    Add { entries: Vec<EntryRow> },
-    Remove { who: Vec<WhoRow> },
+    Add {
+        entries: Vec<EntryRow>,
+    },
+    Remove {
+        who: Vec<WhoRow>,
+    },
     /// Whether mail of that list goes to them.
-    Check { who: Vec<WhoRow> },
+    Check {
+        who: Vec<WhoRow>,
+    },
     /// No list: all entries. An empty one: those that hold for all lists.
-    Export { list: Option<String>, reason: Option<Reason> },
+    Export {
+        list: Option<String>,
+        reason: Option<Reason>,
+    },
     Stat,
 }
 
@@ -57,7 +66,10 @@ pub enum Told {
     Found(Vec<Option<(Reason, u64)>>),
     /// More of them may follow.
     Rows(Vec<EntryRow>),
-    Exported { entries: u64, damaged: u64 },
+    Exported {
+        entries: u64,
+        damaged: u64,
+    },
     Stat(StatRow),
 }
 
@@ -161,7 +173,12 @@ mod tests {
         let parse = |line: &str| Ask::parse(line.as_bytes());
         assert_eq!(parse(r#"{"suppress":"stat"}"#), Some(Ok(Ask::Stat)));
         let add = r#"{"entries":[{"address":"ann@a.test","reason":"hard-bounce"}],"suppress":"add"}"#;
-        let row = EntryRow { address: "ann@a.test".into(), list: String::new(), reason: Reason::HardBounce, at: None };
+        let row = EntryRow {
+            address: "ann@a.test".into(),
+            list: String::new(),
+            reason: Reason::HardBounce,
+            at: None,
+        };
         assert_eq!(parse(add), Some(Ok(Ask::Add { entries: vec![row] })));
         for other in [r#"{"action":"stat"}"#, r#"{"look":"sites"}"#, "hello", ""] {
             assert_eq!(parse(other), None, "{other}");

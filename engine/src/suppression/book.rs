@@ -30,16 +30,10 @@ pub struct Store {
 
 impl Store {
     /// `secret`: the queue's.
-    pub fn open(
-        queue: &Path,
-        secret: &[u8; 32],
-        config: &config::Suppression,
-    ) -> Result<Store, KeySetError> {
+    pub fn open(queue: &Path, secret: &[u8; 32], config: &config::Suppression) -> Result<Store, KeySetError> {
         let keys = Arc::new(Keys::new(secret));
-        let options = Options {
-            keep_notes: config.keep_addresses,
-            ..Options::new(keys.owner(), config.entries_max)
-        };
+        let options =
+            Options { keep_notes: config.keep_addresses, ..Options::new(keys.owner(), config.entries_max) };
         let keeps_addresses = config.keep_addresses;
         Ok(Store { set: KeySet::open(&queue.join(FOLDER), options)?, keys, keeps_addresses })
     }

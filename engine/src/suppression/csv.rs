@@ -292,7 +292,10 @@ mod tests {
     fn others_forms_are_read() {
         let cases = [
             ("ann@a.test", "ann@a.test,own,manual,1970-01-01T00:00:05Z"),
-            ("\u{feff}Status,Email,Created\r\nBounced,ann@a.test,1000\r\n", "ann@a.test,own,hard-bounce,1970-01-01T00:16:40Z"),
+            (
+                "\u{feff}Status,Email,Created\r\nBounced,ann@a.test,1000\r\n",
+                "ann@a.test,own,hard-bounce,1970-01-01T00:16:40Z",
+            ),
             ("email,created_at\nann@a.test,2020-01-02", "ann@a.test,own,manual,2020-01-02T00:00:00Z"),
             ("\n\nann@a.test,x,\n", "ann@a.test,x,manual,1970-01-01T00:00:05Z"),
         ];
@@ -305,10 +308,17 @@ mod tests {
     #[test]
     fn wrong_lines_are_said_and_the_rest_goes_on() {
         let long = "x".repeat(2 * LINE_MAX);
-        let text = format!("ann\nbob@a.test\n\"cy@a.test\ndee@a.test,,whim\n{long}\neve@a.test,,,soon\nfay@a.test");
+        let text =
+            format!("ann\nbob@a.test\n\"cy@a.test\ndee@a.test,,whim\n{long}\neve@a.test,,,soon\nfay@a.test");
         let (lines, said) = import(&text);
         assert_eq!(lines.len(), 2);
-        let starts = ["line 1: \"ann\": ", "line 3: a quote", "line 4: \"whim\" is no reason", "line 5: longer", "line 6: \"soon\""];
+        let starts = [
+            "line 1: \"ann\": ",
+            "line 3: a quote",
+            "line 4: \"whim\" is no reason",
+            "line 5: longer",
+            "line 6: \"soon\"",
+        ];
         assert_eq!(said.len(), starts.len());
         for (said, start) in said.iter().zip(starts) {
             assert!(said.starts_with(start), "{said}");

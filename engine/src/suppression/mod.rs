@@ -25,7 +25,7 @@ pub use csv::{Defaults, HEADER, Import, fuzz_suppression_csv, push_line, seconds
 pub use entry::{Entry, Listed, Reason, Who};
 pub use keys::Keys;
 pub use rules::SuppressionRules;
-pub use transfer::{Imported, Piece};
 pub(crate) use rules::builder as pattern_builder;
 pub(crate) use screen::{Refusing, Screen, Screened};
+pub use transfer::{Imported, Piece};
 pub use writer::{Feed, ORDER_LEN_MAX, ORDERS_MAX, Refused, SuppressError, Suppression};

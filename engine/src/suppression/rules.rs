@@ -57,7 +57,8 @@ impl SuppressionRules {
         if !reply.is_permanent() || reply.enhanced.is_some_and(|code| code.1 == POLICY) {
             return false;
         }
-        self.codes.iter().any(|range| range.holds(reply.enhanced)) || self.texts.is_match(reply.text().as_bytes())
+        self.codes.iter().any(|range| range.holds(reply.enhanced))
+            || self.texts.is_match(reply.text().as_bytes())
     }
 }
 
@@ -92,14 +93,16 @@ mod tests {
             (450, Some((4, 1, 1)), "user unknown", false, false),
         ] {
             let mut reply = Reply::new(code, None, text.as_bytes());
-            reply.enhanced = enhanced.map(|(class, subject, detail)| message::EnhancedCode(class, subject, detail));
+            reply.enhanced =
+                enhanced.map(|(class, subject, detail)| message::EnhancedCode(class, subject, detail));
             assert_eq!((usual.is_hard(&reply), own.is_hard(&reply)), (by_default, by_own), "{reply}");
         }
     }
 
     #[test]
     fn senders_and_lanes_may_be_exempt() {
-        let rules = rules("exempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]\nat_rcpt = \"refuse\"");
+        let rules =
+            rules("exempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]\nat_rcpt = \"refuse\"");
         let sender = |text: &str| ReversePath::Mailbox(message::Mailbox::parse(text).unwrap());
         assert!(rules.exempts(&sender("reset@Alerts.Test"), Lane::Bulk));
         assert!(rules.exempts(&sender("news@a.test"), Lane::Urgent));

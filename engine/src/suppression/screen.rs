@@ -59,11 +59,7 @@ impl Screen {
     }
 
     /// Whether the recipient is on the list for all lists, or for that one. `list` is asked for only if need be.
-    pub(crate) fn look<'l>(
-        &self,
-        list: impl FnOnce() -> Option<&'l str>,
-        to: MailboxRef<'_>,
-    ) -> Screened {
+    pub(crate) fn look<'l>(&self, list: impl FnOnce() -> Option<&'l str>, to: MailboxRef<'_>) -> Screened {
         if self.is_empty() {
             return Screened::Free;
         }

@@ -43,11 +43,7 @@ pub enum Piece {
 impl Suppression {
     /// Takes up the next octets of lines, and puts what they say on the list. [`Import::said`] has what was wrong. The last
     /// call has `None`. Whatever was taken up before an error stays.
-    pub async fn import_lines(
-        &self,
-        import: &mut Import,
-        bytes: Option<&[u8]>,
-    ) -> Result<Imported, Refused> {
+    pub async fn import_lines(&self, import: &mut Import, bytes: Option<&[u8]>) -> Result<Imported, Refused> {
         let mut entries = Vec::new();
         match bytes {
             Some(bytes) => import.feed(bytes, &mut entries),

@@ -106,7 +106,9 @@ impl Suppression {
         for number in 0..READ_THREADS {
             let (book, to_read, crossing) = (book.clone(), to_read.clone(), Weak::clone(&crossing));
             let name = format!("suppression {number}");
-            std::thread::Builder::new().name(name).spawn(move || read_for_cores(&book, &to_read, &crossing))?;
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || read_for_cores(&book, &to_read, &crossing))?;
         }
         let (waits, exports) = (AtomicU64::new(0), Arc::new(Semaphore::new(EXPORTS_MAX)));
         Ok(Arc::new(Suppression { book, keeps_addresses, orders, reads, waits, exports }))

@@ -164,7 +164,12 @@ fn remove(backend: &mut Backend, args: &WhoArgs) -> Result<ExitCode, QueueError>
         let line = json!({ "removed": removed, "unknown": unknown, "wrong": reading.wrong() });
         writeln!(io::stdout(), "{line}")?;
     } else {
-        writeln!(io::stdout(), "{} taken off the list, {} were not on it", grouped(removed), grouped(unknown))?;
+        writeln!(
+            io::stdout(),
+            "{} taken off the list, {} were not on it",
+            grouped(removed),
+            grouped(unknown)
+        )?;
     }
     Ok(reading.exit_code())
 }
@@ -185,12 +190,7 @@ fn check(backend: &mut Backend, args: &WhoArgs) -> Result<ExitCode, QueueError> 
     Ok(if are_all || is_wrong { reading.exit_code() } else { ExitCode::FAILURE })
 }
 
-fn say_found(
-    out: &mut impl io::Write,
-    who: &Who,
-    found: Option<Listed>,
-    json: bool,
-) -> io::Result<()> {
+fn say_found(out: &mut impl io::Write, who: &Who, found: Option<Listed>, json: bool) -> io::Result<()> {
     let address = who.address.as_str();
     match (found, json) {
         (Some(Listed { reason, at }), true) => {
@@ -287,7 +287,10 @@ mod tests {
         };
         let table = table_of(&stat);
         assert!(table.starts_with("entries            1,234,567\nhard-bounce        1,234,000\n"), "{table}");
-        assert!(table.ends_with("MiB in memory              1\naddresses are not kept: keyed hashes only\n"), "{table}");
+        assert!(
+            table.ends_with("MiB in memory              1\naddresses are not kept: keyed hashes only\n"),
+            "{table}"
+        );
         assert_eq!(json_of_stat(&stat)["reasons"]["manual"], 567);
     }
 
