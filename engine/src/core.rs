@@ -465,6 +465,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             && self.outbound.open() == 0
             && self.failing.is_empty()
             && self.suppressing.is_idle()
+            && self.returns.is_idle()
             && self.aside.is_idle()
             && self.compaction.is_idle()
             && !self.journal.has_unsynced()
