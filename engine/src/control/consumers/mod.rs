@@ -81,7 +81,7 @@ impl Spec {
 
 /// Where batches end up.
 enum End {
-    Webhook(WebhookEnd),
+    Webhook(Box<WebhookEnd>),
     File(FileEnd),
 }
 
@@ -140,7 +140,7 @@ impl Consumers {
     fn start(&self, name: &str, spec: Spec, config: &Config) -> Running {
         let standing = Arc::new(Standing::new(name, self.place_of(name)));
         let end = match &spec {
-            Spec::Webhook(webhook) => End::Webhook(WebhookEnd::new(name, webhook, config)),
+            Spec::Webhook(webhook) => End::Webhook(Box::new(WebhookEnd::new(name, webhook, config))),
             Spec::File(file) => End::File(FileEnd::new(file)),
         };
         let consumer = Rc::new(Consumer {
