@@ -46,7 +46,7 @@ fn whom(events: &[Value], kind: &str) -> BTreeSet<String> {
 }
 
 fn cat(setup: &Setup, words: &[&str]) -> Vec<Value> {
-    let command = [&["events", "cat", "--json"], words].concat();
+    let command = [&["events", "cat", "--json"][..], words].concat();
     let output = wait::succeed(&mut setup.command(&command), wait::PATIENCE);
     let lines = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     lines.lines().map(|line| serde_json::from_str(line).expect("a JSON object per line")).collect()
