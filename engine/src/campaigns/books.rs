@@ -253,7 +253,8 @@ impl Books {
                 names = rest;
             }
         }
-        Some(self.note(number, head.id, &keys, head.arrived))
+        let is_whole = keys.len() == head.recipients as usize;
+        is_whole.then(|| self.note(number, head.id, &keys, head.arrived))
     }
 
     /// Recipients that were ever added.
