@@ -41,6 +41,7 @@ pub struct Letter {
     pub arrived: UnixMillis,
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
+    list: OnceLock<Option<Box<str>>>,
 }
 
 impl Letter {
@@ -63,6 +64,7 @@ impl Letter {
             arrived,
             content,
             stuffed: OnceLock::new(),
+            list: OnceLock::new(),
         }
     }
 
@@ -75,6 +77,11 @@ impl Letter {
     /// The content as DATA needs it. Made once, and only if it differs.
     pub fn stuffed(&self) -> &Bytes {
         self.stuffed.get_or_init(|| Bytes::from(message::content::dot_stuff(&self.content)))
+    }
+
+    /// The list that it comes from, as its header says. Read once, and only if somebody asks.
+    pub fn list(&self) -> Option<&str> {
+        self.list.get_or_init(|| message::list_of(&self.content)).as_deref()
     }
 
     /// Bytes of memory held.
@@ -292,6 +299,20 @@ mod tests {
             assert_eq!(notify, if count == 2 { "NEVER" } else { "SUCCESS,DELAY" });
         }
         assert_eq!(Addressee::ANY.asked(), RecipientAsked::default());
+    }
+
+    #[test]
+    fn list_is_that_of_the_header() {
+        let letter = |content: &'static [u8]| {
+            Letter::new(
+                (MessageId(1), UnixMillis(0)),
+                (ReversePath::Null, None),
+                (Bytes::from_static(content), ContentFacts::default()),
+                Handling::default(),
+            )
+        };
+        assert_eq!(letter(b"List-Id: News <news.a.test>\r\n\r\nx").list(), Some("news.a.test"));
+        assert_eq!(letter(b"Subject: x\r\n\r\nList-Id: <no>\r\n").list(), None);
     }
 
     #[test]
