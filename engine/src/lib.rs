@@ -21,6 +21,7 @@ mod files;
 pub mod hosts;
 pub mod ingress;
 pub mod keeping;
+pub mod keyset;
 pub mod look;
 pub mod observe;
 pub mod providers;
