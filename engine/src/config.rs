@@ -14,6 +14,7 @@ mod retry;
 mod routes;
 mod shaping;
 mod sources;
+mod suppression;
 mod tls;
 mod verify;
 
@@ -36,6 +37,7 @@ pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
+pub use suppression::{AtRcpt, Suppression};
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 pub use verify::Verify;
 
@@ -108,6 +110,8 @@ pub struct Config {
     pub verify: Verify,
     #[serde(default)]
     pub keep: Keep,
+    #[serde(default)]
+    pub suppression: Suppression,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -379,6 +383,7 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.suppression.check()?;
         sources::check(self)
     }
 }

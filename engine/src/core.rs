@@ -22,6 +22,7 @@ use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
+use crate::drive::suppress::Suppressing;
 use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
 use crate::observe::Counters;
@@ -152,6 +153,7 @@ pub struct Core<R, C> {
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
     pub(crate) steering: Steering,
+    pub(crate) suppressing: Suppressing,
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
@@ -203,6 +205,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
             steering: Steering::default(),
+            suppressing: Suppressing::new(crossing.suppression.get()),
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
@@ -248,6 +251,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.on_event(event);
         }
         self.read_mail();
+        self.run_suppressing();
         self.run_timers();
         self.run_bounces();
         self.run_compaction();
@@ -325,6 +329,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Suppressed { ticket, is_done } => self.on_suppressed(ticket, is_done),
+                Mail::Screened { ticket, is_known } => self.on_screened(ticket, is_known),
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Flush(order) => self.steering.take_flush(order),
                 Mail::Order(order) => self.steering.take_order(order),
@@ -401,7 +407,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// True once everything under way has ended, or had its time, and the journal is durable.
     fn has_ended(&mut self) -> bool {
         let Stop::Draining { until } = self.stop else { return self.stop == Stop::Done };
-        let quiet = self.intake.open() == 0 && self.outbound.open() == 0 && self.logs.is_idle();
+        let quiet = self.intake.open() == 0
+            && self.outbound.open() == 0
+            && self.suppressing.is_idle()
+            && self.logs.is_idle();
         if (quiet || self.now >= until) && (self.halted || !self.journal.has_unsynced()) {
             self.stop = Stop::Done;
         }
@@ -423,6 +432,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.logs.is_idle()
             && self.outbound.open() == 0
             && self.failing.is_empty()
+            && self.suppressing.is_idle()
             && self.aside.is_idle()
             && self.compaction.is_idle()
             && !self.journal.has_unsynced()

@@ -14,6 +14,7 @@ use crate::look::call::Call;
 use crate::observe::Counters;
 use crate::settings::Settings;
 use crate::steer::order::Order;
+use crate::suppression::Suppression;
 use crate::tlsrpt::TlsNote;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
@@ -75,6 +76,16 @@ pub enum Mail {
     ChunkNoted {
         borrowed: u32,
     },
+    /// A recipient that failed is on the suppression list, durably; or could not be put there.
+    Suppressed {
+        ticket: u32,
+        is_done: bool,
+    },
+    /// What the suppression list says of a recipient was read, or cannot be.
+    Screened {
+        ticket: u32,
+        is_known: bool,
+    },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
@@ -135,6 +146,8 @@ pub struct Crossing {
     pub rates: Rates,
     /// Whose passwords are right; not there in a simulation.
     pub authenticator: OnceLock<Authenticator>,
+    /// Who gets no mail; not there in a simulation.
+    pub suppression: OnceLock<Arc<Suppression>>,
     pub unrestored: Unrestored,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
@@ -158,6 +171,7 @@ impl Crossing {
             counts: Arc::default(),
             rates: Rates::default(),
             authenticator: OnceLock::new(),
+            suppression: OnceLock::new(),
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),

@@ -45,6 +45,12 @@ counters! {
     warnings,
     /// Reports of success written
     success_reports,
+    /// Recipients who are on the suppression list, and got nothing
+    suppressed,
+    /// Recipients that a hard bounce put on the suppression list
+    bounces_learnt,
+    /// Looks at the suppression list that had to wait for the disk
+    suppression_reads,
     /// Recipients deleted by an operator
     deleted,
     /// Connections taken
@@ -132,6 +138,8 @@ pub struct Via<'a> {
     pub tls: &'a str,
     /// What a sender who asked for it is told of a success; nothing where the host itself tells it (RFC 3461).
     pub success: Option<message::dsn::Action>,
+    /// The host's refusal says that there is no such recipient.
+    pub is_hard: bool,
 }
 
 /// One verdict, for the delivery log.
@@ -145,6 +153,8 @@ pub struct Line<'a> {
     pub via: Via<'a>,
     pub attempt: u16,
     pub verdict: &'a Verdict,
+    /// Nothing was sent: the recipient is on the suppression list.
+    pub is_suppressed: bool,
     pub lane: Lane,
     pub arrived: UnixMillis,
 }
@@ -175,7 +185,8 @@ impl Line<'_> {
         if let Some(enhanced) = reply.enhanced {
             let _ = write!(out, ",\"enhanced\":\"{enhanced}\"");
         }
-        let _ = write!(out, ",\"verdict\":\"{}\",\"reply\":\"", self.verdict.name());
+        let verdict = if self.is_suppressed { "suppressed" } else { self.verdict.name() };
+        let _ = write!(out, ",\"verdict\":\"{verdict}\",\"reply\":\"");
         escape(reply.text(), out);
         let _ = writeln!(out, "\",\"delay_ms\":{}}}", self.at.since(self.arrived));
     }
@@ -206,9 +217,10 @@ mod tests {
             index: 3,
             local_part: "\"a b\"",
             domain: "x.test",
-            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3", success: None },
+            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3", ..Via::default() },
             attempt: 2,
             verdict: &verdict,
+            is_suppressed: false,
             lane: Lane::Bulk,
             arrived: UnixMillis(500),
         };

@@ -6,6 +6,7 @@ use crate::config::{Config, ConfigError, Retry, RetrySchedule};
 use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::sources::{SourceKey, Sources};
+use crate::suppression::SuppressionRules;
 use message::VerpKey;
 use message::compose::Hosts;
 use queue::schedule::{Curve, Exponential, RetryPolicy};
@@ -27,6 +28,7 @@ pub struct Settings {
     pub retry: RetryPolicy,
     pub sources: Sources,
     pub providers: Arc<Providers>,
+    pub suppression: SuppressionRules,
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
@@ -64,6 +66,7 @@ impl Settings {
             retry: retry_policy(&config.retry),
             sources: Sources::new(&config),
             providers: Arc::new(Providers::shipped()),
+            suppression: SuppressionRules::new(&config.suppression),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,

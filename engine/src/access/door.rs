@@ -5,6 +5,7 @@
 
 use super::{Access, Rates, What, Whose, address_of, refusal, rewrite};
 use crate::config::Pace;
+use crate::suppression::Refusing;
 use message::{Mailbox, MailboxRef, ReversePath};
 use smtp_in::Gate;
 use smtp_in::door::{Client, Door, Entry, Origin, Refusal};
@@ -24,6 +25,8 @@ pub struct Shared<'a> {
     pub listener: usize,
     /// True if the machine has that address.
     pub is_local: fn(IpAddr) -> bool,
+    /// Who is refused for being on the suppression list, if anybody is.
+    pub(crate) suppressed: Option<Refusing<'a>>,
 }
 
 /// See the module.
@@ -137,6 +140,10 @@ impl Door for AccessDoor<'_> {
             now = self.suffixed(client, at)?.or(now);
         } else if !self.access.relay_to.contains(at.domain) {
             return Err(refusal(550, (7, 1), "Relaying denied"));
+        }
+        let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
+        if self.shared.suppressed.is_some_and(|suppressed| suppressed.refuses(sender, at)) {
+            return Err(refusal(550, (7, 1), "The recipient is on the suppression list"));
         }
         self.spend(client, sender, What::Recipients)?;
         Ok(now.map_or(Entry::AsGiven, Entry::As))

@@ -13,6 +13,7 @@ mod queue;
 mod serve;
 mod sites;
 pub mod submit;
+mod suppress;
 mod trace;
 
 use crate::config::{Config, ConfigError};
@@ -45,6 +46,9 @@ enum Command {
     Sites(sites::Sites),
     /// Show the SMTP dialogues with a domain's hosts as they happen, until Ctrl-C.
     Trace(trace::Trace),
+    /// Who is on the suppression list, whether the daemon runs or not.
+    #[command(subcommand)]
+    Suppress(suppress::SuppressCommand),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// Write a user's password into a password file, or check one.
@@ -94,6 +98,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
+            Command::Suppress(command) => suppress::run(&command),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Passwd(args) => passwd::run(&args),
             Command::Demo(demo) => demo::run(&demo),

@@ -11,6 +11,7 @@ mod look;
 pub mod lookups;
 mod socket;
 pub mod sts;
+mod suppress;
 mod tlsrpt;
 
 use crate::config::ConfigError;

@@ -378,7 +378,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// recipients.
     fn put_owed(&mut self, partition: u8) -> u64 {
         let Core {
-            store, schedule, domains, sites, letters, outbound, failing, shares, aside, steering, ..
+            store,
+            schedule,
+            domains,
+            sites,
+            letters,
+            outbound,
+            failing,
+            shares,
+            aside,
+            steering,
+            suppressing,
+            ..
         } = self;
         let (journal, ring, now, mut sum, mut result) =
             (&mut self.journal, &mut self.ring, self.now, 0, Ok(()));
@@ -407,6 +418,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         letters.loading().for_each(|range| add(range, at_once));
         outbound.ranges().for_each(|range| add(&range, at_once));
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
+        suppressing.ranges().for_each(|range| add(range, at_once));
         shares.lent().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));

@@ -24,5 +24,6 @@ pub(crate) mod share;
 pub(crate) mod sites;
 pub(crate) mod spent;
 pub(crate) mod steer;
+pub(crate) mod suppress;
 pub(crate) mod verdicts;
 pub(crate) mod ways;

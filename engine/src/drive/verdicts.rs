@@ -7,6 +7,7 @@ use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::{Line, Via};
 use crate::steer::reason::RETURNED;
+use crate::suppression::Screened;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
@@ -107,13 +108,27 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                if !to.asked().notify.wants_failure() {
-                    return self.settle(range);
+                if !(via.is_hard && self.learn_bounce(letter, range, to, host, &reply)) {
+                    self.end_failed(letter, range, to, host, reply);
                 }
-                let reported = self.reported(&range, to, host, reply);
-                self.fail(letter, range, reported);
             }
         }
+    }
+
+    /// The recipient failed for good, and its sender hears of it if that is wanted.
+    pub(crate) fn end_failed(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        to: &Addressee,
+        host: &str,
+        reply: Reply,
+    ) {
+        if !to.asked().notify.wants_failure() {
+            return self.settle(range);
+        }
+        let reported = self.reported(&range, to, host, reply);
+        self.fail(letter, range, reported);
     }
 
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
@@ -185,6 +200,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let Some(name) = open.next_name() else { break };
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
+            let local_part = name.text(open.window());
+            let to = MailboxRef { local_part, domain: &self.domains.get(range.domain).name };
+            if let Screened::Listed(listed) = self.suppressing.look(&self.settings.suppression, &letter, to) {
+                self.end_listed(&letter, one, local_part, listed);
+                continue;
+            }
             self.conclude(&letter, one, &name.addressee(open.window()), Via::default(), verdict.clone());
         }
         let left = open.range();
@@ -214,7 +235,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         borrowed.or_else(queued).unwrap_or((MessageId(0), self.wall))
     }
 
-    fn schedule_or_return(&mut self, range: Range, due: UnixMillis) {
+    pub(crate) fn schedule_or_return(&mut self, range: Range, due: UnixMillis) {
         if is_borrowed(range.message) { self.defer(range, due) } else { self.schedule.push(range, due) }
     }
 
@@ -456,6 +477,30 @@ impl<R: Ring, C: Clock> Core<R, C> {
             via,
             attempt: range.attempts.plus_one().count(),
             verdict,
+            is_suppressed: false,
+            lane: letter.lane,
+            arrived: letter.arrived,
+        };
+        line.render(&mut self.delivery_log.lines);
+    }
+
+    /// No attempt was made: the recipient is on the suppression list.
+    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: &Reply) {
+        match self.delivery_log.wants_line() {
+            None => return,
+            Some(false) => return self.counters.log_lines_dropped.add(1),
+            Some(true) => {}
+        }
+        let line = Line {
+            at: self.wall,
+            msg: letter.id,
+            index: range.first,
+            local_part,
+            domain: &self.domains.get(range.domain).name,
+            via: Via::default(),
+            attempt: range.attempts.count(),
+            verdict: &Verdict::Failed(reply.clone()),
+            is_suppressed: true,
             lane: letter.lane,
             arrived: letter.arrived,
         };

@@ -166,12 +166,13 @@ fn place_of(index: usize, generation: u32) -> Place {
 impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn on_intake_received(&mut self, place: Place, data: Received) {
         let gate = self.gate();
-        let Core { ring, intake, settings, crossing, now, .. } = self;
+        let Core { ring, intake, settings, crossing, now, suppressing, .. } = self;
         let Some(client) = intake.get_with_number(place) else { return ring.give_back(data) };
         let (client, listener) = client;
         let bytes = ring.received(&data);
         let used = if client.held.is_empty() {
-            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+            let suppressed = suppressing.at_rcpt(&settings.suppression);
+            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, suppressed };
             client.session.handle_bytes(*now, &mut AccessDoor::new(&settings.access, shared), bytes)
         } else {
             0
@@ -266,13 +267,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Gives the session what it has not taken yet; false if it takes none of it.
     fn read_on(&mut self, place: Place) -> bool {
         let gate = self.gate();
-        let Core { intake, settings, crossing, now, .. } = self;
+        let Core { intake, settings, crossing, now, suppressing, .. } = self;
         let Some((client, listener)) = intake.get_with_number(place) else { return false };
         let has_some = !client.held.is_empty() || client.session.wants_turn();
         if !has_some || client.is_closing {
             return false;
         }
-        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local };
+        let suppressed = suppressing.at_rcpt(&settings.suppression);
+        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, suppressed };
         let mut door = AccessDoor::new(&settings.access, shared);
         let wanted_turn = client.session.wants_turn();
         let used = client.session.handle_bytes(*now, &mut door, &client.held);
