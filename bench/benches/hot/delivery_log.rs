@@ -23,10 +23,11 @@ pub(crate) fn lines(criterion: &mut Criterion) {
                 host: "mx1.domain077.example",
                 source: "default",
                 tls: "TLS 1.3",
-                success: None,
+                ..engine::observe::Via::default()
             },
             attempt: 1,
             verdict: &verdict,
+            is_suppressed: false,
             lane: Lane::Bulk,
             arrived: UnixMillis(1_700_000_000_000),
         };
