@@ -122,7 +122,7 @@ fn say(what: &str, took: Duration, count: u64) {
 }
 
 fn describe(set: &KeySet, before: u64) {
-    let stat = set.reader().stat();
+    let stat = set.handle().stat();
     let mib = |octets: u64| octets as f64 / f64::from(1 << 20);
     println!(
         "{:<44} {} keys, {} files, {:.0} MiB on disk, {:.1} MiB of tables, resident {:.0} MiB more",

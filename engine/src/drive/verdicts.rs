@@ -463,11 +463,29 @@ impl<R: Ring, C: Clock> Core<R, C> {
         via: Via<'_>,
         verdict: &Verdict,
     ) {
+        self.log_line(letter, range, local_part, via, verdict, false);
+    }
+
+    /// No attempt was made: the recipient is on the suppression list.
+    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: Reply) {
+        self.log_line(letter, range, local_part, Via::default(), &Verdict::Failed(reply), true);
+    }
+
+    fn log_line(
+        &mut self,
+        letter: &Letter,
+        range: &Range,
+        local_part: &str,
+        via: Via<'_>,
+        verdict: &Verdict,
+        is_suppressed: bool,
+    ) {
         match self.delivery_log.wants_line() {
             None => return,
             Some(false) => return self.counters.log_lines_dropped.add(1),
             Some(true) => {}
         }
+        let attempts = if is_suppressed { range.attempts } else { range.attempts.plus_one() };
         let line = Line {
             at: self.wall,
             msg: letter.id,
@@ -475,32 +493,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             local_part,
             domain: &self.domains.get(range.domain).name,
             via,
-            attempt: range.attempts.plus_one().count(),
+            attempt: attempts.count(),
             verdict,
-            is_suppressed: false,
-            lane: letter.lane,
-            arrived: letter.arrived,
-        };
-        line.render(&mut self.delivery_log.lines);
-    }
-
-    /// No attempt was made: the recipient is on the suppression list.
-    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: &Reply) {
-        match self.delivery_log.wants_line() {
-            None => return,
-            Some(false) => return self.counters.log_lines_dropped.add(1),
-            Some(true) => {}
-        }
-        let line = Line {
-            at: self.wall,
-            msg: letter.id,
-            index: range.first,
-            local_part,
-            domain: &self.domains.get(range.domain).name,
-            via: Via::default(),
-            attempt: range.attempts.count(),
-            verdict: &Verdict::Failed(reply.clone()),
-            is_suppressed: true,
+            is_suppressed,
             lane: letter.lane,
             arrived: letter.arrived,
         };

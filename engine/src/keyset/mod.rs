@@ -24,7 +24,7 @@ mod tests;
 
 pub use frames::fuzz_keyset_frames;
 pub use notes::{Note, Notes};
-pub use reader::{Found, Reader, Stat};
+pub use reader::{Found, Handle, Reader, Stat};
 pub use set::{Change, KeySet, Options};
 
 use std::fs::File;

@@ -84,7 +84,7 @@ fn nothing_is_written_before_there_is_something() {
     let place = folder.path().join("set");
     let mut set = open(&place, 10);
     assert!(set.reader().is_empty() && set.apply(&[remove(1)]).unwrap() == [false]);
-    assert!(!place.exists() && set.reader().notes().unwrap().octets() == 0);
+    assert!(!place.exists() && set.handle().notes().unwrap().octets() == 0);
     set.apply(&[add(1)]).unwrap();
     assert!(place.exists());
 }
@@ -100,13 +100,13 @@ fn everything_is_there_after_files_were_merged_and_read_again() {
     }
     set.wait().unwrap();
     let there: Vec<bool> = (0..5001).map(|number| has(&set, number)).collect();
-    let (counts, len) = (set.reader().stat().counts, set.reader().len());
+    let (counts, len) = (set.handle().stat().counts, set.reader().len());
     assert_eq!(len, there.iter().filter(|there| **there).count() as u64);
-    assert!(set.reader().stat().files <= 7, "{:?}", set.reader().stat());
+    assert!(set.handle().stat().files <= 7, "{:?}", set.handle().stat());
     drop(set);
     let set = open(folder.path(), 100);
     assert_eq!((0..5001).map(|number| has(&set, number)).collect::<Vec<_>>(), there);
-    assert!(set.reader().stat().counts == counts && set.damaged().is_empty());
+    assert!(set.handle().stat().counts == counts && set.damaged().is_empty());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn another_secrets_set_is_refused_and_so_is_a_newer_format() {
 
 fn notes_of(set: &KeySet) -> Vec<String> {
     let mut notes = Vec::new();
-    let each = set.reader().notes().unwrap().each(|note, _| {
+    let each = set.handle().notes().unwrap().each(|note, _| {
         notes.push(String::from_utf8(note.note.to_vec()).unwrap());
         Ok::<(), KeySetError>(())
     });
