@@ -18,8 +18,7 @@ pub fn list_of(content: &[u8]) -> Option<Box<str>> {
             other.get_or_insert_with(value);
         }
     }
-    let named = |text: Option<_>| text.and_then(list_id).filter(|id| !id.is_empty());
-    named(id).or_else(|| named(other))
+    id.and_then(list_id).or_else(|| other.and_then(list_id)).filter(|id| !id.is_empty())
 }
 
 /// A list's id in the form in which equal ids are equal: what stands in the last angle brackets, if there are any, in lower

@@ -259,9 +259,8 @@ impl Books {
 
     /// Recipients that were ever added.
     pub fn recipients(&self, number: CampaignNumber) -> Result<u64, BooksError> {
-        let mut reader = self.keys(number)?.lock().reader();
-        reader.refresh();
-        Ok(reader.stat().counts.0[usize::from(RECIPIENT)])
+        let handle = self.keys(number)?.lock().handle();
+        Ok(handle.stat().counts.0[usize::from(RECIPIENT)])
     }
 }
 

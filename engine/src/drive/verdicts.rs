@@ -581,7 +581,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// No attempt was made: the recipient is on the suppression list.
-    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: &Reply) {
+    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: Reply) {
         self.tally(letter.class.campaign, Outcome::Suppressed, range.count);
         if !self.wants_events() {
             return;
@@ -592,7 +592,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             count: range.count,
             recipient: Some(MailboxRef { local_part, domain: &domain.name }),
             attempt: range.attempts.count(),
-            reply: Some(reply),
+            reply: Some(&reply),
             delay_ms: Some(self.wall.since(letter.arrived)),
             ..Event::new(Kind::Suppressed).of_letter(letter, &self.settings.config.lanes.tenant_field)
         };
