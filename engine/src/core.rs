@@ -455,6 +455,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.logs.is_idle()
             && self.outbound.open() == 0
             && self.failing.is_empty()
+            && self.returns.is_idle()
             && self.aside.is_idle()
             && self.compaction.is_idle()
             && !self.journal.has_unsynced()

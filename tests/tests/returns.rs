@@ -289,7 +289,8 @@ fn bounce_that_fails_goes_to_the_postmaster_also_after_a_restart() {
     let vacant = vacant.expect("a free port").to_string();
     let setup = setup(&host).with("routes.relay.process.test", vacant.clone());
     let daemon = setup.with("delivery.backoff_max_secs", 1).start();
-    assert!(daemon.client().send("", &["bad@there.test"], "Subject: lost\r\n\r\nx").starts_with("250"));
+    let reply = daemon.client().send("bad-sender@there.test", &["bad@there.test"], "Subject: lost\r\n\r\nx");
+    assert!(reply.starts_with("250"), "{reply}");
     daemon.wait_for_at_least("connect_failures", 1, RUN_MAX);
     let daemon = daemon.kill().restart();
     assert_eq!(daemon.setup.queue_list()[0]["sender"], "#@[]");
@@ -299,12 +300,16 @@ fn bounce_that_fails_goes_to_the_postmaster_also_after_a_restart() {
         (told.rcpts, &told.mail[..7]),
         (vec!["TO:<postmaster@relay.process.test>".to_owned()], "FROM:<>")
     );
-    for words in
-        ["Subject: Undelivered bounce\n", "Final-Recipient: rfc822; bad@there.test\n", "Subject: lost\n"]
-    {
+    let wanted = [
+        "Subject: Undelivered bounce\n",
+        "Final-Recipient: rfc822; bad-sender@there.test\n",
+        "Subject: Undelivered mail returned to sender\n",
+    ];
+    for words in wanted {
         assert!(told.content.contains(words), "{words:?} is missing in {}", told.content);
     }
     daemon.wait_until_empty(RUN_MAX);
+    assert_eq!(daemon.metric("triple_bounces"), 0);
 }
 
 #[test]

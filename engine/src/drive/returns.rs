@@ -48,6 +48,10 @@ impl ReturnsDrive {
         self.waiting.push_back(range);
     }
 
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.reading == 0
+    }
+
     /// Every range that waits here.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range> {
         self.waiting.iter()

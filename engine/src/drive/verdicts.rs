@@ -115,7 +115,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                if !to.asked().notify.wants_failure() {
+                // A bounce says NEVER, which is about its sender: who looks after lost bounces is told all the same.
+                let has_sender = letter.reverse_path.mailbox().is_some();
+                if has_sender && !to.asked().notify.wants_failure() {
                     return self.settle(range);
                 }
                 let reported = self.reported(&range, to, host, reply);
