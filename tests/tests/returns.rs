@@ -356,7 +356,7 @@ fn failures_are_told_in_qmails_format_where_that_is_wanted() {
     assert!(header.contains("Subject: failure notice"), "{header}");
     let paragraphs: Vec<&str> = body.split("\n\n").collect();
     assert!(paragraphs[0].starts_with("Hi. This is the "), "{body}");
-    let mut named = vec![paragraphs[1], paragraphs[2]];
+    let mut named = [paragraphs[1], paragraphs[2]];
     named.sort_unstable();
     for (paragraph, address) in named.iter().zip(["bad2@there.test", "bad@there.test"]) {
         assert!(paragraph.starts_with(&format!("<{address}>:\n")), "{paragraph}");

@@ -14,7 +14,9 @@ use crate::drive::share::is_borrowed;
 use crate::events::{Event, Kind};
 use crate::observe::{LineBudget, Via};
 use crate::returns::{Meaning, ReturnEvent, Returned};
+use crate::suppression::Reason;
 use bytes::Bytes;
+use message::FailureClass;
 use message::report::{Report, read};
 use message::{
     BodyKind, Class, Envelope, Lane, MailAsked, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict,
@@ -177,6 +179,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Returned::Bounced(class) => (Kind::Bounced, Some(class)),
             Returned::Complained(_) => (Kind::Complaint, None),
         };
+        if let Some(recipient) = &event.recipient {
+            match event.what {
+                Returned::Bounced(FailureClass::Hard) => {
+                    self.suppress_returned("", recipient, Reason::HardBounce)
+                }
+                Returned::Complained(_) => {
+                    self.suppress_returned(&event.labels.list, recipient, Reason::Complaint);
+                }
+                Returned::Bounced(_) => {}
+            }
+        }
         match kind {
             Kind::Complaint => self.counters.returns_complaints.add(1),
             _ => self.counters.returns_bounced.add(1),

@@ -14,7 +14,7 @@ pub const TOKEN_FIELD: &str = "X-Sim: ";
 pub const SENDER_DOMAIN: &str = "lists.example";
 
 /// Who is told of letters from the null reverse-path.
-pub const POSTMASTER: &str = "postmaster@lists.example";
+pub(super) const POSTMASTER: &str = "postmaster@lists.example";
 
 /// Recipients whose local part begins so are refused for good by every sink.
 pub const GONE: &str = "gone";
