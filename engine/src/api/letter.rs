@@ -175,3 +175,37 @@ fn fitting(wish: VerpWish, sender: &ReversePath) -> Result<Option<Verp>, Problem
         )),
     }
 }
+
+/// Any octets as a request: no panic, and a letter that is taken can be filled in.
+pub fn fuzz_inject_request(bytes: &[u8]) {
+    let limits = Limits { recipients_max: 100, message_size_max: 1 << 20, can_unsubscribe: true };
+    let Ok(request) = super::request::read_json::<InjectRequest>(bytes) else { return };
+    let Ok(read) = request.read(limits, IpAddr::from([127, 0, 0, 1])) else { return };
+    let Injection { letter, recipients } = read.injection;
+    assert_eq!(recipients.len(), read.places.len());
+    assert!(!letter.is_template || message::merge::Template::compile(&letter.content).is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_request_is_read_or_refused(
+            sender in "([a-z@.]{0,8}|a@x.test)", content in "[ -~\n]{0,60}", email in "([a-z@.{}]{0,8}|b@x.test)", dialect in "(Jinja|Static)"
+        ) {
+            let whole = serde_json::json!({
+                "envelope_sender": sender, "content": content, "template_dialect": dialect,
+                "recipients": [{ "email": email, "name": content }],
+            });
+            fuzz_inject_request(whole.to_string().as_bytes());
+            let parts = serde_json::json!({
+                "envelope_sender": sender, "template_dialect": dialect, "recipients": [{ "email": email }],
+                "content": { "from": { "email": "a@x.test", "name": content }, "subject": content, "text_body": content },
+            });
+            fuzz_inject_request(parts.to_string().as_bytes());
+        }
+    }
+}

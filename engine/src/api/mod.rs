@@ -20,9 +20,11 @@ pub(crate) mod rows;
 pub mod serve;
 mod terms;
 pub(crate) mod thread;
+pub mod unsubscribe;
 pub mod values;
 
 pub use crate::campaigns::Phase;
+pub use letter::fuzz_inject_request;
 pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use values::Values;
 
