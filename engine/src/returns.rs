@@ -12,17 +12,14 @@
 
 use crate::access::{Domains, Mailboxes};
 use crate::config::{self, Config, Tokens, Unsigned};
-use message::report::{BounceClass, Complaint, Fate, FeedbackType, Kind, Original, Outcome, Report};
+use message::report::{Complaint, Fate, FeedbackType, Kind, Original, Outcome, Report};
 use message::verp::{Signed, Whom};
-use message::{EnhancedCode, Mailbox, MailboxRef, MessageId, RecipientIndex, VerpKey};
+use message::{FailureClass, Labels, Mailbox, MailboxRef, MessageId, RecipientIndex, Reply, VerpKey};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Addresses of a header's `To` fields that are looked at.
 const TO_MAX: usize = 8;
-
-/// Octets of a campaign's name that an event has.
-const CAMPAIGN_MAX: usize = 255;
 
 /// Delimiters that stand around a recipient.
 const DELIMITERS: [char; 3] = ['-', '+', '='];
@@ -36,6 +33,7 @@ pub struct Returns {
     domains: Domains,
     concerned: Domains,
     feedback: Mailboxes,
+    tenant_field: String,
     signs_all: bool,
     takes_unsigned: bool,
     forward_to: Option<Mailbox>,
@@ -44,10 +42,10 @@ pub struct Returns {
     owners: HashMap<String, Mailbox>,
 }
 
-/// An address that mail comes back to.
+/// An address that mail comes back to. Of a signed one, also its host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReturnAddress<'a> {
-    Signed(Signed<'a>),
+    Signed(Signed<'a>, &'a str),
     /// It names a recipient, and anybody could have written it.
     Unsigned(&'a str),
     Feedback,
@@ -76,18 +74,19 @@ pub struct ReturnEvent {
     /// Of the message that went out.
     pub message: Option<MessageId>,
     pub index: Option<RecipientIndex>,
-    /// The reverse-path that the recipient's own was made from, as far as its address says it.
-    pub list: Option<Box<str>>,
-    pub code: Option<u16>,
-    pub status: Option<EnhancedCode>,
-    /// One line, safe to log.
-    pub text: Box<str>,
-    pub campaign: Option<Box<str>>,
+    /// The reverse-path that the recipient's own was made from, as far as that says it; else empty.
+    pub sender: Box<str>,
+    /// What a host said, if one did.
+    pub reply: Option<Reply>,
+    /// As the message names them that came back.
+    pub labels: Labels,
+    /// The form of the report, or the kind of the complaint.
+    pub detail: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Returned {
-    Bounced(BounceClass),
+    Bounced(FailureClass),
     Complained(FeedbackType),
 }
 
@@ -107,6 +106,7 @@ impl Returns {
             domains: Domains::new(domains.iter(), None),
             concerned: Domains::new(domains.iter().chain(&hosts), None),
             feedback: Mailboxes::new(feedback_addresses.iter()),
+            tenant_field: config.lanes.tenant_field.clone(),
             signs_all: bounces.tokens == Tokens::Always,
             takes_unsigned: bounces.unsigned == Unsigned::Check,
             forward_to: parsed(&bounces.forward_to),
@@ -141,7 +141,8 @@ impl Returns {
         if !self.reads(recipient.domain) {
             return None;
         }
-        let signed = Signed::read(recipient.local_part, &self.key).map(ReturnAddress::Signed);
+        let signed = Signed::read(recipient.local_part, &self.key);
+        let signed = signed.map(|signed| ReturnAddress::Signed(signed, recipient.domain));
         let is_plain = || self.takes_unsigned && may_be_plain(recipient.local_part);
         signed.or_else(|| is_plain().then_some(ReturnAddress::Unsigned(recipient.local_part)))
     }
@@ -149,8 +150,18 @@ impl Returns {
     /// What a message means that came to that address.
     pub fn judge(&self, address: &ReturnAddress<'_>, report: &Report) -> Meaning {
         match (&report.kind, address) {
-            (Kind::Delivery(_, fates), ReturnAddress::Signed(signed)) => self.signed(signed, fates, report),
-            (Kind::Delivery(_, fates), ReturnAddress::Unsigned(local)) => self.unsigned(local, fates, report),
+            (Kind::Delivery(form, fates), ReturnAddress::Signed(signed, host)) => {
+                let named = fates.iter().flat_map(names_of).map(MailboxRef::to_owned);
+                let path = Path::of((signed, host), named.chain(to_of(&report.original)), &self.key);
+                self.signed(signed, fates).map_or(Meaning::Unknown, |fate| {
+                    self.meaning(fate, path, (form.name(), &report.original))
+                })
+            }
+            (Kind::Delivery(form, fates), ReturnAddress::Unsigned(local)) => {
+                self.unsigned(local, fates, &report.original).map_or(Meaning::Unproven, |(fate, path)| {
+                    self.meaning(fate, path, (form.name(), &report.original))
+                })
+            }
             (Kind::Complaint(complaint), _) if !complaint.kind.is_complaint() => Meaning::Automatic,
             (Kind::Complaint(complaint), _) => self.complaint(address, complaint, &report.original),
             (Kind::AutoReply | Kind::Challenge, _) => Meaning::Automatic,
@@ -158,49 +169,55 @@ impl Returns {
         }
     }
 
-    fn signed(&self, signed: &Signed<'_>, fates: &[Fate], report: &Report) -> Meaning {
+    /// The fate that counts of those at a signed path: its recipient's; of one that was forwarded, or whose address was
+    /// rewritten, a failure under whatever name.
+    fn signed<'a>(&self, signed: &Signed<'_>, fates: &'a [Fate]) -> Option<&'a Fate> {
         let is_about = |fate: &&Fate| names_of(fate).any(|name| signed.is_about(name, &self.key));
-        // One that was forwarded, or whose address was rewritten, goes by another name.
         let failed = || fates.iter().find(|fate| fate.outcome == Outcome::Failed);
-        let Some(fate) = fates.iter().find(is_about).or_else(failed).or(fates.first()) else {
-            return Meaning::Unknown;
-        };
-        let named = fates.iter().flat_map(names_of).map(MailboxRef::to_owned);
-        let path = Path::of(signed, named.chain(to_of(&report.original)), &self.key);
-        fate_meaning(fate, path, &report.original)
+        fates.iter().find(is_about).or_else(failed).or(fates.first())
     }
 
-    fn unsigned(&self, local: &str, fates: &[Fate], report: &Report) -> Meaning {
-        let is_about = |fate: &&Fate| names_of(fate).any(|name| plainly_names(local, name));
-        let fate = fates.iter().find(is_about).filter(|_| self.has_passed(&report.original));
-        let Some(fate) = fate else { return Meaning::Unproven };
-        let recipient = names_of(fate).find(|name| plainly_names(local, *name)).map(MailboxRef::to_owned);
-        fate_meaning(fate, Path { recipient, ..Path::default() }, &report.original)
+    /// The fate of the recipient that the path names, if what came back has passed us.
+    fn unsigned<'a>(&self, local: &str, fates: &'a [Fate], original: &Original) -> Option<(&'a Fate, Path)> {
+        let is_it = |name: &MailboxRef<'_>| plainly_names(local, *name);
+        let (fate, name) = fates.iter().find_map(|fate| Some((fate, names_of(fate).find(is_it)?)))?;
+        let path = Path { recipient: Some(name.to_owned()), ..Path::default() };
+        self.has_passed(original).then_some((fate, path))
     }
 
-    /// A complaint at any address: what proves it is the return path of the message complained of, or the address itself.
+    fn meaning(&self, fate: &Fate, path: Path, (detail, original): (&'static str, &Original)) -> Meaning {
+        match fate.outcome {
+            Outcome::Failed => {
+                let what = Returned::Bounced(fate.class);
+                let labels = original.labels(&self.tenant_field);
+                let event = path.event(what, Some(fate.reply.clone()), (labels, detail));
+                Meaning::Event(Box::new(event))
+            }
+            Outcome::Delayed | Outcome::Succeeded => Meaning::Progress,
+        }
+    }
+
+    /// A complaint at any address: what proves it is that address, or the return path of the message complained of.
     fn complaint(&self, address: &ReturnAddress<'_>, complaint: &Complaint, original: &Original) -> Meaning {
-        let named: Vec<Mailbox> =
-            complaint.recipients.iter().filter_map(|name| Mailbox::parse(name).ok()).collect();
-        let named: Vec<Mailbox> = named.into_iter().chain(to_of(original)).collect();
+        let said = complaint.recipients.iter().filter_map(|name| Mailbox::parse(name).ok());
+        let mut named = said.chain(to_of(original));
         let reverse_path = complaint.reverse_path.as_deref().and_then(|path| MailboxRef::parse(path).ok());
         let of_message = reverse_path.and_then(|path| self.address(path));
         let path = match (address, &of_message) {
-            (ReturnAddress::Signed(signed), _) | (_, Some(ReturnAddress::Signed(signed))) => {
-                Path::of(signed, named.into_iter(), &self.key)
+            (ReturnAddress::Signed(signed, host), _) | (_, Some(ReturnAddress::Signed(signed, host))) => {
+                Some(Path::of((signed, host), named, &self.key))
             }
             (ReturnAddress::Unsigned(local), _) | (_, Some(ReturnAddress::Unsigned(local))) => {
-                let recipient = named.into_iter().find(|name| plainly_names(local, name.as_ref()));
-                if recipient.is_none() || !self.has_passed(original) {
-                    return Meaning::Unproven;
-                }
-                Path { recipient, ..Path::default() }
+                let recipient = named.find(|name| plainly_names(local, name.as_ref()));
+                let recipient = recipient.filter(|_| self.has_passed(original));
+                recipient.map(|recipient| Path { recipient: Some(recipient), ..Path::default() })
             }
-            (ReturnAddress::Feedback, Some(ReturnAddress::Feedback) | None) => return Meaning::Unproven,
+            (ReturnAddress::Feedback, Some(ReturnAddress::Feedback) | None) => None,
         };
-        let what = Returned::Complained(complaint.kind);
-        let text = complaint.kind.name().into();
-        Meaning::Event(Box::new(path.event(what, (None, None, text), original)))
+        let about = (original.labels(&self.tenant_field), complaint.kind.name());
+        path.map_or(Meaning::Unproven, |path| {
+            Meaning::Event(Box::new(path.event(Returned::Complained(complaint.kind), None, about)))
+        })
     }
 
     /// Our name stands in a `Received` field of what came back.
@@ -247,41 +264,35 @@ struct Path {
     recipient: Option<Mailbox>,
     message: Option<MessageId>,
     index: Option<RecipientIndex>,
-    list: Option<Box<str>>,
+    sender: Box<str>,
 }
 
 impl Path {
     /// `named`: addresses of which one may be the recipient.
-    fn of(signed: &Signed<'_>, mut named: impl Iterator<Item = Mailbox>, key: &VerpKey) -> Path {
+    fn of(
+        (signed, host): (&Signed<'_>, &str),
+        mut named: impl Iterator<Item = Mailbox>,
+        key: &VerpKey,
+    ) -> Path {
         let (recipient, index) = match &signed.whom {
             Whom::Recipient(recipient) => (Some(recipient.clone()), None),
             Whom::Index { index, .. } => {
                 (named.find(|name| signed.is_about(name.as_ref(), key)), Some(*index))
             }
         };
-        let list = signed.base.strip_suffix(DELIMITERS).unwrap_or(signed.base);
-        Path { recipient, message: Some(signed.message), index, list: Some(list.into()) }
+        // A hyphen is the base's own in qmail's form; what XVERP puts there otherwise is not.
+        let base = signed.base.strip_suffix(['+', '=']).unwrap_or(signed.base);
+        Path { recipient, message: Some(signed.message), index, sender: format!("{base}@{host}").into() }
     }
 
     fn event(
         self,
         what: Returned,
-        (code, status, text): (Option<u16>, Option<EnhancedCode>, Box<str>),
-        original: &Original,
+        reply: Option<Reply>,
+        (labels, detail): (Labels, &'static str),
     ) -> ReturnEvent {
-        let Path { recipient, message, index, list } = self;
-        let campaign = original.campaign().map(|name| name[..name.floor_char_boundary(CAMPAIGN_MAX)].into());
-        ReturnEvent { what, recipient, message, index, list, code, status, text, campaign }
-    }
-}
-
-fn fate_meaning(fate: &Fate, path: Path, original: &Original) -> Meaning {
-    match fate.outcome {
-        Outcome::Failed => {
-            let said = (fate.code, fate.status, fate.text.clone());
-            Meaning::Event(Box::new(path.event(Returned::Bounced(fate.class), said, original)))
-        }
-        Outcome::Delayed | Outcome::Succeeded => Meaning::Progress,
+        let Path { recipient, message, index, sender } = self;
+        ReturnEvent { what, recipient, message, index, sender, reply, labels, detail }
     }
 }
 

@@ -182,7 +182,7 @@ pub fn is_throttling(reply: &Reply) -> bool {
         || THROTTLING.iter().any(|words| text.contains(words))
 }
 
-const NO_SUCH_MAILBOX: [&str; 24] = [
+const NO_SUCH_MAILBOX: [&str; 59] = [
     "user unknown",
     "unknown user",
     "unknown recipient",
@@ -207,10 +207,63 @@ const NO_SUCH_MAILBOX: [&str; 24] = [
     "address unknown",
     "account is disabled",
     "account has been disabled",
+    "recipient unknown",
+    "unknown or illegal alias",
+    "no such domain",
+    "no such person",
+    "address not found",
+    "couldn't be found",
+    "could not be found",
+    "account that you tried to reach",
+    "not listed in",
+    "not our customer",
+    "not local user",
+    "invalid address",
+    "is not a known user",
+    "doesn't have a",
+    "undeliverable address",
+    "bad destination",
+    "unroutable address",
+    "host unknown",
+    "unknown host",
+    "host not found",
+    "domain not found",
+    "any host by that name",
+    "any host named",
+    "name or service not known",
+    "accepts no mail",
+    "account disabled",
+    "account is inactive",
+    "mailbox is inactive",
+    "user is inactive",
+    "mailbox disabled",
+    "mailbox is disabled",
+    "has been deactivated",
+    "no longer available",
+    "no longer valid",
+    "no longer in use",
 ];
 
-const FULL: [&str; 6] =
-    ["mailbox full", "mailbox is full", "over quota", "overquota", "quota exceeded", "exceeded its quota"];
+const FULL: [&str; 18] = [
+    "mailbox full",
+    "mailbox is full",
+    "over quota",
+    "overquota",
+    "quota exceeded",
+    "exceeded its quota",
+    "inbox is full",
+    "account is full",
+    "over its quota",
+    "exceeded quota",
+    "exceeded the quota",
+    "exceeded storage",
+    "exceeds allowed size",
+    "mailbox exceeds",
+    "mailbox size limit",
+    "storage quota",
+    "disk quota",
+    "out of storage",
+];
 
 const BLOCKED: [&str; 15] = [
     "blocked",
@@ -230,7 +283,7 @@ const BLOCKED: [&str; 15] = [
     "listed in",
 ];
 
-const BAD_CONTENT: [&str; 11] = [
+const BAD_CONTENT: [&str; 16] = [
     "spam",
     "virus",
     "malware",
@@ -242,10 +295,40 @@ const BAD_CONTENT: [&str; 11] = [
     "message size",
     "too big",
     "attachment",
+    "due to content",
+    "content filter",
+    "suspicious",
+    "too large",
+    "maximum size",
+];
+
+/// No connection came about, or none that lasted.
+const UNREACHED: [&str; 11] = [
+    "timed out",
+    "timeout",
+    "connection refused",
+    "connection reset",
+    "unable to connect",
+    "establish an smtp connection",
+    "no route to host",
+    "unreachable",
+    "retry time not reached",
+    "mail loop",
+    "too many hops",
+];
+
+/// Somebody gave up.
+const GIVEN_UP: [&str; 6] = [
+    "in the queue too long",
+    "tried for too long",
+    "time expired",
+    "message expired",
+    "delivery expired",
+    "message too old",
 ];
 
 #[rustfmt::skip]
-const RULES: [Rule; 26] = [
+const RULES: [Rule; 30] = [
     // Codes that mean one thing wherever they are used.
     Rule { enhanced: &[(2, 2, 2)], ..rule(MailboxFull) },
     Rule { enhanced: &[(4, 7, 7)], ..rule(Expired) },
@@ -267,11 +350,16 @@ const RULES: [Rule; 26] = [
     // Words, where codes are missing, general, or 5.7.1, which stands for everything.
     Rule { words: &FULL, ..rule(MailboxFull) },
     Rule { words: &THROTTLING, ..rule(Throttled) },
+    // Domino's directory is no block list.
+    Rule { words: &["not listed in"], is_final: Some(true), ..rule(Hard) },
     Rule { words: &BLOCKED, ..rule(Block) },
     Rule { words: &BAD_CONTENT, ..rule(Content) },
     Rule { enhanced: &[(7, 0, ANY)], ..rule(Policy) },
     Rule { words: &["relay", "not permitted", "policy", "authentication required", "dmarc"], ..rule(Policy) },
     Rule { words: &NO_SUCH_MAILBOX, is_final: Some(true), ..rule(Hard) },
+    Rule { words: &GIVEN_UP, ..rule(Expired) },
+    Rule { words: &UNREACHED, ..rule(Network) },
+    Rule { words: &["unauthenticated", "not authorized", "sender rejected", "prohibited"], ..rule(Policy) },
     // RFC 3463 §3.2: other address status. The address all the same.
     Rule { enhanced: &[(1, 0, ANY)], is_final: Some(true), ..rule(Hard) },
     Rule { enhanced: &[(5, 0, ANY)], ..rule(Protocol) },

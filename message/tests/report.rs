@@ -32,16 +32,14 @@ fn shown(report: &Report) -> String {
     };
     let ids: Vec<_> = report.original.values("message-id").collect();
     if !report.original.is_empty() {
-        let line = format!("= original {} {}", ids.join(" "), report.original.campaign().unwrap_or_default());
+        let line = format!("= original {} {}", ids.join(" "), report.original.labels("").campaign);
         lines.push(line.trim_end().to_owned());
     }
     lines.join("\n")
 }
 
 fn fate(fate: &Fate) -> String {
-    let Fate { outcome, recipient, original, code, status, text, class } = fate;
-    let status = status.map_or("-".to_owned(), |status| status.to_string());
-    let code = code.map_or("-".to_owned(), |code| code.to_string());
+    let Fate { outcome, recipient, original, reply, class } = fate;
     let original = original.as_ref().map_or(String::new(), |original| format!(" for {original}"));
     let recipient = recipient.as_deref().unwrap_or("?");
     let line =

@@ -17,6 +17,7 @@ pub mod sink;
 pub mod source;
 pub mod volume;
 pub mod wait;
+pub mod webhook;
 
 pub use browser::Browser;
 pub use client::Client;
@@ -27,3 +28,4 @@ pub use peer::{SmtpSink, peer};
 pub use setup::Setup;
 pub use sink::Sink;
 pub use volume::Volume;
+pub use webhook::Webhook;

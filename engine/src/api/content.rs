@@ -163,7 +163,7 @@ mod tests {
             text("Subject: a\n\nb\n", Dialect::Jinja).unwrap(),
             ("Subject: a\r\n\r\nb\r\n".into(), false)
         );
-        assert_eq!(text("Subject: {{ a }}\n\nb\n", Dialect::Static).unwrap().1, false);
+        assert!(!text("Subject: {{ a }}\n\nb\n", Dialect::Static).unwrap().1);
         assert!(text("Subject: {{ a }}\n\nb\n", Dialect::Handlebars).unwrap().1);
         assert!(text("no field\n\nb\n", Dialect::Jinja).is_ok_and(|(_, is_template)| !is_template));
         let coded = "Subject: a\nMIME-Version: 1.0\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\ne3tuYW1lfX0=\n";

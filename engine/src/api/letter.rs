@@ -133,8 +133,8 @@ impl Words {
     fn letter(self, limits: Limits) -> Result<Letter, Problem> {
         let sender = read_sender(&self.sender)?;
         let verp = fitting(self.verp, &sender)?;
-        let (content, is_template) = self.content.compose(self.dialect, limits.message_size_max)?;
         self.check_unsubscribe(limits)?;
+        let (content, is_template) = self.content.compose(self.dialect, limits.message_size_max)?;
         let terms = Terms { verp, ..self.terms };
         Ok(Letter { sender, content, is_template, shared: self.shared, terms })
     }

@@ -11,6 +11,7 @@ pub mod cores;
 pub mod desk;
 mod gate;
 mod inject;
+mod leaving;
 mod letter;
 pub mod recipients;
 mod reply;

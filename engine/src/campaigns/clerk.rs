@@ -129,8 +129,14 @@ impl Clerk {
         let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
         let mut seen = HashSet::new();
         let (mut new_keys, mut rejected) = (Vec::new(), Vec::new());
+        let (mut duplicate, mut suppressed) = (0, 0);
         for (place, (recipient, key)) in recipients.iter().zip(&keys).enumerate() {
             if known[place] || !seen.insert(*key) {
+                duplicate += 1;
+                continue;
+            }
+            if self.is_suppressed(&row, recipient) {
+                suppressed += 1;
                 continue;
             }
             match list.push(recipient) {
@@ -138,12 +144,7 @@ impl Clerk {
                 Err(what) => rejected.push(Rejected::new(place, recipient, what)),
             }
         }
-        let added = Added {
-            new: new_keys.len() as u64,
-            duplicate: (recipients.len() - new_keys.len() - rejected.len()) as u64,
-            suppressed: 0,
-            rejected,
-        };
+        let added = Added { new: new_keys.len() as u64, duplicate, suppressed, rejected };
         if new_keys.is_empty() {
             return Ok(added);
         }
@@ -152,6 +153,14 @@ impl Clerk {
         row.campaign.add_recipients(added.new);
         self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
         Ok(added)
+    }
+
+    /// Who has left the list, or gets no mail at all. Who is on the list but cannot be looked up at once is found before
+    /// sending.
+    fn is_suppressed(&self, row: &Row, recipient: &Recipient) -> bool {
+        let Some(suppression) = self.crossing.suppression.get() else { return false };
+        let list = row.campaign.shared.list.as_deref().unwrap_or_default();
+        suppression.is_suppressed(list, recipient.mailbox.as_ref())
     }
 
     /// Answered when the message is durable; nobody of it is served yet.

@@ -9,6 +9,7 @@ mod campaign;
 mod check;
 mod demo;
 mod dkim;
+mod events;
 mod explain;
 mod look;
 mod maildirsmtp;
@@ -18,6 +19,7 @@ mod secrets;
 mod serve;
 mod sites;
 pub mod submit;
+mod suppress;
 mod token;
 mod trace;
 
@@ -45,12 +47,18 @@ enum Command {
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// What became of recipients: print the event log, or say how far its consumers are.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Say where a domain's mail goes, how it is protected, and what holds it back and until when.
     Explain(explain::Explain),
     /// The busiest sites and what each is doing; `hosts`: those that rest; `forget`: let them be tried again.
     Sites(sites::Sites),
     /// Show the SMTP dialogues with a domain's hosts as they happen, until Ctrl-C.
     Trace(trace::Trace),
+    /// Who is on the suppression list, whether the daemon runs or not.
+    #[command(subcommand)]
+    Suppress(suppress::SuppressCommand),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
@@ -107,9 +115,11 @@ impl Cli {
             Command::Check(file) => check::run(&file),
             Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),
+            Command::Events(command) => events::run(&command),
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
+            Command::Suppress(command) => suppress::run(&command),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),

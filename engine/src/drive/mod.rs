@@ -31,5 +31,6 @@ mod signing;
 pub(crate) mod sites;
 pub(crate) mod spent;
 pub(crate) mod steer;
+pub(crate) mod suppress;
 pub(crate) mod verdicts;
 pub(crate) mod ways;

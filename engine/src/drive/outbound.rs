@@ -15,6 +15,7 @@ use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
 use crate::settings::Settings;
+use crate::suppression::Screened;
 use bytes::Bytes;
 use message::dsn::Action;
 use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -33,6 +34,9 @@ use std::time::Instant;
 
 /// Idle connections that are looked through for one whose room another site may have.
 const IDLE_LOOKS: usize = 256;
+
+/// Recipients who are on the suppression list and are ended before another site has its turn.
+const ASIDE_MAX: usize = 256;
 
 /// A transaction in flight: what is needed when its verdicts come.
 #[derive(Debug)]
@@ -412,7 +416,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
-        let via = Via { host: &host, source, tls, success, scope: Some(scope) };
+        let is_hard = matches!(&verdict, Verdict::Failed(reply) if scope == Scope::Recipient
+            && settings.suppression.learns_from(letter.lane) && settings.suppression.is_hard(reply));
+        let via = Via { host: &host, source, tls, success, scope: Some(scope), is_hard };
         if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
             return self.wait_on(&letter, range, &to, via, verdict);
         }
@@ -676,7 +682,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if !self.may_begin(key) {
             return None;
         }
-        loop {
+        let mut looked_aside = 0;
+        while looked_aside < ASIDE_MAX {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
@@ -688,17 +695,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
                 self.counters.count_signed(signed);
             }
+            let Core { sites, domains, suppressing, settings, .. } = self;
+            let Some(open) = sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
-            let mut names = SmallVec::new();
-            while names.len() < most
-                && let Some(name) = open.next_name()
-            {
-                names.push(name);
-            }
+            let domain = Arc::clone(&domains.get(range.domain).name);
+            let look = |open: &OpenRange, name: Name| {
+                let to = MailboxRef { local_part: name.text(open.window()), domain: &domain };
+                suppressing.look(&settings.suppression, open.letter(), to)
+            };
+            let Picked { names, aside } = pick(open, most, look);
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
-            let is_over = is_done || names.is_empty();
+            let is_over = is_done || names.is_empty() && aside.is_empty();
             self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
+            looked_aside += aside.len();
+            for (name, found) in aside {
+                self.set_name_aside((&letter, &window), range, name, found);
+            }
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
                 self.spend(key);
@@ -715,9 +728,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     window,
                     copy: None,
                 };
-                return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
+                return Some((delivery, domain));
             }
         }
+        // Others have their turn; this one goes on in the next.
+        self.sites.touch(key);
+        None
     }
 
     /// Where a pool has several sources, each has its part of a list: the rest goes to the one whose turn is next.
@@ -853,6 +869,30 @@ impl Connection {
 
 pub(crate) fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
+}
+
+/// What was taken off the front of an open range.
+#[derive(Default)]
+struct Picked {
+    /// For one transaction.
+    names: SmallVec<[Name; 1]>,
+    /// Not to be offered now, and why.
+    aside: SmallVec<[(Name, Screened); 1]>,
+}
+
+/// Up to `most` names that `look` lets go, and those that it does not. No allocation where it lets all go.
+fn pick(open: &mut OpenRange, most: usize, look: impl Fn(&OpenRange, Name) -> Screened) -> Picked {
+    let mut picked = Picked::default();
+    while picked.names.len() < most
+        && picked.aside.len() < ASIDE_MAX
+        && let Some(name) = open.next_name()
+    {
+        match look(open, name) {
+            Screened::Free => picked.names.push(name),
+            found => picked.aside.push((name, found)),
+        }
+    }
+    picked
 }
 
 fn success_of(custody: Custody) -> Option<Action> {

@@ -11,9 +11,12 @@ use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::drive::log::{Incoming, Origin};
 use crate::drive::share::is_borrowed;
+use crate::events::{Event, Kind};
 use crate::observe::{LineBudget, Via};
 use crate::returns::{Meaning, ReturnEvent, Returned};
+use crate::suppression::Reason;
 use bytes::Bytes;
+use message::FailureClass;
 use message::report::{Report, read};
 use message::{
     BodyKind, Class, Envelope, Lane, MailAsked, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict,
@@ -45,6 +48,10 @@ pub(crate) struct ReturnsDrive {
 impl ReturnsDrive {
     pub(crate) fn push(&mut self, range: Range) {
         self.waiting.push_back(range);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.reading == 0
     }
 
     /// Every range that waits here.
@@ -165,12 +172,41 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// A failure after the fact, or a complaint: the one place from which it is handed on.
+    /// A failure after the fact, or a complaint: the one place from which it is handed on. The event is in the page cache
+    /// before the mark that settles the mail which told it: a crash repeats it.
     pub(crate) fn on_return(&mut self, event: &ReturnEvent) {
-        match event.what {
-            Returned::Bounced(_) => self.counters.returns_bounced.add(1),
-            Returned::Complained(_) => self.counters.returns_complaints.add(1),
+        let (kind, class) = match event.what {
+            Returned::Bounced(class) => (Kind::Bounced, Some(class)),
+            Returned::Complained(_) => (Kind::Complaint, None),
+        };
+        if let Some(recipient) = &event.recipient {
+            match event.what {
+                Returned::Bounced(FailureClass::Hard) => {
+                    self.suppress_returned("", recipient, Reason::HardBounce)
+                }
+                Returned::Complained(_) => {
+                    self.suppress_returned(&event.labels.list, recipient, Reason::Complaint);
+                }
+                Returned::Bounced(_) => {}
+            }
         }
+        match kind {
+            Kind::Complaint => self.counters.returns_complaints.add(1),
+            _ => self.counters.returns_bounced.add(1),
+        }
+        self.log_event(&Event {
+            msg: event.message,
+            index: event.index.map(|index| index.0),
+            recipient: event.recipient.as_ref().map(Mailbox::as_ref),
+            sender: &event.sender,
+            campaign: &event.labels.campaign,
+            tenant: &event.labels.tenant,
+            list: &event.labels.list,
+            reply: event.reply.as_ref(),
+            class,
+            detail: event.detail,
+            ..Event::new(kind)
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use crate::events::{Event, Kind};
 use crate::observe::Via;
 use crate::settings::Settings;
 use crate::steer::reason::RETURNED;
+use crate::suppression::Screened;
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
@@ -115,11 +116,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                if !to.asked().notify.wants_failure() {
-                    return self.settle(range);
+                if !(via.is_hard && self.learn_bounce(letter, range, to, host, &reply)) {
+                    self.end_failed(letter, range, to, host, reply);
                 }
-                let reported = self.reported(&range, to, host, reply);
-                self.fail(letter, range, reported);
             }
         }
     }
@@ -137,6 +136,24 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.log_verdict(letter, &range, to.local_part(), via, &as_it_is);
         self.counters.deferred.add(1);
         self.put_back_to_wait(range);
+    }
+
+    /// The recipient failed for good, and its sender hears of it if that is wanted.
+    pub(crate) fn end_failed(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        to: &Addressee,
+        host: &str,
+        reply: Reply,
+    ) {
+        // A bounce says NEVER, which is about its sender: who looks after lost bounces is told all the same.
+        let has_sender = letter.reverse_path.mailbox().is_some();
+        if has_sender && !to.asked().notify.wants_failure() {
+            return self.settle(range);
+        }
+        let reported = self.reported(&range, to, host, reply);
+        self.fail(letter, range, reported);
     }
 
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
@@ -208,6 +225,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             let Some(name) = open.next_name() else { break };
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
+            let local_part = name.text(open.window());
+            let to = MailboxRef { local_part, domain: &self.domains.get(range.domain).name };
+            if let Screened::Listed(listed) = self.suppressing.look(&self.settings.suppression, &letter, to) {
+                self.end_listed(&letter, one, local_part, listed);
+                continue;
+            }
             self.conclude(&letter, one, &name.addressee(open.window()), Via::default(), verdict.clone());
         }
         let left = open.range();
@@ -237,7 +260,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         borrowed.or_else(queued).unwrap_or((MessageId(0), self.wall))
     }
 
-    fn schedule_or_return(&mut self, range: Range, due: UnixMillis) {
+    pub(crate) fn schedule_or_return(&mut self, range: Range, due: UnixMillis) {
         if is_borrowed(range.message) { self.defer(range, due) } else { self.schedule.push(range, due) }
     }
 
@@ -551,6 +574,27 @@ impl<R: Ring, C: Clock> Core<R, C> {
             class,
             delay_ms: Some(self.wall.since(letter.arrived)),
             ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
+        };
+        self.events.log(&event, self.wall, &self.counters);
+        self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
+    }
+
+    /// No attempt was made: the recipient is on the suppression list.
+    pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: &Reply) {
+        self.tally(letter.class.campaign, Outcome::Suppressed, range.count);
+        if !self.wants_events() {
+            return;
+        }
+        let domain = self.domains.get(range.domain);
+        let event = Event {
+            index: Some(range.first),
+            count: range.count,
+            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
+            attempt: range.attempts.count(),
+            reply: Some(reply),
+            delay_ms: Some(self.wall.since(letter.arrived)),
+            ..Event::new(Kind::Suppressed).of_letter(letter, &self.settings.config.lanes.tenant_field)
         };
         self.events.log(&event, self.wall, &self.counters);
         self.delivery_log.log(&event, self.wall, &self.counters);

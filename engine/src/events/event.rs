@@ -205,7 +205,10 @@ impl<'a> Event<'a> {
             line.text("class", class.name());
         }
         if let Some(reply) = self.reply {
-            line.number("code", u64::from(reply.code));
+            // A report need not say which it was.
+            if reply.code > 0 {
+                line.number("code", u64::from(reply.code));
+            }
             if let Some(enhanced) = reply.enhanced {
                 line.enhanced("enhanced", enhanced);
             }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::parse;
-use message::Verp;
 use message::report::read;
+use message::{EnhancedCode, Verp};
 use proptest::prelude::*;
 
 const KEYS: &str = "domains = [\"b.test\"]\nfeedback_addresses = [\"fbl@here.test\"]\n";
@@ -62,7 +62,7 @@ fn addresses_of_ours_are_told_from_others() {
         let found = returns.address(MailboxRef::parse(address).unwrap());
         match found {
             None => "none",
-            Some(ReturnAddress::Signed(_)) => "signed",
+            Some(ReturnAddress::Signed(..)) => "signed",
             Some(ReturnAddress::Unsigned(_)) => "unsigned",
             Some(ReturnAddress::Feedback) => "feedback",
         }
@@ -99,10 +99,11 @@ fn addresses_of_ours_are_told_from_others() {
 fn failure_at_a_signed_path_is_an_event_about_its_recipient() {
     let content = report(&[("ann@x.test", "failed", "5.1.1")], "To: ann@x.test\nX-Campaign: spring\n");
     let event = event(&returns(KEYS), &path("ann@x.test"), &content);
-    assert_eq!(event.what, Returned::Bounced(BounceClass::Hard));
+    assert_eq!(event.what, Returned::Bounced(FailureClass::Hard));
     assert_eq!(event.recipient.unwrap().as_str(), "ann@x.test");
-    assert_eq!((event.message, event.list.as_deref()), (Some(MessageId(7)), Some("list")));
-    assert_eq!((event.campaign.as_deref(), event.status), (Some("spring"), Some(EnhancedCode(5, 1, 1))));
+    assert_eq!((event.message, &*event.sender), (Some(MessageId(7)), "list@b.test"));
+    assert_eq!((&*event.labels.campaign, event.detail), ("spring", "rfc3464"));
+    assert_eq!(event.reply.and_then(|reply| reply.enhanced), Some(EnhancedCode(5, 1, 1)));
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn of_several_recipients_the_paths_own_counts() {
     let several = [("bob@x.test", "failed", "5.1.1"), ("ann@x.test", "delayed", "4.2.0")];
     assert_eq!(meaning(&returns(KEYS), &path("ann@x.test"), &report(&several, "")), Meaning::Progress);
     let found = event(&returns(KEYS), &path("bob@x.test"), &report(&several, ""));
-    assert_eq!(found.what, Returned::Bounced(BounceClass::Hard));
+    assert_eq!(found.what, Returned::Bounced(FailureClass::Hard));
     // Under another name: the failure.
     let found = event(&returns(KEYS), &path("cy@x.test"), &report(&several, ""));
     assert_eq!(found.recipient.unwrap().as_str(), "cy@x.test");

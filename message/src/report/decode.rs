@@ -1,20 +1,11 @@
-//! Encodings of mail undone, leniently: base64, quoted-printable, encoded words, HTML's marks.
+//! Encodings of mail undone, leniently: base64, charsets, encoded words, HTML's marks.
 //!
-//! What is wrong in them is left out or left as it is: nobody will send it again. No output is longer than what went in
-//! (text of one octet a character: twice that).
+//! What is wrong in them is left out or left as it is: nobody will send it again. Octets of another charset take up to three
+//! times their room as UTF-8; nothing else here is longer than what went in.
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use crate::coding::{base64_lines, charset, encoded_word};
 
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
-/// RFC 2045 §6.8, up to the first `=`; what is no letter of it is passed over.
+/// What base64 says up to the first `=`; what is no letter of it is passed over.
 pub(super) fn base64(coded: &[u8]) -> Vec<u8> {
     let letters = coded.iter().copied().take_while(|octet| *octet != b'=');
     let mut letters: Vec<u8> =
@@ -22,78 +13,30 @@ pub(super) fn base64(coded: &[u8]) -> Vec<u8> {
     if letters.len() % 4 == 1 {
         letters.pop();
     }
-    LENIENT.decode(letters).unwrap_or_default()
+    base64_lines::decode(&letters).unwrap_or_default()
 }
 
-/// RFC 2045 §6.7, of a text whose lines end in LF. A `=` that begins nothing stays.
-pub(super) fn quoted_printable(coded: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(coded.len());
-    let mut rest = coded;
-    while let Some((octet, tail)) = rest.split_first() {
-        rest = match (octet, tail) {
-            (b'=', [b'\n', after @ ..]) => after,
-            (b'=', [high, low, after @ ..]) if let Some(octet) = hex_pair(*high, *low) => {
-                out.push(octet);
-                after
-            }
-            _ => {
-                out.push(*octet);
-                tail
-            }
-        };
-    }
-    out
-}
-
-fn hex_pair(high: u8, low: u8) -> Option<u8> {
-    let digit = |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    Some(digit(high)? << 4 | digit(low)?)
-}
-
-/// UTF-8 as it is; else each octet is a character, as in the character sets of the West.
-pub(super) fn text(octets: &[u8]) -> String {
-    match std::str::from_utf8(octets) {
+/// Octets as the charset has them; where that is not known or not kept to, as UTF-8, else each is a character, as in the
+/// charsets of the West.
+pub(super) fn text(charset: &str, octets: &[u8]) -> String {
+    charset::decode(charset, octets).unwrap_or_else(|_| match std::str::from_utf8(octets) {
         Ok(text) => text.to_owned(),
         Err(_) => octets.iter().copied().map(char::from).collect(),
-    }
+    })
 }
 
-/// Encoded words (RFC 2047) as what they say; blanks between two of them go.
+/// Encoded words (RFC 2047) as what they say.
 pub(super) fn words(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
-    let (mut rest, mut was_word) = (value, false);
+    let mut rest = value;
     while let Some(start) = rest.find("=?") {
-        let (before, from) = rest.split_at(start);
-        let word = word(from);
-        if !(was_word && word.is_some() && before.trim().is_empty()) {
-            out.push_str(before);
-        }
-        was_word = word.is_some();
-        rest = match word {
-            Some((said, tail)) => {
-                out.push_str(&said);
-                tail
-            }
-            None => {
-                out.push_str("=?");
-                &from[2..]
-            }
-        };
+        out.push_str(&rest[..start]);
+        let from = &rest[start..];
+        let (said, len) = encoded_word::read(from).unwrap_or_else(|| ("=?".to_owned(), 2));
+        out.push_str(&said);
+        rest = &from[len..];
     }
     out + rest
-}
-
-/// `=?charset?B?text?=` at the front, and what follows it.
-fn word(from: &str) -> Option<(String, &str)> {
-    let (_charset, rest) = from.strip_prefix("=?")?.split_once('?')?;
-    let (kind, rest) = rest.split_once('?')?;
-    let (coded, tail) = rest.split_once("?=")?;
-    let octets = match kind {
-        "B" | "b" => base64(coded.as_bytes()),
-        "Q" | "q" => quoted_printable(coded.replace('_', " ").as_bytes()),
-        _ => return None,
-    };
-    Some((text(&octets), tail))
 }
 
 /// Elements that begin a line of their own.
@@ -153,15 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn quoted_printable_joins_soft_lines_and_keeps_what_is_none() {
-        assert_eq!(quoted_printable(b"a=3Db=\nc=zz=e9="), b"a=bc=zz\xe9=");
-    }
-
-    #[test]
     fn encoded_words_say_what_they_mean() {
         assert_eq!(words("=?utf-8?Q?R=C3=A9ponse?= =?utf-8?B?IGF1dG8=?= x"), "Réponse auto x");
         assert_eq!(words("=?iso-8859-1?q?R=E9ponse_a?="), "Réponse a");
         assert_eq!(words("a =?b c =?x?y?z?= d"), "a =?b c =?x?y?z?= d");
+    }
+
+    #[test]
+    fn charset_that_is_not_known_or_not_kept_to_is_guessed() {
+        assert_eq!(text("koi8-r", b"\xd0\xd2\xc9"), "при");
+        assert_eq!(text("us-ascii", b"\xe9"), "é");
+        assert_eq!(text("x-none", "é".as_bytes()), "é");
     }
 
     #[test]
@@ -174,7 +119,6 @@ mod tests {
         #[test]
         fn any_octets_decode_to_no_more_than_they_are(octets in proptest::collection::vec(any::<u8>(), 0..200), html in "[<>/a-z&;=? ]{0,80}") {
             prop_assert!(base64(&octets).len() <= octets.len());
-            prop_assert!(quoted_printable(&octets).len() <= octets.len());
             prop_assert!(without_marks(&html).len() <= html.len());
             let _ = words(&html);
         }

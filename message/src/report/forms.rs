@@ -6,7 +6,7 @@
 //! Bound: [`WORDS_MAX`] octets of words.
 
 use super::scan::{self, Naming};
-use super::{BounceClass, Fate, Outcome, RECIPIENTS_MAX, values};
+use super::{Fate, Outcome, RECIPIENTS_MAX, values};
 use crate::address::MailboxRef;
 
 /// Octets of a letter's words that are searched.
@@ -227,6 +227,6 @@ pub(super) fn unknown(letter: &Letter<'_>) -> Option<Vec<Fate>> {
         is_late.iter().any(|word| letter.subject.contains(word) || text.to_lowercase().contains(word));
     let outcome = if is_late { Outcome::Delayed } else { Outcome::Failed };
     let fate = scan::fate(outcome, None, &lines);
-    let says_why = fate.code.is_some() || fate.status.is_some() || fate.class != BounceClass::Other;
+    let says_why = scan::worth(&fate) > 0;
     says_why.then(|| vec![fate])
 }

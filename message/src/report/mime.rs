@@ -4,6 +4,7 @@
 //! Bounds: [`PARTS_MAX`] parts, [`DEPTH_MAX`] levels; what lies beyond them is not looked at.
 
 use super::{decode, values};
+use crate::coding::quoted_printable;
 use crate::header::{fields, header_len};
 use std::borrow::Cow;
 
@@ -18,6 +19,8 @@ const BOUNDARY_MAX: usize = 256;
 pub(super) struct Part<'a> {
     /// `text/plain`, in lower case.
     pub(super) kind: String,
+    /// Of a text; may be empty.
+    pub(super) charset: String,
     /// Without its transfer encoding.
     pub(super) body: Cow<'a, [u8]>,
 }
@@ -46,10 +49,11 @@ fn collect<'a>(entity: &'a [u8], depth: usize, found: &mut Vec<Part<'a>>) {
     let encoding = values(header, "content-transfer-encoding").next().unwrap_or_default();
     let body = match encoding.trim().to_ascii_lowercase().as_str() {
         "base64" => Cow::Owned(without_cr(decode::base64(body))),
-        "quoted-printable" => Cow::Owned(without_cr(decode::quoted_printable(body))),
+        "quoted-printable" => Cow::Owned(without_cr(quoted_printable::decode(body))),
         _ => Cow::Borrowed(body),
     };
-    found.push(Part { kind, body });
+    let charset = parameter(&content_type, "charset").unwrap_or_default();
+    found.push(Part { kind, charset, body });
 }
 
 /// What was encoded had line ends of its own.

@@ -3,14 +3,13 @@
 //! [`read`] decides in this order: a complaint has a part message/feedback-report (RFC 5965), a report one of
 //! message/delivery-status (RFC 3464); else words that a known mail system begins its failures with (`forms`); else signs
 //! of a challenge or of an automatic reply (`auto`), which are no bounces; else a daemon's letter with a reply code in it.
-//! Each failure is put into a class (`class`) by its enhanced code, and where that says little by its words.
+//! Each failure is put into a class by the table that judges replies too ([`FailureClass`]).
 //!
 //! Trusts nothing: whoever knows an address can write anything to it. What a report says of whom it is about is a claim,
 //! which the caller holds against the address that it came to. Bounds: [`LOOKED_AT_MAX`] octets are looked at,
 //! [`RECIPIENTS_MAX`] recipients and [`ORIGINAL_MAX`] octets of the original's header are kept; `mime` bounds parts and depth.
 
 mod auto;
-mod class;
 mod decode;
 mod feedback;
 mod forms;
@@ -18,13 +17,13 @@ mod mime;
 mod scan;
 mod status;
 
-pub use class::BounceClass;
 pub use feedback::{Complaint, FeedbackType};
 pub use forms::Form;
 
-use crate::class::Marks;
+use crate::failure::FailureClass;
 use crate::header::{fields, header_len};
-use crate::reply::{EnhancedCode, TEXT_MAX};
+use crate::labels::Labels;
+use crate::reply::Reply;
 use mime::Part;
 use std::borrow::Cow;
 
@@ -78,11 +77,25 @@ pub struct Fate {
     pub recipient: Option<Box<str>>,
     /// What it was before it was forwarded, if the report says so.
     pub original: Option<Box<str>>,
-    pub code: Option<u16>,
-    pub status: Option<EnhancedCode>,
-    /// Why: one line, safe to log, at most [`TEXT_MAX`] octets.
-    pub text: Box<str>,
-    pub class: BounceClass,
+    /// Why, as far as the report says it. Its code is 0 where there is none.
+    pub reply: Reply,
+    /// `Unknown` for successes.
+    pub class: FailureClass,
+}
+
+impl Fate {
+    /// Of a recipient that is not known yet.
+    fn new(outcome: Outcome, reply: Reply) -> Fate {
+        let is_temporary =
+            reply.enhanced.is_some_and(|status| status.0 == 4) || (400..500).contains(&reply.code);
+        let class = match outcome {
+            Outcome::Succeeded => FailureClass::Unknown,
+            // What was tried until nobody wanted to try any more is no bad address.
+            Outcome::Failed => FailureClass::of_reply(!is_temporary, &reply, None),
+            Outcome::Delayed => FailureClass::of_reply(false, &reply, None),
+        };
+        Fate { outcome, recipient: None, original: None, reply, class }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,9 +137,9 @@ impl Original {
         values(&self.0, name)
     }
 
-    /// As [`Marks::of`] finds it.
-    pub fn campaign(&self) -> Option<Cow<'_, str>> {
-        Marks::of(&self.0, "").campaign
+    /// Campaign, tenant and list, as the message itself names them.
+    pub fn labels(&self, tenant_field: &str) -> Labels {
+        Labels::of(&self.0, tenant_field)
     }
 }
 
@@ -204,8 +217,8 @@ fn original_of(parts: &[Part<'_>]) -> Original {
 fn human_text(parts: &[Part<'_>]) -> String {
     let of = |kind: &str| parts.iter().find(|part| part.kind == kind);
     match (of("text/plain"), of("text/html")) {
-        (Some(plain), _) => decode::text(&plain.body),
-        (None, Some(html)) => decode::without_marks(&decode::text(&html.body)),
+        (Some(plain), _) => decode::text(&plain.charset, &plain.body),
+        (None, Some(html)) => decode::without_marks(&decode::text(&html.charset, &html.body)),
         (None, None) => String::new(),
     }
 }
@@ -223,16 +236,10 @@ fn one_line(value: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(value) {
         Ok(text) if value.iter().all(is_plain) && !text.contains("  ") => Cow::Borrowed(text),
         _ => {
-            let text = decode::text(value).replace(char::is_control, " ");
+            let text = decode::text("", value).replace(char::is_control, " ");
             Cow::Owned(text.split_whitespace().collect::<Vec<_>>().join(" "))
         }
     }
-}
-
-/// One line of at most [`TEXT_MAX`] octets.
-fn short(text: &str) -> Box<str> {
-    let line = one_line(text.as_bytes());
-    line[..line.floor_char_boundary(TEXT_MAX)].into()
 }
 
 /// For the fuzzer: any octets as a message that came back.
@@ -242,12 +249,12 @@ pub fn fuzz_report(bytes: &[u8]) {
     if let Kind::Delivery(_, fates) = &report.kind {
         assert!((1..=RECIPIENTS_MAX).contains(&fates.len()));
         for fate in fates {
-            assert!(fate.text.len() <= TEXT_MAX && !fate.text.contains(char::is_control));
+            assert!(!fate.reply.text().contains(char::is_control));
             let names = fate.recipient.iter().chain(&fate.original);
             assert!(names.into_iter().all(|name| crate::MailboxRef::parse(name).is_ok()));
         }
     }
-    let _ = report.original.campaign();
+    let _ = report.original.labels("X-Tenant");
 }
 
 #[cfg(test)]
@@ -268,7 +275,7 @@ mod tests {
     fn western_octets_are_characters() {
         let content = b"From: MAILER-DAEMON@x.test\r\n\r\nHi. This is the x\r\n\r\n<a@x.test>:\r\n550 Empf\xe4nger unbekannt\r\n";
         let Kind::Delivery(Form::Qsbmf, fates) = read(content).kind else { panic!("it is QSBMF") };
-        assert_eq!(&*fates[0].text, "550 Empfänger unbekannt");
+        assert_eq!(fates[0].reply.to_string(), "550 Empfänger unbekannt");
     }
 
     #[test]
@@ -303,7 +310,7 @@ mod tests {
         {
             let report = read(&content);
             let Kind::Delivery(found, fates) = &report.kind else { panic!("it is a report") };
-            assert_eq!((*found, fates.len(), fates[0].class), (form, 1, BounceClass::Full));
+            assert_eq!((*found, fates.len(), fates[0].class), (form, 1, FailureClass::MailboxFull));
             assert_eq!(fates[0].recipient.as_deref(), Some("ann@example.net"));
             assert_eq!(fates[0].original.is_some(), has_original);
             assert_eq!(report.original.values("message-id").next().as_deref(), Some("<1@x.test>"));

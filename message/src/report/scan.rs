@@ -1,8 +1,8 @@
 //! Words for people, searched: where the original begins, which lines name a recipient, which of them says why.
 
-use super::{BounceClass, Fate, Outcome, RECIPIENTS_MAX, short};
+use super::{FailureClass, Fate, Outcome, RECIPIENTS_MAX};
 use crate::address::MailboxRef;
-use crate::reply::EnhancedCode;
+use crate::reply::{EnhancedCode, Reply};
 
 /// What stands in the line behind which the original follows, in lower case.
 const BEFORE_ORIGINAL: [&str; 18] = [
@@ -85,9 +85,9 @@ fn each_once(fates: Vec<Fate>) -> Vec<Fate> {
 }
 
 /// How much a fate tells.
-fn worth(fate: &Fate) -> u8 {
-    let has_code = fate.code.is_some() || fate.status.is_some();
-    u8::from(fate.class != BounceClass::Other) + 2 * u8::from(has_code)
+pub(super) fn worth(fate: &Fate) -> u8 {
+    let has_code = fate.reply.code > 0 || fate.reply.enhanced.is_some();
+    u8::from(fate.class != FailureClass::Unknown) + 2 * u8::from(has_code)
 }
 
 fn blocks(text: &str, naming: Naming) -> (Vec<&str>, Vec<Block<'_>>) {
@@ -114,14 +114,24 @@ fn is_blank(lines: &[&str]) -> bool {
 
 /// One recipient's fate, by the lines that are about it.
 pub(super) fn fate(outcome: Outcome, recipient: Option<&str>, lines: &[&str]) -> Fate {
-    let text = reason(lines);
-    let (code, status) = (code_in(&text), status_in(&text));
-    let mut class = BounceClass::of(code, status, &text);
-    if class == BounceClass::Other {
-        class = BounceClass::of(code, status, &lines.join(" "));
-    }
     let recipient = recipient.map(Into::into);
-    Fate { outcome, recipient, original: None, code, status, text: short(&text), class }
+    let fate = Fate::new(outcome, reply_of(&reason(lines)));
+    if fate.class != FailureClass::Unknown {
+        return Fate { recipient, ..fate };
+    }
+    // What it is called may stand before or behind why.
+    let Fate { class, .. } =
+        Fate::new(outcome, Reply::new(fate.reply.code, None, lines.join(" ").as_bytes()));
+    Fate { recipient, class, ..fate }
+}
+
+/// A line as a reply: its codes, and the rest of it.
+pub(super) fn reply_of(line: &str) -> Reply {
+    let (code, status) = (code_in(line).unwrap_or(0), status_in(line));
+    let text = line.strip_prefix(&code.to_string()).unwrap_or(line).trim_start_matches([' ', '-', ':']);
+    let shown = status.map(|status| status.to_string()).unwrap_or_default();
+    let text = text.strip_prefix(&shown).unwrap_or(text).trim_start_matches([' ', ':']);
+    Reply::new(code, status, text.as_bytes())
 }
 
 /// The first line with a reply code, else with a status, and those that it goes on in; without one, the first lines.
@@ -321,12 +331,9 @@ mod tests {
     #[test]
     fn recipients_without_a_reason_share_the_next() {
         let text = "Failed:\n\n a@x.test\n b@x.test\n  550 5.1.1 gone\n\n c@x.test\n  552 5.2.2 full\n   up to here\n";
-        let said: Vec<(Option<u16>, String)> = fates(text, Outcome::Failed, leading)
-            .into_iter()
-            .map(|fate| (fate.code, fate.text.into()))
-            .collect();
-        let gone = (Some(550), "550 5.1.1 gone".to_owned());
-        assert_eq!(said, [gone.clone(), gone, (Some(552), "552 5.2.2 full up to here".to_owned())]);
+        let fates = fates(text, Outcome::Failed, leading);
+        let said: Vec<String> = fates.iter().map(|fate| fate.reply.to_string()).collect();
+        assert_eq!(said, ["550 5.1.1 gone", "550 5.1.1 gone", "552 5.2.2 full up to here"]);
     }
 
     proptest! {

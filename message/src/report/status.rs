@@ -4,8 +4,8 @@
 //! that names no recipient goes on with the one before it, and a field that was there already begins the next.
 
 use super::mime::Part;
-use super::scan::{code_in, reason, status_in};
-use super::{BounceClass, Fate, Outcome, RECIPIENTS_MAX, one_line, scan, short};
+use super::scan::{self, code_in, reason, reply_of, status_in};
+use super::{Fate, Outcome, RECIPIENTS_MAX, one_line};
 use crate::address::MailboxRef;
 use crate::header::fields;
 use crate::reply::EnhancedCode;
@@ -116,14 +116,10 @@ impl Group {
             let lines: Vec<&str> = scan::cut(text).0.lines().collect();
             Some(reason(&lines)).filter(|said| code_in(said).is_some()).unwrap_or_default()
         });
-        let code = code_in(&said);
-        let status = more_exact(status, status_in(&said));
-        let outcome = outcome_of(action.as_deref().unwrap_or_default(), status);
-        let class = match outcome {
-            Outcome::Succeeded => BounceClass::Other,
-            Outcome::Failed | Outcome::Delayed => BounceClass::of(code, status, &said),
-        };
-        Fate { outcome, recipient, original, code, status, text: short(&said), class }
+        let mut reply = reply_of(&said);
+        reply.enhanced = more_exact(status, reply.enhanced);
+        let outcome = outcome_of(action.as_deref().unwrap_or_default(), reply.enhanced);
+        Fate { recipient, original, ..Fate::new(outcome, reply) }
     }
 }
 
@@ -163,7 +159,7 @@ mod tests {
         read(body.as_bytes(), &mut groups);
         let fate = |group: Group| group.into_fate("");
         let fates = groups.into_iter().map(fate);
-        fates.map(|fate| (fate.recipient.map(Into::into), fate.outcome, fate.status)).collect()
+        fates.map(|fate| (fate.recipient.map(Into::into), fate.outcome, fate.reply.enhanced)).collect()
     }
 
     fn one(
