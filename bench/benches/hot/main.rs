@@ -10,6 +10,7 @@ use criterion::{criterion_group, criterion_main};
 mod class;
 mod content;
 mod delivery_log;
+mod dkim;
 mod fan_out;
 mod intake;
 mod journal;
@@ -29,6 +30,8 @@ criterion_group!(
     record::envelopes,
     verp::rendering,
     verp::decoding,
+    dkim::body_hashes,
+    dkim::signatures,
     outbound::windows,
     outbound::replies,
     journal::marks,

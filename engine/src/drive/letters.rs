@@ -29,8 +29,7 @@ struct Cached {
     letter: Arc<Letter>,
     /// The whole meta part, if it fits into a window.
     meta: Option<Bytes>,
-    /// What it counted for when it came. (A dot-stuffed copy made later is not
-    /// counted.)
+    /// What it counted for when it came or was signed. (A dot-stuffed copy made later is not counted.)
     len: usize,
 }
 
