@@ -195,8 +195,8 @@ fn a_list_is_signed_once_for_all_its_recipients_on_both_cores() {
 
 #[test]
 fn a_new_key_signs_what_waits() {
-    let sink = Sink::keeping(&["--fault", "mail[first=1]=451"]);
-    let setup = with_keys(Setup::new().relay(sink.address).with("retry.quadratic_secs", 3));
+    let sink = Sink::keeping(&["--fault", "rcpt[first=1]=450"]);
+    let setup = with_keys(Setup::new().relay(sink.address).with("retry.quadratic_secs", 3600));
     assert!(keygen(&setup, "r2", "rsa").status.success());
     let mut daemon = setup.start();
     deliver(&daemon, LETTER);
@@ -208,6 +208,7 @@ fn a_new_key_signs_what_waits() {
     daemon.setup.write_config();
     daemon.signal(rustix::process::Signal::HUP);
     daemon.wait_until_said("configuration reloaded");
+    wait::succeed(&mut daemon.setup.command(&["queue", "flush"]), wait::PATIENCE);
     let content = arrived(&sink);
     assert!(
         content.starts_with("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;\r\n\td=here.test; s=r2;"),
