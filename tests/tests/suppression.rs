@@ -107,7 +107,10 @@ fn who_was_imported_gets_nothing_of_a_list_and_all_others_do() {
     assert_eq!((counts["suppressed"], counts["delivered"], counts.len()), (2_000, 18_000, 2));
     let word = daemon.last_word_on("u000000@d001.test");
     assert!(word["reply"].as_str().is_some_and(|reply| reply.contains("complaint since")), "{word}");
-    assert_eq!((&word["code"], &word["enhanced"], &word["host"]), (&550.into(), &"5.7.1".into(), &Value::Null));
+    assert_eq!(
+        (&word["code"], &word["enhanced"], &word["host"]),
+        (&550.into(), &"5.7.1".into(), &Value::Null)
+    );
 }
 
 #[test]
