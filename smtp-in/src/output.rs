@@ -82,6 +82,13 @@ pub struct Rejection {
     pub recipient: Option<Box<str>>,
 }
 
+impl Rejection {
+    /// Whether the client gave a wrong name or password, by whatever mechanism.
+    pub fn is_wrong_login(&self) -> bool {
+        self.stage == Stage::Auth && self.reply == crate::replies::WRONG_LOGIN.cow()
+    }
+}
+
 /// Where in a session.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Stage {

@@ -118,10 +118,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn on_login(&mut self, place: Place, outcome: Outcome) {
         match outcome {
             Outcome::Accepted { user } => self.log_in(place, &user),
-            Outcome::Wrong => {
-                self.counters.logins_wrong.add(1);
-                self.answer_session(place, Answer::WrongLogin);
-            }
+            Outcome::Wrong => self.answer_session(place, Answer::WrongLogin),
             Outcome::Unavailable => self.answer_session(place, Answer::Unavailable),
             Outcome::Scram(keys) => self.answer_session(place, Answer::Scram(keys)),
         }

@@ -12,6 +12,7 @@ use smtp_in::door::Origin;
 impl<R: Ring, C: Clock> Core<R, C> {
     pub(super) fn complain(&mut self, place: Place, rejection: &Rejection) {
         self.counters.rejections.add(1);
+        self.counters.logins_wrong.add(u64::from(rejection.is_wrong_login()));
         let Some(left_out) = self.intake.complaints.may_say(self.now) else { return };
         let Some(client) = self.intake.clients.get(place.index as usize) else { return };
         let known = client.session.client();
