@@ -7,7 +7,7 @@ use crate::drive::log::{Incoming, Origin, Record};
 use crate::drive::share::is_borrowed;
 use crate::observe::{Line, Via};
 use crate::steer::reason::RETURNED;
-use crate::suppression::Screened;
+use crate::suppression::{Screened, Who};
 use bytes::Bytes;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
@@ -41,8 +41,9 @@ pub(crate) struct Failing {
 /// What becomes of it afterwards.
 #[derive(Debug)]
 enum Then {
-    /// It failed, and is owed until its bounce is durable.
-    Settle,
+    /// It failed, and is owed until its bounce is durable; and, if there is no such recipient, until it is on the
+    /// suppression list.
+    Settle { unknown: Option<Box<Who>> },
     /// It has its mail, and is owed until the report of that is durable.
     Report(Box<Report>),
     /// It is late: it waits on, and the mark that says so also says that the sender knows.
@@ -61,7 +62,7 @@ impl Failing {
     /// When it is to be tried again if we die now; 0 is at once.
     pub(crate) fn due(&self) -> UnixMillis {
         match self.then {
-            Then::Settle | Then::Report(_) => UnixMillis(0),
+            Then::Settle { .. } | Then::Report(_) => UnixMillis(0),
             Then::Wait { due } => due,
         }
     }
@@ -108,27 +109,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                if !(via.is_hard && self.learn_bounce(letter, range, to, host, &reply)) {
-                    self.end_failed(letter, range, to, host, reply);
+                let unknown = if via.is_hard { self.who(to, &range) } else { None };
+                if !to.asked().notify.wants_failure() {
+                    return self.settle_unknown(range, unknown);
                 }
+                let reported = self.reported(&range, to, host, reply);
+                self.fail(letter, range, unknown, reported);
             }
         }
-    }
-
-    /// The recipient failed for good, and its sender hears of it if that is wanted.
-    pub(crate) fn end_failed(
-        &mut self,
-        letter: &Arc<Letter>,
-        range: Range,
-        to: &Addressee,
-        host: &str,
-        reply: Reply,
-    ) {
-        if !to.asked().notify.wants_failure() {
-            return self.settle(range);
-        }
-        let reported = self.reported(&range, to, host, reply);
-        self.fail(letter, range, reported);
     }
 
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
@@ -283,11 +271,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
     // ---- bounces and warnings ----
 
     /// Nobody is told about mail without a sender; else the sender is, and only then the recipient is settled.
-    fn fail(&mut self, letter: &Arc<Letter>, range: Range, reported: ReportedRecipient) {
+    fn fail(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        unknown: Option<Box<Who>>,
+        reported: ReportedRecipient,
+    ) {
         if letter.reverse_path == ReversePath::Null {
-            return self.settle(range);
+            return self.settle_unknown(range, unknown);
         }
-        self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, reported);
+        self.tell(letter, Failing { range, then: Then::Settle { unknown } }, Action::Failed, reported);
     }
 
     /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
@@ -395,7 +389,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut late = Vec::new();
         for mark in marks {
             match self.failing.try_remove(*mark) {
-                Some(Failing { range, then: Then::Settle | Then::Report(_) }) => self.settle(range),
+                Some(Failing { range, then: Then::Settle { unknown } }) => {
+                    self.settle_unknown(range, unknown)
+                }
+                Some(Failing { range, then: Then::Report(_) }) => self.settle(range),
                 Some(Failing { range, then: Then::Wait { due } }) => {
                     late.push((Range { attempts: range.attempts.warned(), ..range }, due));
                 }
@@ -414,7 +411,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for mark in marks {
             match self.failing.try_remove(mark) {
                 Some(Failing { range, .. }) if range.reason == RETURNED => self.steering.return_again(range),
-                Some(Failing { range, then: Then::Settle }) => self.schedule_or_return(range, again),
+                Some(Failing { range, then: Then::Settle { .. } }) => self.schedule_or_return(range, again),
                 Some(Failing { range, then: Then::Report(report) }) => self.report_again(range, report),
                 Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
                 None => {}
