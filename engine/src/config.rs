@@ -4,8 +4,12 @@
 //! checked against what the machines can do.
 
 mod access;
+mod api;
 mod auth;
+mod bounces;
 mod compose;
+mod dkim;
+mod events;
 mod keep;
 mod listeners;
 mod network;
@@ -24,8 +28,12 @@ pub use access::{
     Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
     NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
 };
+pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
+pub use bounces::{BounceFormat, Bounces, Tokens, Unsigned};
 pub use compose::Compose;
+pub use dkim::{Dkim, DkimDomain, DkimSelector};
+pub use events::{EventFile, Events, Place, Webhook};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
@@ -38,6 +46,7 @@ pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
 pub use suppression::{AtRcpt, Suppression};
+pub(crate) use tls::parse_sha256;
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 pub use verify::Verify;
 
@@ -72,7 +81,7 @@ pub struct Config {
     pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
-    /// File of the delivery log, JSON lines. None: no log.
+    /// File of the delivery log, JSON lines: the plain one, which may lose a line. None: no log.
     pub delivery_log: Option<PathBuf>,
     #[serde(default)]
     pub intake: Intake,
@@ -111,7 +120,17 @@ pub struct Config {
     #[serde(default)]
     pub keep: Keep,
     #[serde(default)]
+    pub bounces: Bounces,
+    #[serde(default)]
+    pub api: Api,
+    #[serde(default)]
+    pub unsubscribe: Unsubscribe,
+    #[serde(default)]
+    pub dkim: Dkim,
+    #[serde(default)]
     pub suppression: Suppression,
+    /// None: no event log.
+    pub events: Option<Events>,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -285,6 +304,8 @@ pub enum ConfigError {
     Tls(#[from] crate::tls::TlsFilesError),
     #[error(transparent)]
     Ingress(#[from] crate::ingress::IngressError),
+    #[error(transparent)]
+    Dkim(#[from] crate::dkim::DkimFilesError),
 }
 
 /// Reads and checks a configuration file.
@@ -296,6 +317,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
     sources::read_passwords(&mut config)?;
     config.routes.read_secrets()?;
     config.access.read_files()?;
+    config.events.as_mut().map_or(Ok(()), Events::read_secrets)?;
     Ok(config)
 }
 
@@ -324,6 +346,12 @@ pub(crate) fn wrong_at(text: &str, name: &str, span: std::ops::Range<usize>, wha
 }
 
 impl Config {
+    /// Where the event log's files are.
+    pub fn events_folder(&self) -> PathBuf {
+        let folder = self.events.as_ref().and_then(|events| events.folder.clone());
+        folder.unwrap_or_else(|| self.queue.join("events"))
+    }
+
     /// Where the daemon takes orders.
     pub fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(|| self.queue.join("control.sock"))
@@ -383,6 +411,11 @@ impl Config {
         self.auth.check()?;
         self.verify.check()?;
         self.keep.check()?;
+        self.bounces.check()?;
+        self.api.check()?;
+        self.unsubscribe.check()?;
+        self.dkim.check()?;
+        self.events.as_ref().map_or(Ok(()), Events::check)?;
         self.suppression.check()?;
         sources::check(self)
     }

@@ -8,24 +8,29 @@ use crate::clock::Clock;
 use crate::crossing::{Crossing, Mail};
 use crate::domains::Domains;
 use crate::drive::aside::Aside;
+use crate::drive::campaigns::Gates;
 use crate::drive::compact::Compaction;
+use crate::drive::delivery_log::DeliveryLog;
+use crate::drive::events::EventDrive;
 use crate::drive::expiry::Expiry;
+use crate::drive::fetch::Fetches;
+use crate::drive::inject::Requests;
 use crate::drive::intake::Intake;
 use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
+use crate::drive::notices::Failing;
 use crate::drive::outbound::Outbound;
-use crate::drive::record::DeliveryLog;
+use crate::drive::returns::ReturnsDrive;
 use crate::drive::secure::TlsClients;
 use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
 use crate::drive::suppress::Suppressing;
-use crate::drive::verdicts::Failing;
 use crate::drive::ways::Ways;
-use crate::observe::Counters;
+use crate::observe::{Counters, LineBudget};
 use crate::recovery::{Journals, RecoverError};
 use crate::rhythm::{Rhythm, TURN_LINGER};
 use crate::settings::Settings;
@@ -60,10 +65,11 @@ pub(crate) enum Kind {
     Copy,
     Aside,
     DeliveryLog,
+    EventLog,
     Ignored,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Listener,
     Kind::Intake,
     Kind::Outbound,
@@ -77,6 +83,7 @@ const KINDS: [Kind; 14] = [
     Kind::Copy,
     Kind::Aside,
     Kind::DeliveryLog,
+    Kind::EventLog,
     Kind::Ignored,
 ];
 
@@ -139,6 +146,7 @@ pub struct Core<R, C> {
     pub(crate) timers: Timers<Token>,
     pub(crate) rhythm: Rhythm,
     pub(crate) intake: Intake,
+    pub(crate) requests: Requests,
     pub(crate) logs: Logs,
     pub(crate) journal: JournalDrive,
     pub(crate) store: Store,
@@ -152,12 +160,17 @@ pub struct Core<R, C> {
     pub(crate) tls_clients: TlsClients,
     pub(crate) ledger: Ledger,
     pub(crate) shares: Shares,
+    pub(crate) fetches: Fetches,
     pub(crate) steering: Steering,
+    pub(crate) gates: Gates,
     pub(crate) suppressing: Suppressing,
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
+    pub(crate) triple_lines: LineBudget,
+    pub(crate) returns: ReturnsDrive,
     pub(crate) delivery_log: DeliveryLog,
+    pub(crate) events: EventDrive,
     pub(crate) compaction: Compaction,
     pub(crate) aside: Aside,
     pub(crate) stop: Stop,
@@ -187,9 +200,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let logs = Logs::new(index, &settings.config);
         let journal = JournalDrive::start(&mut ring, index, &settings.config, &journals)?;
         let delivery_log = DeliveryLog::open(&mut ring, &settings.config)?;
+        let events = EventDrive::open(&mut ring, index, crossing.events.get())?;
         crossing.set_waker(index, ring.waker());
         let mut core = Core {
             intake: Intake::default(),
+            requests: Requests::default(),
             letters: Letters::new(settings.config.storage.cache_max),
             counters: Arc::clone(&crossing.counters[index]),
             timers: Timers::new(now),
@@ -204,11 +219,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             tls_clients: TlsClients::default(),
             ledger: Ledger::new(index, crossing.cores(), &journals.fold.spent),
             shares: Shares::default(),
+            fetches: Fetches::default(),
             steering: Steering::default(),
+            gates: Gates::default(),
             suppressing: Suppressing::new(crossing.suppression.get()),
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
+            triple_lines: LineBudget::default(),
+            returns: ReturnsDrive::default(),
             compaction: Compaction::default(),
             aside: Aside::new(&settings.config.queue),
             stop: Stop::Running,
@@ -224,6 +243,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             logs,
             journal,
             delivery_log,
+            events,
         };
         core.recover(&journals)?;
         core.put_state();
@@ -258,12 +278,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.run_aside();
         self.run_logs();
         self.run_warm_up();
+        self.run_gates();
         self.run_schedule();
+        self.run_returns();
         self.run_expiry();
         self.run_steering();
         self.run_looks();
         self.run_sites();
         self.flush_journal();
+        self.run_events();
         self.run_delivery_log();
         self.publish();
         Ok(!self.has_ended())
@@ -303,6 +326,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Event::Opened { token, result } => match untoken(token) {
                 (Kind::LogPrepare, place) => self.on_segment_opened(place.index, result),
                 (Kind::Aside, _) => self.on_aside_opened(result),
+                (Kind::EventLog, _) => self.on_events_opened(result),
                 _ => self.on_journal_opened(result),
             },
             Event::Done { token, result } => match untoken(token) {
@@ -332,7 +356,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Suppressed { ticket, is_done } => self.on_suppressed(ticket, is_done),
                 Mail::Screened { ticket, is_known } => self.on_screened(ticket, is_known),
                 Mail::Compose(composed) => self.compose(*composed),
+                Mail::Confirm(id) => self.confirm(id),
+                Mail::CampaignOrder(number) => self.on_campaign_order(number),
+                Mail::Line(line) => self.log_line(&line),
+                Mail::Inject(injected) => self.inject(*injected),
                 Mail::Flush(order) => self.steering.take_flush(order),
+                Mail::Fetch(mail) => self.on_fetch_mail(*mail),
                 Mail::Order(order) => self.steering.take_order(order),
                 Mail::Look(call) => self.take_look(call),
                 Mail::Reload(settings) => self.reload(settings),
@@ -357,8 +386,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn wait_time(&self) -> Option<Duration> {
         let is_busy = self.sites.has_dirty()
             || self.compaction_wants_turn()
+            || self.gates.wants_turn()
             || self.steering_wants_turn()
-            || self.looks_want_turn();
+            || self.looks_want_turn()
+            || self.returns_want_turn();
         if is_busy || self.stop == Stop::Done {
             return Some(Duration::ZERO);
         }
@@ -370,6 +401,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.journal.poll_timeout(),
             self.sites.next_wake(),
             self.delivery_log.poll_timeout(),
+            self.events.poll_timeout(),
             self.rhythm.poll_timeout().filter(|_| self.may_start_commit()),
             Some(self.now + WAIT_MAX),
         ];
@@ -382,7 +414,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         counters.queued_messages.set(self.store.messages() as u64);
         counters.queued_recipients.set(self.store.owed());
         counters.deferred_recipients.set(self.schedule.recipients());
-        counters.held_recipients.set(self.steering.held_recipients());
+        counters.held_recipients.set(self.steering.held_recipients() + self.gates.paused_recipients());
         counters.sessions_in.set(self.intake.open() as u64);
         counters.sessions_out.set(self.outbound.open() as u64);
     }
@@ -433,6 +465,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             && self.outbound.open() == 0
             && self.failing.is_empty()
             && self.suppressing.is_idle()
+            && self.returns.is_idle()
             && self.aside.is_idle()
             && self.compaction.is_idle()
             && !self.journal.has_unsynced()

@@ -6,9 +6,13 @@
 
 use crate::access::{Counts, Rates};
 use crate::auth::Authenticator;
+use crate::campaigns::Campaigns;
 use crate::clients;
 use crate::domains::Resolution;
+use crate::drive::inject::Injected;
 use crate::drive::spent::Unrestored;
+use crate::events::{Event, EventLog, Stamp};
+use crate::fetch::FetchMail;
 use crate::hosts::Hosts;
 use crate::look::call::Call;
 use crate::observe::Counters;
@@ -18,7 +22,7 @@ use crate::suppression::Suppression;
 use crate::tlsrpt::TlsNote;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
-use message::{Mailbox, MessageId};
+use message::{CampaignNumber, Mailbox, MessageId};
 use queue::fanout::OpenRange;
 use queue::journal::Waiting;
 use queue::range::DomainKey;
@@ -88,12 +92,22 @@ pub enum Mail {
     },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
+    /// The books know all recipients of that message of a campaign: it may go out.
+    Confirm(MessageId),
+    /// A campaign was resumed or cancelled.
+    CampaignOrder(CampaignNumber),
+    /// A line for the delivery log.
+    Line(Box<[u8]>),
+    /// A message that came over HTTP, and who waits for it.
+    Inject(Box<Injected>),
     /// From an operator. One at a time: the next one waits for all cores' reports.
     Order(Arc<Order>),
     /// What an operator wants to see.
     Look(Arc<Call>),
     /// From another core's client, by ETRN. Nobody waits for a report.
     Flush(Arc<Order>),
+    /// About mail that a client fetches (ATRN).
+    Fetch(Box<FetchMail>),
     Reload(Arc<Settings>),
     Shutdown,
 }
@@ -146,9 +160,12 @@ pub struct Crossing {
     pub rates: Rates,
     /// Whose passwords are right; not there in a simulation.
     pub authenticator: OnceLock<Authenticator>,
+    /// Where events go; not there if nobody wants them.
+    pub events: OnceLock<Arc<EventLog>>,
     /// Who gets no mail; not there in a simulation.
     pub suppression: OnceLock<Arc<Suppression>>,
     pub unrestored: Unrestored,
+    pub campaigns: Campaigns,
     pub counters: Vec<Arc<Counters>>,
     /// Cores whose first journal holds the whole state, durably: when all do, what came before may go.
     states_durable: AtomicUsize,
@@ -171,10 +188,12 @@ impl Crossing {
             counts: Arc::default(),
             rates: Rates::default(),
             authenticator: OnceLock::new(),
+            events: OnceLock::new(),
             suppression: OnceLock::new(),
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),
+            campaigns: Campaigns::default(),
             counters: (0..cores).map(|_| Arc::new(Counters::default())).collect(),
             states_durable: AtomicUsize::new(0),
         }
@@ -195,6 +214,7 @@ impl Crossing {
     }
 
     /// Returns the letter if the box is full: keep it and try again.
+    #[expect(clippy::result_large_err, reason = "the letter itself comes back, and is sent again")]
     pub fn send(&self, core: usize, mail: Mail) -> Result<(), Mail> {
         match self.boxes[core].0.try_send(mail) {
             Ok(()) => {
@@ -202,6 +222,24 @@ impl Crossing {
                 Ok(())
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+        }
+    }
+
+    /// Logs what the control thread came to know. Core threads use their own `log_event`. The event survives the process
+    /// from here on if there is an event log.
+    pub fn event(&self, event: &Event<'_>) {
+        let (mut line, at) = (Vec::new(), crate::clock::wall());
+        if let Some(log) = self.events.get()
+            && let Err(error) = log.append(event, at)
+        {
+            tracing::error!(kind = event.kind.name(), %error, "the event log lacks an event");
+        }
+        event.render(Stamp { id: None, at }, &mut line);
+        if self.send(0, Mail::Line(line.into())).is_err() {
+            tracing::warn!(
+                kind = event.kind.name(),
+                "the core's mailbox is full: the delivery log lacks an event"
+            );
         }
     }
 

@@ -24,12 +24,14 @@ pub(crate) struct StsDemand<'a> {
 }
 
 /// A host, and what its TLSA records demand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Candidate {
     pub(crate) name: Arc<str>,
     pub(crate) dane: Option<TlsPolicy>,
     /// The records, as they stand in the zone.
     pub(crate) lines: Vec<String>,
+    /// Whether it has such records cannot be told, and so it must not be used.
+    pub(crate) is_untold: bool,
 }
 
 /// What was decided: a policy for each candidate, `None` for one that must not be used.
@@ -72,7 +74,7 @@ pub(crate) fn of_mode(mode: TlsMode) -> TlsPolicy {
 /// What holds for a host that the configuration names by itself: `relay` is its name or address.
 pub(crate) fn of_relay(tls: &Tls, domain: &str, relay: &str) -> (Arc<TlsPolicy>, Arc<Basis>) {
     let by_name = configured(tls, domain).or_else(|| configured(tls, relay));
-    let candidate = Candidate { name: relay.into(), dane: None, lines: Vec::new() };
+    let candidate = Candidate { name: relay.into(), ..Candidate::default() };
     let demands = decide(tls, by_name, &[candidate], None);
     (demands.policies.into_iter().flatten().next().unwrap_or_default(), demands.basis)
 }
@@ -88,6 +90,7 @@ pub(crate) fn decide(
     let policies: Vec<Option<TlsPolicy>> = candidates
         .iter()
         .map(|candidate| match (&by_name, &candidate.dane, sts) {
+            _ if candidate.is_untold => None,
             (Some(policy), _, _) | (None, Some(policy), _) => Some(policy.clone()),
             (None, None, Some(sts)) => under_sts(sts, &candidate.name, &general),
             (None, None, None) => Some(general.clone()),
@@ -110,6 +113,25 @@ pub(crate) fn decide(
     };
     let policies = policies.into_iter().map(|policy| policy.map(Arc::new)).collect();
     Demands { policies, basis: Arc::new(basis) }
+}
+
+/// The same for mail that is not held to what the domain publishes (RFC 8689 §3): the operator's word alone. `None`: that makes no
+/// difference.
+pub(crate) fn relax(
+    tls: &Tls,
+    by_name: Option<&TlsPolicy>,
+    candidates: &[Candidate],
+    strict: &Demands,
+) -> Option<Demands> {
+    let is_binding =
+        |policy: &Option<Arc<TlsPolicy>>| !policy.as_ref().is_some_and(|policy| policy.allows_plain());
+    if by_name.is_some() || !strict.policies.iter().any(is_binding) {
+        return None;
+    }
+    let plain =
+        |candidate: &Candidate| Candidate { name: Arc::clone(&candidate.name), ..Candidate::default() };
+    let relaxed = decide(tls, None, &candidates.iter().map(plain).collect::<Vec<_>>(), None);
+    (relaxed.policies != strict.policies).then_some(relaxed)
 }
 
 /// RFC 8461 §5: enforced, it forbids the hosts that it does not name; in testing, those get what they would get anyway.
@@ -155,7 +177,7 @@ mod tests {
     }
 
     fn hosts(names: &[&str]) -> Vec<Candidate> {
-        names.iter().map(|name| Candidate { name: (*name).into(), dane: None, lines: Vec::new() }).collect()
+        names.iter().map(|name| Candidate { name: (*name).into(), ..Candidate::default() }).collect()
     }
 
     fn verify(enforced: bool) -> TlsPolicy {
@@ -208,6 +230,28 @@ mod tests {
         assert_eq!(said(&decide(&usual, None, &hosts, sts(true))), [Some(verify(true)), None]);
         let tested = decide(&usual, None, &hosts, sts(false));
         assert_eq!(said(&tested), [Some(verify(false)), Some(TlsPolicy::May)]);
+    }
+
+    #[test]
+    fn mail_that_is_not_held_to_the_domains_word_is_held_to_the_operators() {
+        let mut hosts = hosts(&["mx.a.test", "mx.b.test"]);
+        let patterns = ["*.a.test".to_owned()];
+        let sts = |enforced| Some(StsDemand { enforced, lines: &[], patterns: &patterns });
+        let relaxed = |tls: &Tls, by_name: Option<TlsPolicy>, hosts: &[Candidate], sts| {
+            let strict = decide(tls, by_name.clone(), hosts, sts);
+            relax(tls, by_name.as_ref(), hosts, &strict).map(|relaxed| said(&relaxed))
+        };
+        let both = |policy: TlsPolicy| Some(vec![Some(policy.clone()), Some(policy)]);
+        let (usual, strict) = (Tls::default(), tls("mode = \"encrypt\""));
+        assert_eq!(relaxed(&usual, None, &hosts, sts(true)), both(TlsPolicy::May));
+        assert_eq!(relaxed(&strict, None, &hosts, sts(true)), both(TlsPolicy::Encrypt));
+        assert_eq!(relaxed(&usual, None, &hosts, sts(false)), None, "nothing is enforced");
+        assert_eq!(relaxed(&usual, Some(verify(true)), &hosts, sts(true)), None, "the operator's word");
+        assert_eq!((relaxed(&usual, None, &hosts, None), relaxed(&strict, None, &hosts, None)), (None, None));
+        hosts[0].dane = Some(TlsPolicy::Dane { records: Vec::new(), names: Vec::new() });
+        hosts[1].is_untold = true;
+        assert_eq!(said(&decide(&usual, None, &hosts, None)), [hosts[0].dane.clone(), None]);
+        assert_eq!(relaxed(&usual, None, &hosts, None), both(TlsPolicy::May));
     }
 
     #[test]

@@ -55,11 +55,27 @@ pub enum BasisKind {
 #[derive(Clone, Debug)]
 pub enum Resolution {
     /// Hosts in the order in which they are to be tried. Domains with the same `site` share its connections.
-    Site { site: Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>, ttl_secs: u64 },
+    Site {
+        site: Arc<str>,
+        hosts: Vec<Host>,
+        basis: Arc<Basis>,
+        ttl_secs: u64,
+        /// If what the domain publishes makes a difference.
+        relaxed: Option<Relaxed>,
+    },
+    /// What the domain publishes bars all of its hosts.
+    Barred { reply: Reply, site: Arc<str>, relaxed: Relaxed, ttl_secs: u64 },
     /// The domain takes no mail: null MX, no such domain.
     Failed(Reply),
     /// No answer now.
     Deferred(Reply),
+}
+
+/// A site's hosts for mail that is not held to what its domain publishes about TLS (RFC 8689).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Relaxed {
+    pub hosts: Vec<Host>,
+    pub basis: Arc<Basis>,
 }
 
 /// A site's number in its core's table.
@@ -81,6 +97,8 @@ pub(crate) enum Routed {
 pub(crate) struct Domain {
     pub(crate) name: Arc<str>,
     pub(crate) routed: Routed,
+    /// Where mail goes that is not held to what the domain publishes, if that makes a difference.
+    pub(crate) relaxed: Option<WayKey>,
     /// When the answer should be asked for again; the old one serves meanwhile.
     pub(crate) expires: Option<Instant>,
     /// The control thread has the question, or will when others have been answered.
@@ -94,6 +112,15 @@ pub(crate) struct Domain {
 impl Domain {
     pub(crate) fn owed(&self) -> u64 {
         self.owed
+    }
+
+    /// Every way that its mail may go.
+    pub(crate) fn ways(&self) -> impl Iterator<Item = WayKey> {
+        let routed = match self.routed {
+            Routed::Way(way) => Some(way),
+            Routed::Unknown | Routed::Asked => None,
+        };
+        routed.into_iter().chain(self.relaxed)
     }
 }
 
@@ -120,6 +147,7 @@ impl Domains {
         let domain = Domain {
             name: Arc::clone(&name),
             routed: Routed::Unknown,
+            relaxed: None,
             expires: None,
             is_asked: false,
             waiting: Vec::new(),
@@ -131,9 +159,9 @@ impl Domains {
         key
     }
 
-    /// `count` recipients fewer are owed there. Where its mail went, if the domain was forgotten for it.
+    /// `count` recipients fewer are owed there. The domain, if it was forgotten for it.
     #[must_use]
-    pub(crate) fn settle(&mut self, key: DomainKey, count: u32) -> Option<Routed> {
+    pub(crate) fn settle(&mut self, key: DomainKey, count: u32) -> Option<Domain> {
         let domain = self.domains.get_mut(key.0 as usize)?;
         domain.owed = domain.owed.saturating_sub(u64::from(count));
         let is_unused = domain.owed == 0 && !domain.is_asked;
@@ -142,7 +170,7 @@ impl Domains {
         }
         let domain = self.domains.remove(key.0 as usize);
         self.by_name.remove(&domain.name);
-        Some(domain.routed)
+        Some(domain)
     }
 
     /// By its name, in lower case.

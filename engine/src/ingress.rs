@@ -1,9 +1,9 @@
 //! Each listener as its sessions know it: what it offers, what it demands, its certificates.
 
 use crate::clock::CertificateClock;
-use crate::config::{CertificateFiles, Config, Listener, ListenerTls, Mechanism, Purpose};
+use crate::config::{CertificateFiles, Config, Listener, ListenerTls, Mechanism, Purpose, Rule};
 use crate::tls::{TlsFilesError, certificates, key};
-use smtp_in::{Identity, Limits, Policy, Timeouts, TlsServer, TlsServerError, TlsUse};
+use smtp_in::{Identity, Limits, Policy, Timeouts, TlsServer, TlsServerError, TlsUse, TurnUse};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,10 +45,10 @@ pub struct Ingress {
 impl Ingress {
     /// Without certificates: nothing is encrypted, whatever the configuration says.
     pub fn plain(config: &Config) -> Ingress {
-        let listeners = config.listeners();
+        let plain = |(name, listener): (String, Listener)| Arc::new(policy(config, &name, &listener, None));
         Ingress {
-            listeners: listeners.values().map(|listener| Arc::new(policy(config, listener, None))).collect(),
-            socket: Arc::new(policy(config, &Listener::default(), None)),
+            listeners: config.listeners().into_iter().map(plain).collect(),
+            socket: Arc::new(policy(config, "", &Listener::default(), None)),
         }
     }
 
@@ -61,7 +61,7 @@ impl Ingress {
                 ListenerTls::None => None,
                 _ => Some(server(config, &name, &listener)?),
             };
-            listeners.push(Arc::new(policy(config, &listener, server)));
+            listeners.push(Arc::new(policy(config, &name, &listener, server)));
         }
         Ok(Ingress { listeners, ..plain })
     }
@@ -85,7 +85,7 @@ fn identity(files: &CertificateFiles) -> Result<Identity, TlsFilesError> {
     Ok(Identity { names: files.names.clone(), chain: read(&files.chain)?, key: key(&files.key)? })
 }
 
-fn policy(config: &Config, listener: &Listener, tls: Option<Arc<TlsServer>>) -> Policy {
+fn policy(config: &Config, name: &str, listener: &Listener, tls: Option<Arc<TlsServer>>) -> Policy {
     let intake = &config.intake;
     Policy {
         host_name: listener.host_name.clone().unwrap_or_else(|| config.host_name.clone()),
@@ -108,7 +108,7 @@ fn policy(config: &Config, listener: &Listener, tls: Option<Arc<TlsServer>>) -> 
         },
         bulk_recipients: config.lanes.bulk_recipients,
         offer_chunking: intake.offer_chunking,
-        offer_turn: false,
+        turn_use: turn_use(config, name, listener),
         tls,
         tls_use: match listener.tls() {
             ListenerTls::None | ListenerTls::Offer => TlsUse::Offer,
@@ -120,6 +120,19 @@ fn policy(config: &Config, listener: &Listener, tls: Option<Arc<TlsServer>>) -> 
         needs_login: listener.purpose == Purpose::Submission,
         greeting_delay_secs: listener.greeting_delay_secs,
         tells_rejections: true,
+    }
+}
+
+/// Offered where some login may have a use for it.
+fn turn_use(config: &Config, name: &str, listener: &Listener) -> TurnUse {
+    let may_match = |rule: &Rule| rule.listener.as_ref().is_none_or(|other| other == name);
+    let has_rule = || config.access.all_rules().any(|rule| !rule.atrn.is_empty() && may_match(rule));
+    match listener.purpose {
+        Purpose::Odmr => TurnUse::Only,
+        Purpose::Mx | Purpose::Submission if !listener.mechanisms().is_empty() && has_rule() => {
+            TurnUse::Offer
+        }
+        Purpose::Mx | Purpose::Submission => TurnUse::Never,
     }
 }
 

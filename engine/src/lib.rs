@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod api;
 pub mod auth;
+pub mod campaigns;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -14,9 +16,12 @@ pub mod control;
 pub mod core;
 pub mod crossing;
 mod demands;
+pub mod dkim;
 pub mod domains;
 mod drive;
 pub mod egress;
+pub mod events;
+pub mod fetch;
 mod files;
 pub mod hosts;
 pub mod ingress;
@@ -26,6 +31,7 @@ pub mod look;
 pub mod observe;
 pub mod providers;
 pub mod recovery;
+pub mod returns;
 mod rhythm;
 pub mod routes;
 pub mod settings;

@@ -1,12 +1,11 @@
-//! What those who look on get: counters, and one line per verdict in the delivery log.
+//! What those who look on get: counters, and the bound on lines of the delivery log (`events/event.rs` has the lines).
 //!
-//! The delivery log is an interface: JSON lines with the fields `at msg rcpt domain host lane attempt code
-//! enhanced verdict reply delay_ms`. Bodies and credentials never get here. Bound: a line is under 2 KiB, a buffer of lines
-//! under [`LINES_MAX`]; if the file cannot keep up, lines are dropped and counted, mail is not held up.
+//! A buffer of the delivery log's lines is under [`LINES_MAX`]; if the file cannot keep up, lines are dropped and counted,
+//! mail is not held up.
 
-use message::{Lane, Reply, UnixMillis, Verdict};
-use std::io::Write as _;
+use message::Scope;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Bytes of lines that wait for the file.
 pub const LINES_MAX: usize = 4 << 20;
@@ -41,10 +40,30 @@ counters! {
     failed,
     /// Bounces written
     bounces,
+    /// Bounces of mail from the null reverse-path written
+    double_bounces,
+    /// Recipients whose failure nobody was told: of double bounces, and of mail to where those go
+    triple_bounces,
+    /// Recipients that bounced after they were delivered, by mail to their return paths
+    returns_bounced,
+    /// Complaints that came back
+    returns_complaints,
+    /// Word of delays and successes that came back
+    returns_progress,
+    /// Automatic answers and challenges that came back
+    returns_automatic,
+    /// Mail to return paths that nobody could read
+    returns_unknown,
+    /// Reports without proof, ignored
+    returns_unproven,
     /// Warnings of a delay written
     warnings,
     /// Reports of success written
     success_reports,
+    /// Messages that were signed, each for all recipients, and copies for one
+    signed,
+    /// Messages that have keys and could not be signed
+    unsigned,
     /// Recipients who are on the suppression list, and got nothing
     suppressed,
     /// Recipients that a hard bounce put on the suppression list
@@ -63,6 +82,8 @@ counters! {
     rejections,
     /// Connections made
     connections_out,
+    /// Connections of clients that were reversed, for them to fetch their mail (ATRN)
+    connections_reversed,
     /// Connections that failed before a session began
     connect_failures,
     /// TLS handshakes with hosts that came to an end
@@ -95,6 +116,12 @@ counters! {
     chunks_borrowed,
     /// Log lines dropped because the file could not keep up
     log_lines_dropped,
+    /// Events put into the event log
+    events_logged,
+    /// Octets of them
+    event_octets,
+    /// Events dropped because the event log could not be written
+    events_dropped,
     /// 1 after a failed write: nothing more is accepted until a restart
     poisoned,
     /// Places where a record could not be read
@@ -128,6 +155,34 @@ impl Counter {
     }
 }
 
+/// Lines a second of one kind, on each core.
+const LINES_PER_SECOND: u32 = 50;
+
+/// Bounds the operator's lines about what strangers cause: those past it are counted, and the count is told with the next
+/// line, so that whoever floods us does not fill the disk.
+#[derive(Debug, Default)]
+pub(crate) struct LineBudget {
+    since: Option<Instant>,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl LineBudget {
+    /// How many were left out since the last line, if this one may be said.
+    pub(crate) fn may_say(&mut self, now: Instant) -> Option<u64> {
+        let is_over = self.since.is_none_or(|since| now >= since + Duration::from_secs(1));
+        if is_over {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        self.lines += 1;
+        if self.lines > LINES_PER_SECOND {
+            self.unsaid += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 /// How far a recipient's attempt came: everything is empty where no host was asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Via<'a> {
@@ -138,69 +193,10 @@ pub struct Via<'a> {
     pub tls: &'a str,
     /// What a sender who asked for it is told of a success; nothing where the host itself tells it (RFC 3461).
     pub success: Option<message::dsn::Action>,
+    /// How far the host's answer reaches.
+    pub scope: Option<Scope>,
     /// The host's refusal says that there is no such recipient.
     pub is_hard: bool,
-}
-
-/// One verdict, for the delivery log.
-#[derive(Debug)]
-pub struct Line<'a> {
-    pub at: UnixMillis,
-    pub msg: message::MessageId,
-    pub index: u32,
-    pub local_part: &'a str,
-    pub domain: &'a str,
-    pub via: Via<'a>,
-    pub attempt: u16,
-    pub verdict: &'a Verdict,
-    /// Nothing was sent: the recipient is on the suppression list.
-    pub is_suppressed: bool,
-    pub lane: Lane,
-    pub arrived: UnixMillis,
-}
-
-impl Line<'_> {
-    /// Appends the line. No allocation beyond the buffer's growth.
-    pub fn render(&self, out: &mut Vec<u8>) {
-        let reply: &Reply = self.verdict.reply();
-        let _ = write!(
-            out,
-            "{{\"at\":{},\"msg\":\"{}\",\"index\":{},\"rcpt\":\"",
-            self.at.0, self.msg, self.index
-        );
-        escape(self.local_part, out);
-        out.push(b'@');
-        escape(self.domain, out);
-        out.extend_from_slice(b"\",\"domain\":\"");
-        escape(self.domain, out);
-        out.extend_from_slice(b"\",\"host\":\"");
-        escape(self.via.host, out);
-        out.extend_from_slice(b"\",\"source\":\"");
-        escape(self.via.source, out);
-        out.extend_from_slice(b"\",\"tls\":\"");
-        escape(self.via.tls, out);
-        out.extend_from_slice(b"\",\"lane\":\"");
-        out.extend_from_slice(self.lane.name().as_bytes());
-        let _ = write!(out, "\",\"attempt\":{},\"code\":{}", self.attempt, reply.code);
-        if let Some(enhanced) = reply.enhanced {
-            let _ = write!(out, ",\"enhanced\":\"{enhanced}\"");
-        }
-        let verdict = if self.is_suppressed { "suppressed" } else { self.verdict.name() };
-        let _ = write!(out, ",\"verdict\":\"{verdict}\",\"reply\":\"");
-        escape(reply.text(), out);
-        let _ = writeln!(out, "\",\"delay_ms\":{}}}", self.at.since(self.arrived));
-    }
-}
-
-/// JSON string escapes (RFC 8259 §7).
-fn escape(text: &str, out: &mut Vec<u8>) {
-    for octet in text.bytes() {
-        match octet {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', octet]),
-            0..32 => drop(write!(out, "\\u{octet:04x}")),
-            _ => out.push(octet),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -208,27 +204,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_is_json_whatever_the_peer_said() {
-        let verdict = Verdict::Failed(Reply::ours(550, (5, 1, 1), "no \"such\" \\ user"));
-        let mut out = Vec::new();
-        let line = Line {
-            at: UnixMillis(2500),
-            msg: message::MessageId(255),
-            index: 3,
-            local_part: "\"a b\"",
-            domain: "x.test",
-            via: Via { host: "mx.x.test", source: "a", tls: "TLS 1.3", ..Via::default() },
-            attempt: 2,
-            verdict: &verdict,
-            is_suppressed: false,
-            lane: Lane::Bulk,
-            arrived: UnixMillis(500),
-        };
-        line.render(&mut out);
-        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(value["rcpt"], "\"a b\"@x.test");
-        assert_eq!(value["lane"], "bulk");
-        assert_eq!(value["reply"], "no \"such\" \\ user");
-        assert_eq!((&value["delay_ms"], &value["enhanced"]), (&2000.into(), &"5.1.1".into()));
+    fn flood_of_lines_is_a_few_and_a_count() {
+        let (mut budget, now) = (LineBudget::default(), Instant::now());
+        let said = (0..1000).filter(|_| budget.may_say(now).is_some()).count();
+        assert_eq!(said, 50);
+        assert_eq!(budget.may_say(now + Duration::from_secs(1)), Some(950));
+        assert_eq!(budget.may_say(now + Duration::from_secs(1)), Some(0));
     }
 }

@@ -5,6 +5,7 @@
 //! what another core's message is owed; then each core reads the segments of its partitions (their indexes, where they
 //! have them), all cores at the same time.
 
+use crate::campaigns::books::BooksError;
 use message::UnixMillis;
 use queue::Attempts;
 use queue::journal::{self, Fold, FoldBuilder, Origin, Span, Waiting};
@@ -28,6 +29,8 @@ pub enum RecoverError {
     Segment { path: PathBuf, source: queue::log::ScanError },
     #[error("{path}: more than 64 partitions", path = .path.display())]
     Partitions { path: PathBuf },
+    #[error(transparent)]
+    Campaigns(#[from] BooksError),
 }
 
 impl RecoverError {
@@ -38,6 +41,7 @@ impl RecoverError {
             RecoverError::Journal { source, .. } => matches!(source, journal::JournalError::TooNew),
             RecoverError::Segment { source, .. } => matches!(source, queue::log::ScanError::TooNew),
             RecoverError::Partitions { .. } => true,
+            RecoverError::Campaigns(error) => error.is_the_operators(),
         }
     }
 }
@@ -196,7 +200,7 @@ pub(crate) fn visit_left(
     let groups_found: SmallVec<[Group<'_>; 4]> = groups.iter().collect();
     let whole: SmallVec<[Waiting; 4]> = groups_found.iter().map(|group| all_of(head, group)).collect();
     let mut next_name = |offset: u32| {
-        let len_at = |meta: &[u8]| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
+        let len_at = |meta: &[u8]| Some(offset + name_len(meta.get(offset as usize..)?, head.layout)?);
         match groups.meta() {
             Some(meta) => len_at(meta),
             None => len_at(meta.get_or_insert_with(|| read_meta(source, head)).as_deref().ok()?),

@@ -3,16 +3,23 @@
 //! The calling thread becomes the control thread. Core threads are pinned, make their own rings and report once
 //! whether they stand. A broken invariant in any thread ends the process: recovery is the ordinary start.
 
+use crate::api::cores::Cores;
+use crate::api::thread::{Listeners, Running};
 use crate::auth::Authenticator;
+use crate::campaigns::books::Books;
+use crate::campaigns::clerk::{self, Clerk};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Events};
 use crate::control;
 use crate::core::{Core, CoreConfig};
 use crate::crossing::Crossing;
+use crate::events::keeper::Keeper;
+use crate::events::{self, EventLog, cursor};
 use crate::keyset::KeySetError;
 use crate::recovery::{self, Journals, RecoverError};
 use crate::settings::Settings;
 use crate::suppression::{Store, Suppression};
+use parking_lot::Mutex;
 use queue::log::record::checksum;
 use ring::{Uring, UringConfig};
 use rustix::fs::FlockOperation;
@@ -50,6 +57,8 @@ pub enum ServeError {
     Control { path: PathBuf, source: io::Error },
     #[error("cannot take mail on {path}: {source}; `submit` may name another place", path = .path.display())]
     Submit { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}; `events.folder` may name another place", path = .path.display())]
+    Events { path: PathBuf, source: io::Error },
     #[error("the system has no randomness for us")]
     Randomness,
     #[error("starting the core threads: {0}")]
@@ -65,6 +74,7 @@ impl ServeError {
             ServeError::Start(crate::core::StartError::Listen { source, .. })
             | ServeError::Http { source, .. } => source.kind() != io::ErrorKind::AddrInUse,
             ServeError::Queue { source, .. }
+            | ServeError::Events { source, .. }
             | ServeError::Start(crate::core::StartError::File { source, .. }) => {
                 let kinds = [
                     io::ErrorKind::PermissionDenied,
@@ -92,6 +102,7 @@ impl ServeError {
 pub struct Ready {
     pub listening: Vec<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub api: Vec<SocketAddr>,
     pub cpus: Vec<usize>,
 }
 
@@ -118,7 +129,14 @@ pub fn serve(
     let suppression = Suppression::start(suppression, &crossing).map_err(ServeError::Thread)?;
     let _ = crossing.suppression.set(suppression);
     crossing.unrestored.take_over(&journals.fold.spent);
+    let books = Arc::new(Books::new(&settings.config.queue, &secret));
+    let campaigns = books.read().map_err(RecoverError::from)?;
+    clerk::put_up(&campaigns, &crossing, &settings);
+    let _ = crossing.campaigns.books.set(Arc::clone(&books));
+    let keeping = open_events(&settings.config, &crossing)?;
     let listener = http.map(bind_http).transpose()?;
+    let web = Listeners::bind(&settings.config)
+        .map_err(|(address, source)| ServeError::Http { address, source })?;
     check_ports(&places(&settings.config))?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let orders = bind_control(&settings.config)?;
@@ -128,21 +146,31 @@ pub fn serve(
     let (threads, listening) = start.cores(&cpus)?;
     // What the journals said is no longer needed, and large if the queue is.
     drop(start);
+    clerk::take_up(&campaigns, &crossing, &books).map_err(RecoverError::from)?;
     let http = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let announcement = Ready { listening, http, cpus };
+    let announcement = Ready { listening, http, api: web.addresses(), cpus };
+    let cores = Arc::new(Cores::new(Arc::clone(&crossing), Arc::clone(&settings)));
+    let clerk = Clerk::new(Arc::clone(&cores), Arc::clone(&crossing), books, campaigns);
+    let api = Running::start(web, &settings, &crossing, cores, clerk).map_err(ServeError::Thread)?;
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
+    let keeper = keeping.map(Keeping::begin).transpose()?;
     let result = control::run(control::Control {
         settings,
         crossing,
         listener,
+        api,
         orders,
         ends,
+        event_rules: keeper.as_ref().map(|keeper| Arc::clone(&keeper.rules)),
         reread: Box::new(reread),
         ready,
     });
     for thread in threads {
         let _ = thread.join();
+    }
+    if let Some(keeper) = keeper {
+        keeper.end();
     }
     result.map_or(Ok(()), |core| Err(ServeError::CoreDied(core)))
 }
@@ -300,6 +328,49 @@ fn check_ports(places: &[(usize, SocketAddr)]) -> Result<(), ServeError> {
         std::net::TcpListener::bind(address).map_err(refused)?;
     }
     Ok(())
+}
+
+/// The event log, ready to be written.
+struct Keeping {
+    log: Arc<EventLog>,
+    rules: Arc<Mutex<Events>>,
+}
+
+/// A thread that looks after the event log's files.
+struct KeeperThread {
+    rules: Arc<Mutex<Events>>,
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+fn open_events(config: &Config, crossing: &Crossing) -> Result<Option<Keeping>, ServeError> {
+    let Some(rules) = config.events.clone() else { return Ok(None) };
+    let folder = config.events_folder();
+    let wrap = |source| ServeError::Events { path: folder.clone(), source };
+    // A folder that is not there yet has no cursors.
+    let cursors = cursor::all(&folder).unwrap_or_default();
+    let seen = cursors.iter().map(|(_, place)| place.file).max().unwrap_or(0);
+    let first = events::folder::prepare(&folder, seen).map_err(wrap)?;
+    let log = Arc::new(EventLog::new(folder.clone(), first, crossing.counters.clone()));
+    let _ = crossing.events.set(Arc::clone(&log));
+    Ok(Some(Keeping { log, rules: Arc::new(Mutex::new(rules)) }))
+}
+
+impl Keeping {
+    fn begin(self) -> Result<KeeperThread, ServeError> {
+        let (stop, stopped) = mpsc::channel();
+        let keeper = Keeper::new(self.log, Arc::clone(&self.rules), crate::clock::now());
+        let thread =
+            std::thread::Builder::new().name("events".to_owned()).spawn(move || keeper.run(&stopped));
+        Ok(KeeperThread { rules: self.rules, stop, thread: thread.map_err(ServeError::Thread)? })
+    }
+}
+
+impl KeeperThread {
+    fn end(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
 }
 
 fn bind_http(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {

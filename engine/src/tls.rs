@@ -15,6 +15,8 @@ pub enum TlsFilesError {
     Pem { path: String, source: rustls_pki_types::pem::Error },
     #[error("{path}: there is no certificate in it")]
     Empty { path: String },
+    #[error("{path} and its key cannot be used: {source}")]
+    Server { path: String, source: rustls::Error },
     #[error("tls.ca_file, tls.certificate, tls.key: {0}")]
     Unusable(#[from] smtp_out::TlsBaseError),
 }
@@ -30,6 +32,22 @@ pub fn load(tls: &Tls) -> Result<TlsBase, TlsFilesError> {
         _ => None,
     };
     Ok(TlsBase::new(roots, own)?.with_time(Arc::new(CertificateClock)))
+}
+
+/// What an HTTP listener with that certificate and key needs; `None` without them.
+pub(crate) fn server(
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<Option<Arc<rustls::ServerConfig>>, TlsFilesError> {
+    let (Some(path), Some(key)) = (certificate, key) else { return Ok(None) };
+    let (chain, key) = (certificates(path)?, self::key(key)?);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let wrap = |source| TlsFilesError::Server { path: path.display().to_string(), source };
+    let builder = rustls::ServerConfig::builder_with_details(provider, Arc::new(CertificateClock));
+    let builder = builder.with_safe_default_protocol_versions().map_err(wrap)?.with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).map_err(wrap)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config)))
 }
 
 /// Of a PEM file, in its order; at least one.

@@ -25,3 +25,4 @@ pub mod socks5;
 pub mod source;
 pub mod stop;
 mod text;
+mod trust;

@@ -5,6 +5,7 @@
 
 use crate::header::fields;
 use std::borrow::Cow;
+use std::num::NonZeroU16;
 
 /// Octets of a header in which the fields of [`Marks`] are looked for.
 pub const HEADER_MAX: usize = 64 << 10;
@@ -30,11 +31,18 @@ impl PoolTag {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Flow(pub u8);
 
+/// A campaign of this queue, as records name it: from 1 on, given out by whoever keeps the table of campaigns, which says
+/// what pool it goes out from.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CampaignNumber(pub NonZeroU16);
+
 /// Pool and stream of a message, as its record has them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Class {
+    /// The default one in mail of a campaign: the campaign knows its pool.
     pub pool: PoolTag,
     pub flow: Flow,
+    pub campaign: Option<CampaignNumber>,
 }
 
 /// Who sends a message, and as part of what.
@@ -73,12 +81,14 @@ pub struct Marks<'a> {
     pub campaign: Option<Cow<'a, str>>,
     /// The value of the field that was asked for.
     pub tenant: Option<Cow<'a, str>>,
+    /// What `List-Id` has between its angle brackets, else its value (RFC 2919 §3).
+    pub list: Option<Cow<'a, str>>,
 }
 
 impl<'a> Marks<'a> {
     /// One pass over the header, up to [`HEADER_MAX`]. Allocates only for values that are folded or no UTF-8.
     pub fn of(content: &'a [u8], tenant_field: &str) -> Marks<'a> {
-        let (mut named, mut tenant) = ([None, None, None], None);
+        let (mut named, mut tenant, mut list) = ([None, None, None], None, None);
         for field in fields(&content[..content.len().min(HEADER_MAX)]) {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
             if let Some(place) = CAMPAIGN_FIELDS.into_iter().position(is) {
@@ -87,11 +97,19 @@ impl<'a> Marks<'a> {
             if is(tenant_field) {
                 tenant.get_or_insert(field);
             }
+            if is("list-id") {
+                list.get_or_insert(field);
+            }
         }
         let [id, campaign, feedback] = named.map(|field| field.map(value_of));
         let campaign = id.or(campaign).or(feedback.map(first_part));
         let is_said = |value: &Cow<'_, str>| !value.is_empty();
-        Marks { campaign: campaign.filter(is_said), tenant: tenant.map(value_of).filter(is_said) }
+        let list = list.map(|field| in_brackets(value_of(field)));
+        Marks {
+            campaign: campaign.filter(is_said),
+            tenant: tenant.map(value_of).filter(is_said),
+            list: list.filter(is_said),
+        }
     }
 }
 
@@ -114,9 +132,20 @@ fn value_of(field: crate::header::Field<'_>) -> Cow<'_, str> {
 /// What stands before the first colon.
 fn first_part(value: Cow<'_, str>) -> Cow<'_, str> {
     let len = value.split(':').next().map_or(0, |part| part.trim_end().len());
+    part_of(value, 0..len)
+}
+
+/// What stands between the last pair of angle brackets; all of it if there is none.
+fn in_brackets(value: Cow<'_, str>) -> Cow<'_, str> {
+    let from = value.rfind('<').map_or(0, |at| at + 1);
+    let len = value[from..].find('>').unwrap_or(value.len() - from);
+    part_of(value, from..from + len)
+}
+
+fn part_of(value: Cow<'_, str>, range: std::ops::Range<usize>) -> Cow<'_, str> {
     match value {
-        Cow::Borrowed(text) => Cow::Borrowed(&text[..len]),
-        Cow::Owned(text) => Cow::Owned(text[..len].to_owned()),
+        Cow::Borrowed(text) => Cow::Borrowed(&text[range]),
+        Cow::Owned(text) => Cow::Owned(text[range].to_owned()),
     }
 }
 

@@ -18,7 +18,7 @@ pub mod masquerade;
 pub mod options;
 mod quoting;
 mod recipients;
-mod role;
+pub(crate) mod role;
 mod sender;
 pub mod stamp;
 pub mod token;

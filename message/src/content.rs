@@ -1,5 +1,6 @@
 //! What a message's content is like, found once when it comes in, so that nobody scans it again per delivery.
 
+use crate::header::needs_no_tls;
 use memchr::{memchr, memchr2, memmem};
 
 /// Facts about content that decide how a peer can be given it.
@@ -13,8 +14,9 @@ impl ContentFacts {
     const OPEN_END: u8 = 8;
     const SMUGGLING: u8 = 16;
     const BINARY: u8 = 32;
+    const TLS_OPTIONAL: u8 = 64;
 
-    /// Looks at the whole content once.
+    /// Looks at the whole content once, and once more at its header.
     pub fn of(content: &[u8]) -> ContentFacts {
         let mut facts = 0;
         if !content.is_ascii() {
@@ -28,6 +30,9 @@ impl ContentFacts {
         }
         if memchr(0, content).is_some() {
             facts |= Self::BINARY;
+        }
+        if needs_no_tls(content) {
+            facts |= Self::TLS_OPTIONAL;
         }
         ContentFacts(facts | Self::newlines(content))
     }
@@ -87,6 +92,11 @@ impl ContentFacts {
     pub fn has_nul(self) -> bool {
         self.0 & Self::BINARY != 0
     }
+
+    /// Its header says that it would rather go without TLS than not at all (RFC 8689 §3). REQUIRETLS goes before that.
+    pub fn is_tls_optional(self) -> bool {
+        self.0 & Self::TLS_OPTIONAL != 0
+    }
 }
 
 /// Doubles the dot that begins a line (RFC 5321 §4.5.2) and ends an open last line.
@@ -129,6 +139,7 @@ mod tests {
         assert!(ContentFacts::of(b"a\r.\r\n").could_smuggle());
         assert!(ContentFacts::of(b"a\r\nb").has_open_end());
         assert!(ContentFacts::of(b"a\0\r\n").has_nul());
+        assert!(ContentFacts::of(b"TLS-Required: No\r\n\r\na\r\n").is_tls_optional());
     }
 
     #[test]

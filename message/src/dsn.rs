@@ -1,7 +1,7 @@
 //! Delivery status notifications: what a bounce says, what a warning says while we still try, and what is said of a
 //! success where that was asked for (RFC 3464 in the multipart/report of RFC 6522).
 //!
-//! Replies that it quotes were made safe when they came in. Bound: [`QUOTED_HEADER_MAX`] of the original's
+//! [`crate::qsbmf`] writes a failure in qmail's format instead. Replies that it quotes were made safe when they came in. Bound: [`QUOTED_HEADER_MAX`] of the original's
 //! header, or [`RETURNED_MAX`] of all of it, and what the caller says of each recipient.
 
 use crate::content::ContentFacts;
@@ -17,6 +17,11 @@ const QUOTED_HEADER_MAX: usize = 64 * 1024;
 
 /// Octets of a message that RET=FULL gives back; of a longer one the header is quoted.
 const RETURNED_MAX: usize = 1 << 20;
+
+/// What the postmaster is told.
+const DOUBLE_SENTENCE: &str = "A message from the null reverse-path, most likely a bounce, could not be\r\n\
+                               delivered to the recipients below. Its sender wants to hear of nothing: you\r\n\
+                               are told instead.";
 
 /// One recipient that the sender is told about.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ pub struct Notification<'a> {
     /// This host's name: Reporting-MTA, and the domain of its Message-ID.
     pub reporting_host: &'a str,
     pub to: &'a ReversePath,
+    /// The original's reverse-path. If that is `<>`, this is a double bounce.
+    pub sender: &'a ReversePath,
     pub arrived: UnixMillis,
     pub now: UnixMillis,
     /// Makes Message-ID and boundary unique.
@@ -60,6 +67,8 @@ pub struct Notification<'a> {
     pub facts: ContentFacts,
     /// The original came with SMTPUTF8: its header may have any UTF-8 (RFC 6533 §4).
     pub smtputf8: bool,
+    /// The original was not to wait for TLS (RFC 8689), and neither is this: its way back may be as bad as its way there.
+    pub is_tls_optional: bool,
     /// As MAIL said (RFC 3461).
     pub ret: Option<Ret>,
     pub envelope_id: Option<&'a EnvelopeId>,
@@ -82,32 +91,53 @@ impl Notification<'_> {
     }
 
     /// The last part: its type, and what of the original is in it. Whole messages go back only where a failure is
-    /// reported (RFC 3461 §4.3), and if they are lines of text: what else a peer's reader could take for two messages.
+    /// reported (RFC 3461 §4.3).
     fn quoted(&self) -> (&'static str, &[u8]) {
-        let is_text = !self.facts.has_bare_newlines() && !self.facts.has_nul();
         let is_wanted = self.ret == Some(Ret::Full) && self.action == Action::Failed;
-        if is_wanted && is_text && self.original.len() <= RETURNED_MAX {
-            return (if self.smtputf8 { "message/global" } else { "message/rfc822" }, self.original);
+        match self.whole_original().filter(|_| is_wanted) {
+            Some(whole) => (if self.smtputf8 { "message/global" } else { "message/rfc822" }, whole),
+            None => {
+                let kind = if self.smtputf8 { "message/global-headers" } else { "text/rfc822-headers" };
+                (kind, self.original_header())
+            }
         }
-        let header = &self.original[..header_len(self.original).min(QUOTED_HEADER_MAX)];
-        let kind = if self.smtputf8 { "message/global-headers" } else { "text/rfc822-headers" };
-        (kind, header.trim_ascii_end())
+    }
+
+    /// The original, if it is not too long and lines of text: what else a peer's reader could take for two messages.
+    pub(crate) fn whole_original(&self) -> Option<&[u8]> {
+        let is_text = !self.facts.has_bare_newlines() && !self.facts.has_nul();
+        (is_text && self.original.len() <= RETURNED_MAX).then_some(self.original)
+    }
+
+    /// Without its last line end.
+    pub(crate) fn original_header(&self) -> &[u8] {
+        self.original[..header_len(self.original).min(QUOTED_HEADER_MAX)].trim_ascii_end()
+    }
+
+    /// The original came from the null reverse-path: a bounce most likely, which was to be its sender's only notice.
+    pub(crate) fn is_double(&self) -> bool {
+        *self.sender == ReversePath::Null
+    }
+
+    pub(crate) fn message_id(&self) -> String {
+        format!("<{:x}.{:x}@{}>", self.now.0, self.serial, self.reporting_host)
     }
 
     fn top(&self, boundary: &str) -> String {
-        let (host, to, date) = (self.reporting_host, self.to, self.now.rfc5322());
+        let (host, to, date, id) = (self.reporting_host, self.to, self.now.rfc5322(), self.message_id());
         let subject = match self.action {
+            Action::Failed if self.is_double() => "Undelivered bounce",
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed { .. } => "Delayed mail, still being tried",
             Action::Relayed => "Mail passed on as asked",
             Action::Delivered => "Mail delivered as asked",
         };
+        let tls = if self.is_tls_optional { "TLS-Required: No\r\n" } else { "" };
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{host}>\r\nTo: {to}\r\n\
              Subject: {subject}\r\nDate: {date}\r\n\
-             Message-ID: <{:x}.{:x}@{host}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
-             Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n",
-            self.now.0, self.serial
+             Message-ID: {id}\r\nAuto-Submitted: auto-replied\r\n{tls}MIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n"
         )
     }
 
@@ -116,12 +146,18 @@ impl Notification<'_> {
             "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
              This is the mail system at {}.\r\n\r\n{}\r\n\r\n",
             self.reporting_host,
-            self.action.sentence()
+            if self.is_double() { DOUBLE_SENTENCE.to_owned() } else { self.action.sentence() }
         );
         for reported in self.recipients {
             let host =
                 reported.remote_host.as_deref().map(|host| format!("{host} said: ")).unwrap_or_default();
-            let _ = write!(text, "<{}>:\r\n    {host}{}\r\n\r\n", reported.recipient, reported.reply);
+            let code = self.action.status_of(&reported.reply);
+            let code = match reported.reply.enhanced == Some(code) {
+                true => String::new(),
+                false => format!(" (#{code})"),
+            };
+            let ReportedRecipient { recipient, reply, .. } = reported;
+            let _ = write!(text, "<{recipient}>:\r\n    {host}{reply}{code}\r\n\r\n");
         }
         text
     }
@@ -198,7 +234,7 @@ impl Action {
     /// RFC 3463 §3.1: a failure of class 4 is a trouble that lasted until we gave up, and that is what a soft reply
     /// at the end of the lifetime was; without a code of its own it is X.4.7, delivery time expired. What is only
     /// delayed is of class 4 whatever was said.
-    fn status_of(self, reply: &Reply) -> EnhancedCode {
+    pub(crate) fn status_of(self, reply: &Reply) -> EnhancedCode {
         if matches!(self, Action::Relayed | Action::Delivered) {
             return reply.enhanced.filter(|code| code.0 == 2).unwrap_or(EnhancedCode(2, 0, 0));
         }
@@ -233,6 +269,7 @@ mod tests {
             action,
             reporting_host: "relay.example",
             to,
+            sender: to,
             arrived: UnixMillis(0),
             now: UnixMillis(14_400_000),
             serial: 7,
@@ -240,6 +277,7 @@ mod tests {
             original,
             facts: ContentFacts::of(original),
             smtputf8: false,
+            is_tls_optional: false,
             ret: None,
             envelope_id: None,
         }
@@ -267,6 +305,17 @@ mod tests {
         }
         assert!(!text.contains("secret body"));
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "only CR LF ends a line");
+    }
+
+    #[test]
+    fn what_is_said_of_mail_that_was_not_to_wait_for_tls_does_not_wait_for_it_either() {
+        let (to, recipients) = (sender(), reported(Reply::ours(550, (5, 1, 1), "No such user")));
+        let original = b"TLS-Required: No\r\n\r\nsecret body\r\n";
+        let render = |is_tls_optional| {
+            let plain = notification(Action::Failed, &to, &recipients, original);
+            ContentFacts::of(&Notification { is_tls_optional, ..plain }.render())
+        };
+        assert!(render(true).is_tls_optional() && !render(false).is_tls_optional());
     }
 
     #[test]
@@ -319,6 +368,21 @@ From: x
 --=_ringpost_dbba00_7--
 ";
         assert_eq!(text, golden.replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn double_bounce_says_why_its_reader_gets_it() {
+        let (to, recipients) = (sender(), reported(Reply::ours(550, (5, 1, 1), "No such user")));
+        let failed = notification(Action::Failed, &to, &recipients, b"A: b\r\n\r\n");
+        let text = Notification { sender: &ReversePath::Null, ..failed }.render();
+        let text = String::from_utf8(text).unwrap();
+        for want in [
+            "To: <list@example.org>\r\nSubject: Undelivered bounce\r\n",
+            DOUBLE_SENTENCE,
+            "Action: failed\r\n",
+        ] {
+            assert!(text.contains(want), "{want:?} is missing in\n{text}");
+        }
     }
 
     #[test]

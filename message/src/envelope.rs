@@ -46,13 +46,29 @@ impl Envelope {
 /// A list of recipients in one allocation: two octets and the address each.
 ///
 /// What their senders asked for (RFC 3461) stands beside it, and takes memory only for those of whom something was said.
-/// Kept in the order in which they came. Bound: the caller's `recipients_max`.
+/// A list for mail merge is a table: its columns have names, and with each recipient stand the values of them.
+/// Kept in the order in which they came. Bound: the caller's `recipients_max`, and [`COLUMNS_MAX`] and [`VALUES_MAX`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Recipients {
     /// Per recipient: length of the local part, length of the domain, local part, domain in lower case.
     bytes: Vec<u8>,
     count: u32,
     asked: Option<Box<Asked>>,
+    table: Option<Box<Table>>,
+}
+
+/// Octets of the names of a table's columns.
+pub const COLUMNS_MAX: usize = 4096;
+
+/// Octets of one recipient's values: a window of names on disk has room for some of them.
+pub const VALUES_MAX: usize = 16 << 10;
+
+/// What a template's fields are, as octets that only the merge itself reads.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Table {
+    columns: Vec<u8>,
+    /// Per recipient, in their order: length of the values in two octets, values.
+    rows: Vec<u8>,
 }
 
 /// What was said of some recipients, in their order.
@@ -73,7 +89,14 @@ struct AskedEntry {
 
 impl Recipients {
     pub const fn new() -> Recipients {
-        Recipients { bytes: Vec::new(), count: 0, asked: None }
+        Recipients { bytes: Vec::new(), count: 0, asked: None, table: None }
+    }
+
+    /// A table without rows; each recipient comes by [`Recipients::push_row`]. `None` past [`COLUMNS_MAX`].
+    pub fn with_columns(columns: Vec<u8>) -> Option<Recipients> {
+        let fits = columns.len() <= COLUMNS_MAX;
+        let table = Some(Box::new(Table { columns, rows: Vec::new() }));
+        fits.then(|| Recipients { table, ..Recipients::new() })
     }
 
     /// Adds a parsed mailbox; its domain is lower-cased. No allocation beyond the list's own growth.
@@ -113,6 +136,25 @@ impl Recipients {
         asked.entries.push(AskedEntry { recipient, notify: said.notify, original_len });
     }
 
+    /// As [`Recipients::push_asked`], with the recipient's values. False, and nothing is added, if they are longer than
+    /// [`VALUES_MAX`] or this is no table.
+    pub fn push_row(&mut self, mailbox: MailboxRef<'_>, said: RecipientAsked<'_>, values: &[u8]) -> bool {
+        let (before, len) = (self.count, u16::try_from(values.len()).ok());
+        let Some(len) = len.filter(|_| values.len() <= VALUES_MAX && self.table.is_some()) else {
+            return false;
+        };
+        self.push_asked(mailbox, said);
+        let Some(table) = self.table.as_mut().filter(|_| self.count > before) else { return false };
+        table.rows.extend_from_slice(&len.to_le_bytes());
+        table.rows.extend_from_slice(values);
+        true
+    }
+
+    /// The names of the columns, if this is a table.
+    pub fn columns(&self) -> Option<&[u8]> {
+        self.table.as_deref().map(|table| &table.columns[..])
+    }
+
     /// Something was said of one of them.
     pub fn has_asked(&self) -> bool {
         self.asked.is_some()
@@ -129,7 +171,8 @@ impl Recipients {
     /// Memory held, in bytes.
     pub fn len_bytes(&self) -> usize {
         let asked = |asked: &Asked| asked.originals.len() + asked.entries.len() * size_of::<AskedEntry>();
-        self.bytes.len() + self.asked.as_deref().map_or(0, asked)
+        let table = self.table.as_deref().map_or(0, |table| table.columns.len() + table.rows.len());
+        self.bytes.len() + self.asked.as_deref().map_or(0, asked) + table
     }
 
     /// Forgets the recipients and gives the memory back.
@@ -167,6 +210,19 @@ impl Recipients {
     }
 }
 
+impl Recipients {
+    /// Each with what was said of it and its values, which are empty if this is no table.
+    pub fn iter_rows(&self) -> impl Iterator<Item = (MailboxRef<'_>, RecipientAsked<'_>, &[u8])> {
+        let mut rows = self.table.as_deref().map_or(&[][..], |table| &table.rows[..]);
+        self.iter_asked().map(move |(mailbox, said)| {
+            let Some((len, rest)) = rows.split_first_chunk::<2>() else { return (mailbox, said, &[][..]) };
+            let (values, rest) = rest.split_at(usize::from(u16::from_le_bytes(*len)));
+            rows = rest;
+            (mailbox, said, values)
+        })
+    }
+}
+
 fn utf8(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("only push() writes here, and it copies from &str")
 }
@@ -183,6 +239,23 @@ mod tests {
         let back: Vec<String> = list.iter().map(|mailbox| mailbox.to_string()).collect();
         assert_eq!(back, ["Ann@example.net", "bob@example.org"]);
         assert_eq!(list.count(), 2);
+    }
+
+    #[test]
+    fn values_stay_with_their_recipient_and_have_a_bound() {
+        let mut table = Recipients::with_columns(b"name".to_vec()).unwrap();
+        let ann = MailboxRef { local_part: "ann", domain: "example.net" };
+        let said = RecipientAsked { notify: Notify::NEVER, original: None };
+        assert!(table.push_row(ann, RecipientAsked::default(), b"Ann"));
+        assert!(!table.push_row(ann, said, &[0; VALUES_MAX + 1]));
+        assert!(table.push_row(MailboxRef { local_part: "bob", ..ann }, said, b""));
+        let rows: Vec<_> =
+            table.iter_rows().map(|(mailbox, said, values)| (mailbox.local_part, said, values)).collect();
+        assert_eq!(rows, [("ann", RecipientAsked::default(), &b"Ann"[..]), ("bob", said, b"")]);
+        assert_eq!(table.columns(), Some(&b"name"[..]));
+        assert!(
+            !Recipients::new().push_row(ann, said, b"x") && Recipients::with_columns(vec![0; 5000]).is_none()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Header fields of a message as it came (RFC 5322 §2.2): found, not interpreted.
 
+use crate::class::HEADER_MAX;
 use crate::lane::Priority;
 use memchr::memchr;
 
@@ -71,6 +72,15 @@ pub fn priority(content: &[u8]) -> Option<Priority> {
     Priority::parse(std::str::from_utf8(value).ok()?)
 }
 
+/// True if it says `TLS-Required: No` (RFC 8689 §3): its sender would rather have it delivered without TLS than not at all. Not if
+/// it is there twice (§3 forbids that) or says anything else. No allocation.
+pub fn needs_no_tls(content: &[u8]) -> bool {
+    let header = &content[..content.len().min(HEADER_MAX)];
+    let mut found = fields(header).filter(|field| field.name.eq_ignore_ascii_case(b"tls-required"));
+    let (Some(field), None) = (found.next(), found.next()) else { return false };
+    field.whole[field.name.len() + 1..].trim_ascii().eq_ignore_ascii_case(b"no")
+}
+
 /// What follows folding white space and comments (RFC 5322 §3.2.2). A comment without its end is none.
 pub(crate) fn skip_comments(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes.trim_ascii_start();
@@ -81,7 +91,7 @@ pub(crate) fn skip_comments(bytes: &[u8]) -> &[u8] {
 }
 
 /// Comments nest, and a backslash takes its meaning from what follows.
-fn comment_len(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn comment_len(bytes: &[u8]) -> Option<usize> {
     let (mut depth, mut at) = (0usize, 0);
     loop {
         match bytes.get(at)? {
@@ -124,6 +134,25 @@ mod tests {
     #[test]
     fn two_priorities_are_none() {
         assert_eq!(priority(b"MT-Priority: 3\r\nMT-Priority: 3\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn tls_is_not_needed_if_one_field_says_no() {
+        for said in
+            ["TLS-Required: No\r\n", "tls-required:\r\n  no \r\n", "Subject: x\r\nTLS-Required:NO\r\n"]
+        {
+            assert!(needs_no_tls(format!("{said}\r\nhello").as_bytes()), "{said}");
+        }
+        for other in [
+            "",
+            "TLS-Required: Yes\r\n",
+            "TLS-Required:\r\n",
+            "TLS-Required: No, thanks\r\n",
+            "TLS-Required: No\r\nTLS-Required: No\r\n",
+            "\r\nTLS-Required: No\r\n",
+        ] {
+            assert!(!needs_no_tls(format!("{other}\r\nhello").as_bytes()), "{other}");
+        }
     }
 
     #[test]

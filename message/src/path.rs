@@ -6,18 +6,47 @@ use crate::address::{AddressError, Mailbox, MailboxRef};
 use crate::verp::Verp;
 use std::fmt;
 
-/// Where bounces go. `Null` is `<>`: mail from it is never bounced (RFC 5321 §4.5.5).
+/// qmail's sender of a double bounce. No mailbox is called that: `[]` is no address.
+const DOUBLE_BOUNCE: &str = "#@[]";
+
+/// Where bounces go. `Null` is `<>`: mail from it is never bounced to its sender (RFC 5321 §4.5.5).
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ReversePath {
     Null,
+    /// `<#@[]>`: this is a double bounce, which tells of mail from `<>` that failed. If it fails too, nobody is told.
+    DoubleBounce,
     Mailbox(Mailbox),
 }
 
 impl ReversePath {
+    /// What stands between the brackets, as [`ReversePath::as_str`] gives it: no source route, no VERP.
+    pub fn parse(text: &str) -> Result<ReversePath, AddressError> {
+        match text {
+            "" => Ok(ReversePath::Null),
+            DOUBLE_BOUNCE => Ok(ReversePath::DoubleBounce),
+            _ => Mailbox::parse(text).map(ReversePath::Mailbox),
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         match self {
             ReversePath::Null => "",
+            ReversePath::DoubleBounce => DOUBLE_BOUNCE,
             ReversePath::Mailbox(mailbox) => mailbox.as_str(),
+        }
+    }
+
+    /// As it is said to other hosts. `#@[]` is no address (RFC 5321 §4.1.2), and many hosts refuse it; qmail-remote says it
+    /// all the same. A host that we say `<>` to tells nobody either, which is what the other form is for.
+    pub fn on_the_wire(&self) -> &str {
+        self.mailbox().map_or("", Mailbox::as_str)
+    }
+
+    /// Whom bounces go to, if to anybody.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        match self {
+            ReversePath::Null | ReversePath::DoubleBounce => None,
+            ReversePath::Mailbox(mailbox) => Some(mailbox),
         }
     }
 }
@@ -43,14 +72,11 @@ pub enum ForwardPath<'a> {
 /// and comes back as the mailbox `pre@host` with its [`Verp`].
 pub fn parse_reverse_path(text: &str) -> Result<(ReversePath, Option<Verp>, &str), AddressError> {
     let (inner, rest) = split_path(text)?;
-    if inner.is_empty() {
-        return Ok((ReversePath::Null, None, rest));
-    }
     if let Some(base) = inner.strip_suffix("-@[]") {
         let mailbox = Mailbox::parse(strip_source_route(base))?;
         return Ok((ReversePath::Mailbox(mailbox), Some(Verp::QMAIL), rest));
     }
-    Ok((ReversePath::Mailbox(Mailbox::parse(strip_source_route(inner))?), None, rest))
+    Ok((ReversePath::parse(strip_source_route(inner))?, None, rest))
 }
 
 /// Parses `<…>` at the start of `text`; returns the path and what follows it.
@@ -89,7 +115,9 @@ fn strip_source_route(path: &str) -> &str {
 /// For the fuzzer: any octets, both kinds of path.
 pub fn fuzz_path(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = parse_reverse_path(text);
+        if let Ok((path, ..)) = parse_reverse_path(text) {
+            assert_eq!(ReversePath::parse(path.as_str()), Ok(path));
+        }
         let _ = parse_forward_path(text);
     }
 }
@@ -101,6 +129,15 @@ mod tests {
     #[test]
     fn null_reverse_path_is_null() {
         assert_eq!(parse_reverse_path("<> SIZE=1"), Ok((ReversePath::Null, None, " SIZE=1")));
+    }
+
+    #[test]
+    fn double_bounce_has_a_path_of_its_own_that_no_other_host_sees() {
+        let (path, verp, rest) = parse_reverse_path("<#@[]> X").unwrap();
+        assert_eq!((&path, verp, rest), (&ReversePath::DoubleBounce, None, " X"));
+        assert_eq!((path.as_str(), path.on_the_wire(), path.mailbox()), ("#@[]", "", None));
+        assert_eq!(path.to_string(), "<#@[]>");
+        assert!(Mailbox::parse("#@[]").is_err(), "it is nobody's address");
     }
 
     #[test]

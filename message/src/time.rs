@@ -13,6 +13,10 @@ impl UnixMillis {
         UnixMillis(self.0.saturating_add(secs.saturating_mul(1000)))
     }
 
+    pub const fn plus_millis(self, millis: u64) -> UnixMillis {
+        UnixMillis(self.0.saturating_add(millis))
+    }
+
     /// Milliseconds from `earlier` to here, 0 if the clock was set back.
     pub const fn since(self, earlier: UnixMillis) -> u64 {
         self.0.saturating_sub(earlier.0)

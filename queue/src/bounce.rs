@@ -2,11 +2,11 @@
 //!
 //! With VERP each recipient's notification goes to a reverse-path of its own, at once. Without, one names all that
 //! met the same fate close together: it goes out when `recipients_max` have gathered or `delay` has passed since the first.
-//! Nobody is told about mail with the null reverse-path (RFC 5321 §6.1). Bound: `recipients_max` per message at work.
+//! Of mail with the null reverse-path its sender is not told (RFC 5321 §6.1): the caller says who is instead. Bound: `recipients_max` per message at work.
 
 use crate::fanout::Letter;
 use message::dsn::{Action, ReportedRecipient};
-use message::{MessageId, ReversePath};
+use message::{Mailbox, MessageId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub struct Notice<M> {
 #[derive(Debug)]
 pub struct Bounce<M> {
     pub letter: Arc<Letter>,
-    pub to: ReversePath,
+    pub to: Mailbox,
     pub action: Action,
     pub notices: Vec<Notice<M>>,
 }
@@ -55,12 +55,12 @@ impl<M> Bounces<M> {
         Bounces { config, gathering: HashMap::new(), ready: Vec::new(), again: Vec::new() }
     }
 
-    /// `to` is where this recipient's notification goes: its VERP reverse-path, or the message's.
+    /// `to` is where this recipient's notification goes.
     pub fn push(
         &mut self,
         now: Instant,
         letter: &Arc<Letter>,
-        to: ReversePath,
+        to: Mailbox,
         action: Action,
         notice: Notice<M>,
     ) {
@@ -110,7 +110,7 @@ impl<M> Bounces<M> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use message::{ContentFacts, Reply, UnixMillis, Verp};
+    use message::{ContentFacts, Reply, ReversePath, UnixMillis, Verp};
 
     fn letter(verp: Option<Verp>) -> Arc<Letter> {
         let content = (Bytes::new(), ContentFacts::default());
@@ -120,6 +120,10 @@ mod tests {
             content,
             crate::fanout::Handling::default(),
         ))
+    }
+
+    fn to() -> Mailbox {
+        Mailbox::parse("list@example.org").unwrap()
     }
 
     fn notice(mark: u32) -> Notice<u32> {
@@ -132,8 +136,8 @@ mod tests {
     #[test]
     fn verp_bounces_go_out_one_by_one_at_once() {
         let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
-        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Failed, notice(1));
-        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Failed, notice(2));
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), to(), Action::Failed, notice(1));
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), to(), Action::Failed, notice(2));
         assert_eq!(
             (bounces.pop(now).unwrap().notices.len(), bounces.pop(now).unwrap().notices.len()),
             (1, 1)
@@ -144,7 +148,7 @@ mod tests {
     #[test]
     fn what_could_not_be_written_comes_again_at_its_time() {
         let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
-        bounces.push(now, &letter(Some(Verp::DEFAULT)), ReversePath::Null, Action::Relayed, notice(1));
+        bounces.push(now, &letter(Some(Verp::DEFAULT)), to(), Action::Relayed, notice(1));
         let (bounce, later) = (bounces.pop(now).unwrap(), now + Duration::from_secs(60));
         bounces.put_back(later, bounce);
         assert!(bounces.pop(now).is_none() && !bounces.is_empty());
@@ -157,13 +161,13 @@ mod tests {
     fn other_bounces_wait_for_company() {
         let (mut bounces, now) =
             (Bounces::new(BounceConfig { recipients_max: 3, delay: Duration::from_secs(1) }), Instant::now());
-        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(1));
+        bounces.push(now, &letter(None), to(), Action::Failed, notice(1));
         assert!(bounces.pop(now).is_none());
         assert_eq!(bounces.poll_timeout(), Some(now + Duration::from_secs(1)));
-        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(2));
-        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(3));
+        bounces.push(now, &letter(None), to(), Action::Failed, notice(2));
+        bounces.push(now, &letter(None), to(), Action::Failed, notice(3));
         assert_eq!(bounces.pop(now).unwrap().notices.len(), 3);
-        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(4));
+        bounces.push(now, &letter(None), to(), Action::Failed, notice(4));
         assert_eq!(bounces.pop(now + Duration::from_secs(1)).unwrap().notices.len(), 1);
     }
 
@@ -171,9 +175,9 @@ mod tests {
     fn warnings_and_bounces_of_one_message_are_two_letters() {
         let (mut bounces, now) = (Bounces::new(BounceConfig::default()), Instant::now());
         let delayed = Action::Delayed { until: UnixMillis(9) };
-        bounces.push(now, &letter(None), ReversePath::Null, Action::Failed, notice(1));
-        bounces.push(now, &letter(None), ReversePath::Null, delayed, notice(2));
-        bounces.push(now, &letter(None), ReversePath::Null, delayed, notice(3));
+        bounces.push(now, &letter(None), to(), Action::Failed, notice(1));
+        bounces.push(now, &letter(None), to(), delayed, notice(2));
+        bounces.push(now, &letter(None), to(), delayed, notice(3));
         let later = now + Duration::from_secs(1);
         let mut next = || bounces.pop(later).map(|bounce| (bounce.action, bounce.notices.len()));
         assert_eq!((next(), next(), next()), (Some((Action::Failed, 1)), Some((delayed, 2)), None));

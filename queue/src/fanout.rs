@@ -3,11 +3,13 @@
 //! A list of a million stays on disk; a range at work holds one window of its names. A window may end inside a name
 //! or before the range does: then the next one is asked for. Bound: [`WINDOW_LEN`] bytes of names per open range.
 
-use crate::log::record::{asked_of, next_name};
+use crate::log::record::{Layout, asked_of, next_name};
 use crate::range::Range;
 use bytes::Bytes;
+use message::copies::Pattern;
+use message::merge::{Template, fields};
 use message::{
-    Class, ContentFacts, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
+    Class, ContentFacts, Labels, Lane, MailAsked, MessageId, RecipientAsked, ReversePath, UnixMillis, Verp,
 };
 use std::sync::{Arc, OnceLock};
 
@@ -24,8 +26,19 @@ pub struct Handling {
     pub class: Class,
 }
 
+/// What goes out before a content, and how long that is good.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    pub octets: Bytes,
+    /// Whose it is; others, later, have another.
+    pub tag: u32,
+    pub until: UnixMillis,
+}
+
+static NO_OCTETS: Bytes = Bytes::new();
+
 /// A message ready to be sent: what its deliveries share, on whatever core.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Letter {
     pub id: MessageId,
     pub reverse_path: ReversePath,
@@ -35,12 +48,19 @@ pub struct Letter {
     pub requires_tls: bool,
     pub lane: Lane,
     pub class: Class,
+    /// How its names are read.
+    layout: Layout,
     /// What its sender asked to be told; there if something stands with each name too (RFC 3461).
     pub asked: Option<MailAsked>,
+    /// Names of its table's columns, as the merge reads them; there if each name has values.
+    pub columns: Option<Bytes>,
     pub facts: ContentFacts,
     pub arrived: UnixMillis,
     pub content: Bytes,
     stuffed: OnceLock<Bytes>,
+    labels: OnceLock<Box<Labels>>,
+    pattern: OnceLock<Option<Arc<Pattern>>>,
+    prefix: OnceLock<Prefix>,
     list: OnceLock<Option<Box<str>>>,
 }
 
@@ -59,19 +79,58 @@ impl Letter {
             requires_tls,
             lane,
             class,
+            layout: Layout::default(),
             asked: None,
+            columns: None,
             facts,
             arrived,
             content,
             stuffed: OnceLock::new(),
+            labels: OnceLock::new(),
+            pattern: OnceLock::new(),
+            prefix: OnceLock::new(),
             list: OnceLock::new(),
         }
     }
 
-    /// As [`Letter::new`] makes it, of a message whose names have something behind them.
+    /// As [`Letter::new`] makes it, with what more its meta part says. `layout` as its record has it.
     #[must_use]
-    pub fn with_asked(self, asked: Option<MailAsked>) -> Letter {
-        Letter { asked, ..self }
+    pub fn with_meta(self, layout: Layout, asked: Option<MailAsked>, columns: Option<&[u8]>) -> Letter {
+        Letter { layout, asked, columns: columns.map(Bytes::copy_from_slice), ..self }
+    }
+
+    /// Each recipient gets a copy that is made from `pattern`, whatever the meta part says.
+    #[must_use]
+    pub fn with_pattern(self, pattern: Option<Arc<Pattern>>) -> Letter {
+        match pattern {
+            None => self,
+            pattern => Letter { pattern: OnceLock::from(pattern), ..self },
+        }
+    }
+
+    /// No two recipients may be in one transaction: each has a reverse-path or a content of its own.
+    pub fn is_for_one_each(&self) -> bool {
+        self.verp.is_some() || self.has_own_copies()
+    }
+
+    /// What goes out is made for each recipient from [`Letter::pattern`].
+    pub fn has_own_copies(&self) -> bool {
+        self.columns.is_some() || self.pattern.get().is_some()
+    }
+
+    /// What copies are made from. `None`: all get the content as it is, or, if [`Letter::has_own_copies`], it cannot be
+    /// read as a template. A template is compiled once.
+    pub fn pattern(&self) -> Option<&Arc<Pattern>> {
+        if !self.has_own_copies() {
+            return None;
+        }
+        self.pattern.get_or_init(|| self.compiled().map(Arc::new)).as_ref()
+    }
+
+    fn compiled(&self) -> Option<Pattern> {
+        let columns: Vec<&str> = fields::decode(self.columns.as_ref()?).collect::<Result<_, _>>().ok()?;
+        let bound = Template::compile(&self.content).ok()?.bind(&columns).ok()?;
+        Some(Pattern::template(bound))
     }
 
     /// The content as DATA needs it. Made once, and only if it differs.
@@ -79,14 +138,61 @@ impl Letter {
         self.stuffed.get_or_init(|| Bytes::from(message::content::dot_stuff(&self.content)))
     }
 
+    /// What events call it by. Read from the header once, and only if somebody asks. `tenant_field` must be the same each time.
+    pub fn labels(&self, tenant_field: &str) -> &Labels {
+        self.labels.get_or_init(|| Box::new(Labels::of(&self.content, tenant_field)))
+    }
+
+    /// What goes out before the content in each delivery: nothing, until [`Letter::put_before`] was called.
+    pub fn prefix(&self) -> &Bytes {
+        self.prefix.get().map_or(&NO_OCTETS, |prefix| &prefix.octets)
+    }
+
+    pub fn has_prefix(&self) -> bool {
+        self.prefix.get().is_some()
+    }
+
+    /// Makes what goes out before the content, unless some core has made it. Who comes while it is made waits for it.
+    pub fn put_before(&self, make: impl FnOnce(&Bytes) -> Prefix) {
+        self.prefix.get_or_init(|| make(&self.content));
+    }
+
+    /// True if what goes out before the content is not by the one with that tag, or no longer good.
+    pub fn has_outdated_prefix(&self, tag: u32, now: UnixMillis) -> bool {
+        self.prefix.get().is_some_and(|prefix| prefix.tag != tag || prefix.until <= now)
+    }
+
+    /// The same, and nothing goes before it. Shares the content.
+    #[must_use]
+    pub fn without_prefix(&self) -> Letter {
+        Letter { prefix: OnceLock::new(), ..self.clone() }
+    }
+
+    /// Octets that go out: the content and what goes before it.
+    pub fn sent_len(&self) -> u64 {
+        (self.prefix().len() + self.content.len()) as u64
+    }
+
     /// The list that it comes from, as its header says. Read once, and only if somebody asks.
     pub fn list(&self) -> Option<&str> {
         self.list.get_or_init(|| message::list_of(&self.content)).as_deref()
     }
 
+    /// It comes from that list, whatever its header says.
+    #[must_use]
+    pub fn with_list(self, list: Option<&str>) -> Letter {
+        match list {
+            None => self,
+            list => Letter { list: OnceLock::from(list.map(Into::into)), ..self },
+        }
+    }
+
     /// Bytes of memory held.
     pub fn len(&self) -> usize {
-        self.content.len() + self.stuffed.get().map_or(0, Bytes::len) + size_of::<Letter>()
+        self.content.len()
+            + self.stuffed.get().map_or(0, Bytes::len)
+            + self.prefix().len()
+            + size_of::<Letter>()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -102,11 +208,12 @@ pub struct Name {
     /// Range of the name inside the window's bytes.
     start: u32,
     len: u8,
-    /// Octets behind it that say what was asked about it.
+    /// Octets behind it that say what was asked about it, and behind those its values.
     asked_len: u16,
+    values_len: u16,
 }
 
-const _: () = assert!(size_of::<Name>() <= 16);
+const _: () = assert!(size_of::<Name>() <= 20);
 
 impl Name {
     /// The local part; `window` is that of the [`OpenRange`] that handed the name out.
@@ -122,6 +229,15 @@ impl Name {
         }
         let start = self.start as usize + usize::from(self.len);
         asked_of(&window[start..start + usize::from(self.asked_len)])
+    }
+
+    /// What its copy of the message is made with; empty if all copies are the same.
+    pub fn values(self, window: &Bytes) -> &[u8] {
+        if self.values_len == 0 {
+            return &[];
+        }
+        let end = self.start as usize + usize::from(self.len) + usize::from(self.asked_len) + 2;
+        &window[end..end + usize::from(self.values_len)]
     }
 
     /// As [`Name::text`] and [`Name::asked`], sharing the window's memory.
@@ -173,6 +289,11 @@ impl OpenRange {
         &self.letter
     }
 
+    /// `letter` has the same content.
+    pub fn set_letter(&mut self, letter: Arc<Letter>) {
+        self.letter = letter;
+    }
+
     /// What is left of it.
     pub fn range(&self) -> Range {
         self.range
@@ -189,16 +310,19 @@ impl OpenRange {
             return None;
         }
         let start = self.range.name_offset.checked_sub(self.window_offset)?;
-        let (name, asked, _) = next_name(self.window.get(start as usize..)?, self.letter.asked.is_some())?;
-        let len = u8::try_from(name.len()).expect("its length is one octet on disk");
+        let bytes = self.window.get(start as usize..)?;
+        let found = next_name(bytes, self.letter.layout)?;
+        let len = u8::try_from(found.name.len()).expect("its length is one octet on disk");
         // No program of ours writes more than 503; what cannot be is a name that is not there.
-        let asked_len = u16::try_from(asked.len()).ok()?;
+        let asked_len = u16::try_from(found.asked.len()).ok()?;
+        let values_len = u16::try_from(found.values.len()).expect("their length is two octets on disk");
+        let whole_len = u32::try_from(bytes.len() - found.rest.len()).ok()?;
         let Range { first, name_offset, .. } = self.range;
-        let found = Name { index: first, offset: name_offset, start: start + 1, len, asked_len };
+        let name = Name { index: first, offset: name_offset, start: start + 1, len, asked_len, values_len };
         self.range.first += 1;
         self.range.count -= 1;
-        self.range.name_offset += 1 + u32::from(len) + u32::from(asked_len);
-        Some(found)
+        self.range.name_offset += whole_len;
+        Some(name)
     }
 
     /// The names at hand.
@@ -259,6 +383,20 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_before_a_content_is_made_once_and_again_when_it_is_outdated() {
+        let letter = Arc::clone(open(&["ann"], 1, 0).letter());
+        assert!(letter.prefix().is_empty() && !letter.has_outdated_prefix(1, UnixMillis(0)));
+        for octets in [&b"first"[..], b"second"] {
+            let octets = Bytes::from_static(octets);
+            letter.put_before(|_| Prefix { octets, tag: 1, until: UnixMillis(9) });
+        }
+        assert_eq!((&letter.prefix()[..], letter.sent_len()), (&b"first"[..], 5));
+        assert!(!letter.has_outdated_prefix(1, UnixMillis(8)));
+        assert!(letter.has_outdated_prefix(2, UnixMillis(8)) && letter.has_outdated_prefix(1, UnixMillis(9)));
+        assert!(letter.without_prefix().prefix().is_empty());
+    }
+
+    #[test]
     fn names_come_in_order_with_their_indexes() {
         let mut open = open(&["ann", "bob", "cy"], 3, 0);
         assert_eq!(drain(&mut open), [(7, "ann".into()), (8, "bob".into()), (9, "cy".into())]);
@@ -286,7 +424,8 @@ mod tests {
                 (Bytes::new(), ContentFacts::default()),
                 Handling::default(),
             );
-            let letter = Arc::new(letter.with_asked(Some(MailAsked::default())));
+            let layout = Layout { asked: true, ..Layout::default() };
+            let letter = Arc::new(letter.with_meta(layout, Some(MailAsked::default()), None));
             let range = Range { name_offset: from as u32, ..plain.range() };
             let names = Bytes::copy_from_slice(&window[from..]);
             let mut open = OpenRange::new(range, letter, names.clone(), from as u32);
@@ -299,6 +438,24 @@ mod tests {
             assert_eq!(notify, if count == 2 { "NEVER" } else { "SUCCESS,DELAY" });
         }
         assert_eq!(Addressee::ANY.asked(), RecipientAsked::default());
+    }
+
+    #[test]
+    fn values_come_with_the_name_whose_they_are() {
+        let window = Bytes::from_static(b"\x03ann\x03\x00Ann\x03bob\x00\x00");
+        let plain = open(&["x"], 2, 0);
+        let letter = Letter::new(
+            (MessageId(1), UnixMillis(0)),
+            (ReversePath::Null, None),
+            (Bytes::new(), ContentFacts::default()),
+            Handling::default(),
+        );
+        let layout = Layout { table: true, ..Layout::default() };
+        let letter = Arc::new(letter.with_meta(layout, None, Some(b"name")));
+        let mut open = OpenRange::new(Range { name_offset: 0, ..plain.range() }, letter, window.clone(), 0);
+        let found: Vec<Name> = std::iter::from_fn(|| open.next_name()).collect();
+        let values = found.iter().map(|name| (name.text(&window), name.values(&window)));
+        assert!(values.eq([("ann", &b"Ann"[..]), ("bob", b"")]));
     }
 
     #[test]

@@ -5,8 +5,9 @@
 
 use crate::fanout::Handling;
 use crate::log::record::{HEAD_LEN, Head, Layout, Location};
-use message::{Class, ContentFacts, Flow, Lane, MessageId, PoolTag, UnixMillis};
+use message::{CampaignNumber, Class, ContentFacts, Flow, Lane, MessageId, PoolTag, UnixMillis};
 use slab::Slab;
+use std::num::NonZeroU16;
 
 /// A message's number in its core's [`Store`]; used again after the message ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -18,12 +19,12 @@ pub struct Queued {
     pub id: MessageId,
     /// Where its record lies now.
     pub location: Location,
-    /// Milliseconds since 1970 in 48 bits, and the pool above them.
+    /// Milliseconds since 1970 in 48 bits, and the pool or the campaign above them.
     arrived_and_pool: u64,
     pub meta_len: u32,
     pub content_len: u32,
     pub facts: ContentFacts,
-    /// [`SMTPUTF8`], [`VERP`], [`REQUIRETLS`], [`ASKED`] and, from [`LANE_SHIFT`] on, the lane.
+    /// [`SMTPUTF8`], [`VERP`], [`REQUIRETLS`], [`ASKED`], [`CAMPAIGN`], [`TABLE`] and, from [`LANE_SHIFT`] on, the lane.
     flags: u8,
     flow: Flow,
     /// Recipients neither delivered nor failed.
@@ -38,6 +39,8 @@ const VERP: u8 = 2;
 const REQUIRETLS: u8 = 4;
 const LANE_SHIFT: u32 = 3;
 const ASKED: u8 = 32;
+const CAMPAIGN: u8 = 64;
+const TABLE: u8 = 128;
 
 impl Queued {
     fn new(head: &Head, owed: u32) -> Queued {
@@ -45,12 +48,16 @@ impl Queued {
             | (u8::from(head.layout.verp) * VERP)
             | (u8::from(head.requires_tls) * REQUIRETLS)
             | (u8::from(head.layout.asked) * ASKED)
+            | (u8::from(head.class.campaign.is_some()) * CAMPAIGN)
+            | (u8::from(head.layout.table) * TABLE)
             | (head.lane.to_bits() << LANE_SHIFT);
         let arrived = head.arrived.0.min((1 << ARRIVED_BITS) - 1);
+        let Class { pool, campaign, .. } = head.class;
+        let pool_or_campaign = campaign.map_or(pool.0, |campaign| campaign.0.get());
         Queued {
             id: head.id,
             location: head.bound.location,
-            arrived_and_pool: arrived | u64::from(head.class.pool.0) << ARRIVED_BITS,
+            arrived_and_pool: arrived | u64::from(pool_or_campaign) << ARRIVED_BITS,
             meta_len: head.meta_len,
             content_len: head.content_len,
             facts: head.facts,
@@ -64,8 +71,18 @@ impl Queued {
         UnixMillis(self.arrived_and_pool & ((1 << ARRIVED_BITS) - 1))
     }
 
+    fn pool_or_campaign(&self) -> u16 {
+        u16::try_from(self.arrived_and_pool >> ARRIVED_BITS).expect("16 bits are left")
+    }
+
+    /// Of a message of a campaign the default one: the campaign knows its pool.
     pub fn pool(&self) -> PoolTag {
-        PoolTag(u16::try_from(self.arrived_and_pool >> ARRIVED_BITS).expect("16 bits are left"))
+        if self.flags & CAMPAIGN != 0 { PoolTag::DEFAULT } else { PoolTag(self.pool_or_campaign()) }
+    }
+
+    pub fn campaign(&self) -> Option<CampaignNumber> {
+        let number = NonZeroU16::new(self.pool_or_campaign()).filter(|_| self.flags & CAMPAIGN != 0);
+        number.map(CampaignNumber)
     }
 
     pub fn flow(&self) -> Flow {
@@ -78,7 +95,11 @@ impl Queued {
 
     /// How its meta part is read.
     pub fn layout(&self) -> Layout {
-        Layout { verp: self.flags & VERP != 0, asked: self.flags & ASKED != 0 }
+        Layout {
+            verp: self.flags & VERP != 0,
+            asked: self.flags & ASKED != 0,
+            table: self.flags & TABLE != 0,
+        }
     }
 
     /// What its deliveries need to know of it besides its content.
@@ -87,7 +108,7 @@ impl Queued {
             smtputf8: self.flags & SMTPUTF8 != 0,
             requires_tls: self.flags & REQUIRETLS != 0,
             lane: self.lane(),
-            class: Class { pool: self.pool(), flow: self.flow },
+            class: Class { pool: self.pool(), flow: self.flow, campaign: self.campaign() },
         }
     }
 

@@ -97,7 +97,7 @@ pub enum Access {
     Direct,
     /// Read and written through the page cache, created if missing: for [`Ring::put`].
     Cached,
-    /// Written through the page cache at the end, created if missing: the delivery log.
+    /// Written through the page cache at the end, created if missing: the delivery log, the event log.
     Append,
 }
 
@@ -225,6 +225,10 @@ pub trait Ring {
 
     /// Appends to a file opened [`Access::Append`].
     fn append(&mut self, token: Token, file: File, bytes: Vec<u8>);
+
+    /// Puts bytes into the page cache behind the end of a file opened [`Access::Append`], at once and in one piece, whoever
+    /// else appends to it. Returns how many there was room for: fewer than asked on a full disk. One system call.
+    fn put_at_end(&mut self, file: File, bytes: &[u8]) -> io::Result<usize>;
 
     /// Reads `len` bytes at `offset`; neither need be aligned.
     fn read(&mut self, token: Token, file: File, offset: u64, len: usize);

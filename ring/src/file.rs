@@ -358,6 +358,12 @@ impl Uring {
         Ok(())
     }
 
+    /// One plain `write`: the file's lock is held for all of it, so that what several append stays apart.
+    pub(crate) fn append_at_once(&self, file: File, bytes: &[u8]) -> io::Result<usize> {
+        let entry = self.files.entry(file.0).ok_or_else(stale)?;
+        Ok(rustix::io::retry_on_intr(|| rustix::io::write(&entry.fd, bytes))?)
+    }
+
     /// By way of an ordinary read of the ring's own kind of span, in pieces of at most a MiB.
     pub(crate) fn sync_at_once(&self, file: File) -> io::Result<()> {
         let entry = self.files.entry(file.0).ok_or_else(stale)?;

@@ -292,6 +292,10 @@ impl Ring for Uring {
         self.start_append(token, file, bytes);
     }
 
+    fn put_at_end(&mut self, file: File, bytes: &[u8]) -> io::Result<usize> {
+        self.append_at_once(file, bytes)
+    }
+
     fn read(&mut self, token: Token, file: File, offset: u64, len: usize) {
         self.start_read(token, file, offset, len);
     }

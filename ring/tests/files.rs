@@ -74,6 +74,32 @@ fn a_durable_write_reads_back_at_any_offset() {
 }
 
 #[test]
+fn what_several_put_at_the_end_stays_apart() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    std::thread::scope(|scope| {
+        for writer in [b'a', b'b', b'c'] {
+            let path = &path;
+            scope.spawn(move || {
+                let mut ring = ring();
+                let file = ring.open_now(path, Access::Append).unwrap();
+                let mut line = vec![writer; 9_999];
+                line.push(b'\n');
+                for _ in 0..50 {
+                    assert_eq!(ring.put_at_end(file, &line).unwrap(), line.len());
+                }
+            });
+        }
+    });
+    let text = std::fs::read(&path).unwrap();
+    let lines: Vec<&[u8]> = text.split_inclusive(|octet| *octet == b'\n').collect();
+    assert_eq!(lines.len(), 150);
+    assert!(
+        lines.iter().all(|line| line.len() == 10_000 && line[..9_999].iter().all(|octet| *octet == line[0]))
+    );
+}
+
+#[test]
 fn a_write_longer_than_a_buffer_arrives_whole() {
     let (mut ring, folder) = (ring(), folder());
     let path = folder.path().join("segment");

@@ -261,8 +261,8 @@ impl Mail {
 
     fn check_reverse_path(&self) -> Result<(), Sentence> {
         match (&self.reverse_path, self.verp) {
-            (ReversePath::Null, None) => Ok(()),
-            (ReversePath::Null, Some(_)) => Err(replies::VERP_WITHOUT_SENDER),
+            (ReversePath::Null | ReversePath::DoubleBounce, None) => Ok(()),
+            (ReversePath::Null | ReversePath::DoubleBounce, Some(_)) => Err(replies::VERP_WITHOUT_SENDER),
             (ReversePath::Mailbox(mailbox), _) if mailbox.as_ref().needs_smtputf8() && !self.smtputf8 => {
                 Err(replies::NEEDS_SMTPUTF8)
             }

@@ -130,12 +130,12 @@ pub enum Answer {
     Turned(Refusal),
     LoggedIn(Rights),
     WrongLogin,
-    /// `454 4.7.0`: no fault of the client's.
+    /// `454 4.7.0`, to [`crate::Output::Turn`] `451 4.3.2`: no fault of the client's.
     Unavailable,
     Scram(ScramKeys),
     /// To [`crate::Output::Turn`]: `250`, and when that was taken [`crate::Output::HandOver`]: mail goes the other way.
     Turning,
-    /// `453`: no mail waits for these domains (RFC 2645 §5.2).
+    /// `453`: no mail waits for these domains (RFC 2645 §5.2.1).
     NothingWaits,
     /// `450`: these domains are not this login's.
     TurnDenied,

@@ -8,6 +8,7 @@
 //! Trusts nothing that a peer sent. Bounds: see [`Limits`]; what happens at each stands there.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 mod command;
 mod data;
 pub mod door;
@@ -26,8 +27,11 @@ mod transaction;
 mod xclient;
 mod xtext;
 
-pub use fuzz::{fuzz_auth, fuzz_handshake, fuzz_proxied, fuzz_session, fuzz_xclient};
-pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse};
+pub use fuzz::{
+    fuzz_auth, fuzz_greeting, fuzz_handshake, fuzz_proxied, fuzz_sealed, fuzz_session, fuzz_transaction,
+    fuzz_xclient,
+};
+pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse, TurnUse};
 pub use output::{Flush, Output, Rejection, Stage, Stored, Submission, TransactionKey};
 pub use proxy::fuzz_proxy;
 pub use replies::refusal_too_busy;

@@ -14,8 +14,8 @@ pub struct Policy {
     pub bulk_recipients: u32,
     /// Offer CHUNKING and BINARYMIME (RFC 3030).
     pub offer_chunking: bool,
-    /// Offer ATRN (RFC 2645) to whoever logged in.
-    pub offer_turn: bool,
+    /// ATRN (RFC 2645), for those who logged in.
+    pub turn_use: TurnUse,
     /// Without it nothing is encrypted, whatever `tls_use` says.
     pub tls: Option<Arc<TlsServer>>,
     pub tls_use: TlsUse,
@@ -42,6 +42,16 @@ pub enum TlsUse {
     Require,
     /// From the first octet (RFC 8314 §3.3).
     Implicit,
+}
+
+/// Whether mail may be had over the connection that it was asked for by (RFC 2645).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TurnUse {
+    #[default]
+    Never,
+    Offer,
+    /// It is what the listener is for: no mail is taken (§5.4).
+    Only,
 }
 
 /// A way to log in.

@@ -31,7 +31,7 @@ pub enum Output {
     /// Find this out, then call [`crate::Session::handle_answer`]. One at a time; the session reads no more until then.
     Ask(Question),
     /// The client wants the mail for these domains over this very connection (RFC 2645), in lower case; none named: for
-    /// all that are its login's. As a question: answer `Turning`, `NothingWaits` or `TurnDenied`.
+    /// all that are its login's. As a question: answer `Turning`, `NothingWaits`, `TurnDenied` or `Unavailable`.
     Turn(Vec<Box<str>>),
     /// Instead of `Close`, once `Turning` was answered and its reply was taken: the connection is the caller's now, and
     /// octets that [`crate::Session::handle_bytes`] did not use are the other direction's. See

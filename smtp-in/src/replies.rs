@@ -27,7 +27,7 @@ pub(crate) const RECIPIENT_OK: Sentence = says("250 2.1.5 Ok");
 pub(crate) const SEND_DATA: Sentence = says("354 End data with <CR><LF>.<CR><LF>");
 pub(crate) const FLUSH_BEGUN: Sentence = says("250 2.0.0 Queuing started");
 pub(crate) const LOGGED_IN: Sentence = says("235 2.7.0 You are logged in");
-pub(crate) const TURNING: Sentence = says("250 2.0.0 Now reversing the connection");
+pub(crate) const TURNING: Sentence = says("250 2.0.0 OK now reversing the connection");
 pub(crate) const CANNOT_VERIFY: Sentence = says("252 2.1.5 Cannot verify, but will try to deliver");
 pub(crate) const HELP: Sentence =
     says("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321, RFC 3030)");
@@ -45,9 +45,10 @@ pub(crate) const QUEUE_BROKEN: Sentence = says("451 4.3.0 Queue is out of order,
 pub(crate) const QUEUE_FULL: Sentence = says("452 4.3.1 Queue is full, try later");
 pub(crate) const TOO_MANY_RECIPIENTS: Sentence = says("452 4.5.3 Too many recipients");
 
-// RFC 2645 §5.2.
-pub(crate) const TURN_DENIED: Sentence = says("450 4.7.1 These domains are not yours");
-pub(crate) const NOTHING_WAITS: Sentence = says("453 4.0.0 No mail waits for you");
+// RFC 2645 §5.2.1.
+pub(crate) const TURN_DENIED: Sentence = says("450 4.7.1 ATRN request refused: these domains are not yours");
+pub(crate) const TURN_UNAVAILABLE: Sentence = says("451 4.3.2 Unable to process ATRN request now");
+pub(crate) const NOTHING_WAITS: Sentence = says("453 4.0.0 You have no mail");
 
 pub(crate) const LOGIN_UNAVAILABLE: Sentence = says("454 4.7.0 Cannot check passwords now, try later");
 
@@ -202,6 +203,10 @@ pub(crate) struct Offers<'a> {
     pub(crate) xclient: bool,
 }
 
+const STARTTLS: &str = "STARTTLS";
+const ATRN: &str = "ATRN";
+const XCLIENT: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN";
+
 pub(crate) fn greeting(policy: &Policy, out: &mut Vec<u8>) {
     print(out, format_args!("220 {} ESMTP ringpost\r\n", policy.host_name));
 }
@@ -224,23 +229,39 @@ pub(crate) fn ehlo(policy: &Policy, offers: &Offers<'_>, out: &mut Vec<u8>) {
         format_args!("250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX={}\r\n", limits.recipients_max),
     );
     let switched = [
-        (offers.starttls, "STARTTLS"),
+        (offers.starttls, STARTTLS),
         (offers.requiretls, "REQUIRETLS"),
         (offers.etrn, "ETRN"),
-        (offers.atrn, "ATRN"),
-        (offers.xclient, "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
+        (offers.atrn, ATRN),
+        (offers.xclient, XCLIENT),
     ];
-    for (_, keyword) in switched.into_iter().filter(|(is_offered, _)| *is_offered) {
-        print(out, format_args!("250-{keyword}\r\n"));
-    }
-    if !offers.mechanisms.is_empty() {
-        out.extend_from_slice(b"250-AUTH");
-        offers.mechanisms.iter().for_each(|mechanism| print(out, format_args!(" {}", mechanism.name())));
-        out.extend_from_slice(b"\r\n");
-    }
+    print_offered(&switched, out);
+    print_mechanisms(offers.mechanisms, out);
     out.extend_from_slice(
         b"250-DSN\r\n250-XVERP\r\n250-MT-PRIORITY\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
     );
+}
+
+/// As [`ehlo`], where no mail is taken (RFC 2645 §5.1.1).
+pub(crate) fn ehlo_of_turns(policy: &Policy, offers: &Offers<'_>, out: &mut Vec<u8>) {
+    print(out, format_args!("250-{}\r\n250-PIPELINING\r\n", policy.host_name));
+    print_offered(&[(offers.starttls, STARTTLS), (offers.atrn, ATRN), (offers.xclient, XCLIENT)], out);
+    print_mechanisms(offers.mechanisms, out);
+    out.extend_from_slice(b"250 ENHANCEDSTATUSCODES\r\n");
+}
+
+fn print_offered(switched: &[(bool, &str)], out: &mut Vec<u8>) {
+    for (_, keyword) in switched.iter().filter(|(is_offered, _)| *is_offered) {
+        print(out, format_args!("250-{keyword}\r\n"));
+    }
+}
+
+fn print_mechanisms(mechanisms: &[Mechanism], out: &mut Vec<u8>) {
+    if !mechanisms.is_empty() {
+        out.extend_from_slice(b"250-AUTH");
+        mechanisms.iter().for_each(|mechanism| print(out, format_args!(" {}", mechanism.name())));
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// RFC 3030 §2: a chunk's reply should name its octets.

@@ -218,6 +218,11 @@ impl Tunnel {
         }
     }
 
+    /// For an heir that goes on with it as it is.
+    pub fn into_connection(self) -> ServerConnection {
+        self.connection
+    }
+
     /// `None` until the handshake is done.
     pub fn encrypted(&self) -> Option<Encrypted> {
         let suite = self.connection.negotiated_cipher_suite().filter(|_| !self.is_handshaking())?;

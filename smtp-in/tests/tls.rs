@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use dialog::settings::Settings;
 use rustls::ClientConfig;
 use smtp_in::door::{Answer, Certificate};
-use smtp_in::{Identity, Mechanism, TlsServer, TlsServerError, TlsUse};
+use smtp_in::{Identity, Mechanism, TlsServer, TlsServerError, TlsUse, TurnUse};
 use std::sync::Arc;
 use std::time::Duration;
 use tls_client::{Wire, authority, client, identity, self_signed, server, signed_by};
@@ -345,10 +345,10 @@ fn login_is_offered_inside_alone() {
 fn turned_connection_stays_encrypted() {
     let tls = server(vec![identity("mx.example.org")], None);
     let mut settings = settings(&tls, TlsUse::Implicit);
-    (settings.policy.mechanisms, settings.policy.offer_turn) = (vec![Mechanism::Plain], true);
+    (settings.policy.mechanisms, settings.policy.turn_use) = (vec![Mechanism::Plain], TurnUse::Offer);
     let mut wire = Wire::new(settings, &client(None, false), "mx.example.org");
     wire.say("EHLO a\r\nAUTH PLAIN AGFubgBzZWNyZXQ=\r\n");
-    assert_eq!(wire.say("ATRN\r\n"), "250 2.0.0 Now reversing the connection\r\n");
+    assert_eq!(wire.say("ATRN\r\n"), "250 2.0.0 OK now reversing the connection\r\n");
     assert!(wire.is_handed_over && !wire.was_said_goodbye);
     let replaced = std::mem::replace(&mut wire.session, implicit(&tls, &client(None, false)).session);
     let mut tunnel = replaced.into_tunnel().unwrap();

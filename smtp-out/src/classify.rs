@@ -4,6 +4,7 @@
 //! the stage at which it came, the enhanced code (RFC 3463) and a few words say how far it reaches. What single
 //! providers mean by their texts is the operator's rules, which come on top in the caller.
 
+use message::failure::is_throttling;
 use message::{Reply, Scope, Verdict};
 
 /// Where in a session a reply came.
@@ -42,22 +43,6 @@ const ALWAYS: Rule = Rule {
     is_temporary: false,
 };
 
-/// A refusal with one of these in it is about our pace, not about the message. In lower case.
-const THROTTLING: [&str; 12] = [
-    "rate limit",
-    "rate-limit",
-    "ratelimit",
-    "unusual rate",
-    "sending rate",
-    "too many",
-    "too fast",
-    "too quickly",
-    "throttl",
-    "slow down",
-    "limit exceeded",
-    "temporarily deferred",
-];
-
 use Stage::{Connect, Data, End, Mail, Rcpt};
 
 #[rustfmt::skip]
@@ -94,12 +79,6 @@ impl Rule {
 
 fn has_enhanced(reply: &Reply, (subject, detail): (u16, u16)) -> bool {
     reply.enhanced.is_some_and(|code| code.1 == subject && (detail == ANY || code.2 == detail))
-}
-
-/// RFC 3463 has no code for it, so words decide; x.7.28 is what the large providers agreed on (RFC 7372 left it free).
-fn is_throttling(reply: &Reply) -> bool {
-    let text = reply.text().to_ascii_lowercase();
-    has_enhanced(reply, (7, 28)) || THROTTLING.iter().any(|words| text.contains(words))
 }
 
 /// The verdict that a reply of class 2, 4 or 5 is, and how far it reaches.

@@ -22,7 +22,7 @@ pub struct Flight {
 pub enum FlightPiece {
     /// A part of [`Flight::own`].
     Own(Range<u32>),
-    /// The content of transaction `key`. `stuffed`: as `message::content::dot_stuff` makes it; else as it is.
+    /// The content of transaction `key`, with what the caller puts before it. `stuffed`: as `message::content::dot_stuff` makes it; else as it is.
     Content { key: u32, stuffed: bool },
 }
 

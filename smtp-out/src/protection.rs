@@ -32,6 +32,8 @@ pub enum Verified {
     Roots,
     Fingerprint,
     Dane,
+    /// It logged in over this very connection, before it became the host (RFC 2645).
+    Login,
 }
 
 /// Why mail goes in plain text.
@@ -110,6 +112,7 @@ impl Verified {
             Verified::Roots => "roots",
             Verified::Fingerprint => "fingerprint",
             Verified::Dane => "DANE",
+            Verified::Login => "its login",
         }
     }
 }

@@ -240,6 +240,22 @@ impl Session {
         session
     }
 
+    /// A connection that the host made, to fetch its mail (RFC 2645): it logged in, asked, and was told that the roles are
+    /// reversed now. It speaks first. `sealed`: the TLS of the connection, which stays.
+    pub fn reversed(
+        now: Instant,
+        config: Arc<Config>,
+        habits: Habits,
+        link: Link,
+        sealed: Option<rustls::ServerConnection>,
+    ) -> Session {
+        let mut session = Session::new(now, config, habits, link);
+        if let Some(connection) = sealed {
+            session.take_over(now, connection);
+        }
+        session
+    }
+
     /// The host sent something.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
         match self.channel.is_some() {

@@ -15,7 +15,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConnection};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor};
 use smallvec::SmallVec;
 use std::io::{BufRead, IoSlice, Write};
@@ -133,10 +133,8 @@ impl TlsClient {
 
     /// Begins a handshake with `host`.
     pub(crate) fn connect(&self, host: &str) -> Result<Channel, rustls::Error> {
-        let mut connection = ClientConnection::new(Arc::clone(&self.config), server_name(host)?)?;
-        // What is sealed is taken at once; the caller's slices are the bound.
-        connection.set_buffer_limit(None);
-        Ok(Channel { connection, has_said_goodbye: false })
+        let connection = ClientConnection::new(Arc::clone(&self.config), server_name(host)?)?;
+        Ok(Channel::new(Connection::Client(connection)))
     }
 
     /// What the host's identity is verified by after a handshake, and what failed that is not enforced.
@@ -158,7 +156,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, rustls::Error> {
 /// One connection's TLS.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    connection: ClientConnection,
+    connection: Connection,
     has_said_goodbye: bool,
 }
 
@@ -171,6 +169,17 @@ pub(crate) enum Opened {
 }
 
 impl Channel {
+    fn new(mut connection: Connection) -> Channel {
+        // What is sealed is taken at once; the caller's slices are the bound.
+        connection.set_buffer_limit(None);
+        Channel { connection, has_said_goodbye: false }
+    }
+
+    /// Of a connection on which the host was the client until now. Its handshake is done.
+    pub(crate) fn reversed(connection: ServerConnection) -> Channel {
+        Channel::new(Connection::Server(connection))
+    }
+
     /// Reads some of `bytes`, which moves past it; what it brought is then in `plain()`.
     pub(crate) fn open(&mut self, bytes: &mut &[u8]) -> Result<Opened, rustls::Error> {
         self.connection.read_tls(bytes).map_err(|error| rustls::Error::General(error.to_string()))?;
@@ -220,8 +229,12 @@ impl Channel {
 
     /// The facts, once the handshake is done.
     pub(crate) fn facts(&self, client: &TlsClient, host: &str) -> Encrypted {
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        self.facts_with(client.judge(host, chain))
+    }
+
+    pub(crate) fn facts_with(&self, (verified, failure): (Verified, Option<TlsFailure>)) -> Encrypted {
         let connection = &self.connection;
-        let (verified, failure) = client.judge(host, connection.peer_certificates().unwrap_or_default());
         Encrypted {
             version: match connection.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",

@@ -18,6 +18,7 @@ pub struct Transaction<'a> {
     pub reverse_path: &'a str,
     /// 1 to [`RECIPIENTS_MAX`].
     pub recipients: &'a [MailboxRef<'a>],
+    /// With what the caller puts before it.
     pub content_len: u64,
     pub facts: ContentFacts,
     /// Its sender asked for SMTPUTF8.

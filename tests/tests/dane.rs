@@ -2,7 +2,7 @@
 
 mod asking;
 
-use asking::{Asking, hosts, places, policy, refusal, run};
+use asking::{Asking, hosts, places, policy, refusal, relaxed, run};
 use engine::domains::{BasisKind, Resolution};
 use engine::tlsrpt::Failure;
 use smtp_out::TlsPolicy;
@@ -92,6 +92,7 @@ fn signed_all_the_way_the_records_count() {
     with(async |asking| {
         let a = asking.mx("a.secure").await;
         assert_eq!(names(policy(&a)), ["mx.secure"]);
+        assert_eq!(relaxed(&a), [("mx.secure", &TlsPolicy::May)], "for who is not held to it");
         let Resolution::Site { basis, .. } = &a else { panic!("names() saw a site") };
         assert_eq!(
             (basis.kind, basis.policy.as_slice()),
@@ -148,7 +149,9 @@ fn nothing_unsigned_on_the_way_makes_a_demand() {
 #[test]
 fn trouble_with_the_records_is_not_their_absence() {
     with(async |asking| {
-        assert_eq!(refusal(&asking.mx("broken.secure").await), "deferred 451 4.4.3");
+        let broken = asking.mx("broken.secure").await;
+        assert_eq!(refusal(&broken), "deferred 451 4.4.3");
+        assert_eq!(relaxed(&broken).len(), 1, "for who is not held to them");
         let failure = asking.notes.borrow()[0].result.clone().expect_err("it failed").0;
         assert_eq!(failure, Failure::Dnssec);
         let both = asking.mx("both.secure").await;

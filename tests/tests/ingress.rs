@@ -1,5 +1,10 @@
 //! The way in as the internet meets it: TLS, logins, who may come, on whose behalf, to whom (Q14, Q16, Q18, Q21–Q24).
 
+#[path = "ingress/ident.rs"]
+mod ident;
+#[path = "ingress/scram.rs"]
+mod scram;
+
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
 use std::net::SocketAddr;
@@ -300,6 +305,47 @@ fn listed_clients_are_refused_with_the_lists_own_words() {
     other.say("EHLO there.test");
     other.deliver("ann@there.test", &["bob@ours.test"]);
     sink.wait_for_deliveries(1, PATIENCE);
+}
+
+#[test]
+fn field_that_names_lists_is_ours_alone_where_we_write_it() {
+    let records = ["--address=/7.2.0.192.bl.test/127.0.0.2"];
+    let Some(server) = NameServer::start(&records.map(str::to_owned)) else { return };
+    let mut setup = Setup::new().with("delivery.name_servers", vec![server.address.to_string()]);
+    setup.remove("listen");
+    let daemon = setup
+        .with_lines(
+            "[access]\nrelay_to = [\"ours.test\"]\n[[access.rules]]\nfrom = \"192.0.2.9\"\nrelay = true\n\
+             [access.lists.bl]\nzone = \"bl.test\"\n[listeners.mx]\naddresses = [\"127.0.0.1:0\"]\n\
+             proxy_from = [\"127.0.0.1\"]\nblock_lists = [\"bl\"]\nlists_tag_at = 1\n",
+        )
+        .with("routes.*", held())
+        .start();
+    // Listed, not listed, and one of ours, whom nobody holds against lists.
+    for (client, expected) in
+        [("192.0.2.7", "bl (+1); sum 1"), ("192.0.2.8", ""), ("192.0.2.9", "bl (-9); sum -9")]
+    {
+        let mut sender = client_from(&daemon, client);
+        sender.expect("220");
+        sender.say("EHLO there.test");
+        let forged = "x-ringpost-LISTS: bl (-9);\r\n\tsum -9\r\nSubject: x\r\n\r\nX-Ringpost-Lists: body";
+        let reply = sender.send("ann@there.test", &["bob@ours.test"], forged);
+        let id = reply.rsplit(' ').next().expect("it ends in an id").to_owned();
+        let cat = wait::succeed(&mut daemon.setup.command(&["queue", "cat", &id]), PATIENCE);
+        let text = String::from_utf8_lossy(&cat.stdout).replace("\r\n", "\n").replace("\n\t", " ");
+        let (header, body) = text.split_once("\n\n").expect("a header");
+        let said: Vec<&str> = header
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(name, _)| name.eq_ignore_ascii_case("X-Ringpost-Lists"))
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(
+            (said.join(" and "), body.trim_end()),
+            (expected.to_owned(), "X-Ringpost-Lists: body"),
+            "{client}"
+        );
+    }
 }
 
 #[test]

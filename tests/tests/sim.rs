@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sim/fetch.rs"]
+mod fetch;
 #[path = "sim/life.rs"]
 mod life;
 #[path = "sim/nightly.rs"]
@@ -17,7 +19,7 @@ mod storage;
 use engine::config::Config;
 use engine::crossing::Mail;
 use engine::settings::Settings;
-use life::{Life, config, survives};
+use life::{Life, concluded, config, survives};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -75,6 +77,16 @@ fn death_of_the_process(seed: u64) {
     let domains = spawn_sinks(&world, 3);
     spawn_injector(&world, 20, domains);
     survives(&world, 1 + world.random(4), 40_000, 3, World::kill);
+    assert_each_has_its_event(&world);
+}
+
+/// Who got their mail, or failed, stand so in the event log, whenever the process died: the line is in the page cache
+/// before the mark.
+fn assert_each_has_its_event(world: &World) {
+    let concluded = concluded(world);
+    let lost: Vec<String> =
+        world.accepted().into_iter().filter(|recipient| !concluded.contains(recipient)).collect();
+    assert!(lost.is_empty(), "without an event: {lost:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod asking;
 
-use asking::{Asking, hosts, policy, refusal, run};
+use asking::{Asking, hosts, policy, refusal, relaxed, run};
 use engine::crossing::Target;
 use engine::domains::{BasisKind, Resolution};
 use engine::tlsrpt::Failure;
@@ -156,6 +156,8 @@ fn an_enforced_policy_leaves_the_hosts_that_it_names() {
         let asking = world.asking();
         let a = asking.mx("a.test").await;
         assert_eq!((host_names(&a), policy(&a)), (vec!["mx1.a.test"], &verify(true)));
+        let all = [("mx1.a.test", &TlsPolicy::May), ("mx2.elsewhere.test", &TlsPolicy::May)];
+        assert_eq!(relaxed(&a), all, "who is not held to it");
         let b = asking.mx("b.test").await;
         let (Resolution::Site { basis: a, .. }, Resolution::Site { basis: b, .. }) = (&a, &b) else {
             panic!("host_names() saw a site")
@@ -174,7 +176,8 @@ fn an_enforced_policy_leaves_the_hosts_that_it_names() {
 fn no_host_that_the_policy_names_makes_the_mail_wait() {
     run(async {
         let world = World::new(&[("a.test", &NAMING_ONE.replace("*.a.test", "mx.b.test"))]).await;
-        assert_eq!(refusal(&world.asking().mx("a.test").await), "deferred 451 4.7.5");
+        let a = world.asking().mx("a.test").await;
+        assert_eq!((&*refusal(&a), relaxed(&a).len()), ("deferred 451 4.7.5", 2));
     });
 }
 

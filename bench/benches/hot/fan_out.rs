@@ -32,7 +32,7 @@ pub(crate) fn names(criterion: &mut Criterion) {
 
 fn open() -> OpenRange {
     let meta = Bytes::from(meta_of(&envelope(NAMES, 1)));
-    let group = Meta::parse(&meta, Layout { verp: true, asked: false })
+    let group = Meta::parse(&meta, Layout { verp: true, asked: false, table: false })
         .and_then(|meta| meta.groups().next())
         .expect("one domain");
     let range = Range {

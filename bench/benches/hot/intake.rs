@@ -2,11 +2,10 @@
 
 use crate::sample;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use message::{MailboxRef, ReversePath};
-use smtp_in::door::{Answer, Arrival, Client, Door, Entry, Origin, Refusal, Rights};
-use smtp_in::{Gate, Limits, Output, Policy, Session, Stored, Timeouts, TlsUse};
+use smtp_in::bare::{self, Open};
+use smtp_in::door::{Answer, Rights};
+use smtp_in::{Limits, Output, Policy, Session, Stored};
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,23 +13,6 @@ use std::time::Instant;
 const PIECE: usize = 16 << 10;
 
 const RECIPIENTS: usize = 500;
-
-/// Lets everybody in.
-struct Open;
-
-impl Door for Open {
-    fn gate(&self) -> Gate {
-        Gate::Open
-    }
-
-    fn sender(&mut self, _: &Client, _: &ReversePath, _: Option<u64>) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn recipient(&mut self, _: &Client, _: &ReversePath, _: MailboxRef<'_>) -> Result<Entry, Refusal> {
-        Ok(Entry::AsGiven)
-    }
-}
 
 /// A session past EHLO, and its client's end of the wire.
 struct Wire {
@@ -41,38 +23,11 @@ struct Wire {
 
 impl Wire {
     fn new() -> Wire {
-        let limits = Limits {
-            size_max: 50 << 20,
-            recipients_max: 100_000,
-            command_line_max: 2048,
-            errors_max: 20,
-            idle_commands_max: u32::MAX,
-            logins_max: 3,
-            hops_max: 100,
-            stores_in_flight_max: 64,
-            replies_max: 64 << 10,
-        };
-        let timeouts =
-            Timeouts { command_secs: 300, data_secs: 180, data_block_len: 16 << 10, handshake_secs: 60 };
-        let policy = Policy {
-            host_name: "mx.example.org".to_owned(),
-            limits,
-            timeouts,
-            bulk_recipients: 100,
-            offer_chunking: true,
-            offer_turn: false,
-            tls: None,
-            tls_use: TlsUse::Offer,
-            mechanisms: Vec::new(),
-            auth_without_tls: false,
-            needs_login: false,
-            greeting_delay_secs: 0,
-            tells_rejections: false,
-        };
-        let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1025 };
-        let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
+        let policy = bare::policy();
+        let limits = Limits { size_max: 50 << 20, idle_commands_max: u32::MAX, ..policy.limits };
+        let policy = Policy { limits, ..policy };
         let now = Instant::now();
-        let mut session = Session::new(now, Arc::new(policy), arrival);
+        let mut session = Session::new(now, Arc::new(policy), bare::arrival());
         assert!(matches!(session.poll_output(), Some(Output::Ask(_))));
         session.handle_answer(now, Answer::Welcome(Rights { may_relay: true, ..Rights::default() }));
         let mut wire = Wire { session, now, replies: Vec::new() };

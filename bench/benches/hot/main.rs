@@ -10,9 +10,11 @@ use criterion::{criterion_group, criterion_main};
 mod class;
 mod content;
 mod delivery_log;
+mod dkim;
 mod fan_out;
 mod intake;
 mod journal;
+mod merge;
 mod outbound;
 mod record;
 mod sample;
@@ -29,6 +31,11 @@ criterion_group!(
     record::envelopes,
     verp::rendering,
     verp::decoding,
+    merge::rendering,
+    merge::injection,
+    merge::unsubscribing,
+    dkim::body_hashes,
+    dkim::signatures,
     outbound::windows,
     outbound::replies,
     journal::marks,

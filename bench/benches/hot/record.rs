@@ -33,7 +33,7 @@ pub(crate) fn encoding(criterion: &mut Criterion) {
     let message = NewMessage {
         meta: &meta,
         recipients: 1,
-        layout: Layout { verp: true, asked: false },
+        layout: Layout { verp: true, asked: false, table: false },
         body: BodyKind::SevenBit,
         smtputf8: false,
         requires_tls: false,

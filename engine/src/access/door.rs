@@ -5,6 +5,7 @@
 
 use super::{Access, Rates, What, Whose, address_of, refusal, rewrite};
 use crate::config::Pace;
+use crate::returns::Returns;
 use crate::suppression::Refusing;
 use message::{Mailbox, MailboxRef, ReversePath};
 use smtp_in::Gate;
@@ -25,6 +26,8 @@ pub struct Shared<'a> {
     pub listener: usize,
     /// True if the machine has that address.
     pub is_local: fn(IpAddr) -> bool,
+    /// Addresses that mail comes back to, which anybody may send to. `None`: the key that tells them is not at hand.
+    pub returns: Option<&'a Returns>,
     /// Who is refused for being on the suppression list, if anybody is.
     pub(crate) suppressed: Option<Refusing<'a>>,
 }
@@ -93,6 +96,15 @@ impl<'a> AccessDoor<'a> {
         now
     }
 
+    /// From those who may not relay, and to nobody that they may send to, mail may still come back.
+    fn only_returns(&self, recipient: MailboxRef<'_>) -> Result<(), Refusal> {
+        let Some(returns) = self.shared.returns.filter(|returns| returns.concerns(recipient.domain)) else {
+            return Err(refusal(550, (7, 1), "Relaying denied"));
+        };
+        let found = returns.address(recipient).map(drop);
+        found.ok_or_else(|| refusal(550, (1, 1), "No such return address"))
+    }
+
     fn is_ours(&self, domain: &str) -> bool {
         rewrite::literal(domain).is_some_and(|address| (self.shared.is_local)(address))
     }
@@ -139,7 +151,7 @@ impl Door for AccessDoor<'_> {
         if client.rights.may_relay {
             now = self.suffixed(client, at)?.or(now);
         } else if !self.access.relay_to.contains(at.domain) {
-            return Err(refusal(550, (7, 1), "Relaying denied"));
+            self.only_returns(at)?;
         }
         let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
         if self.shared.suppressed.is_some_and(|suppressed| suppressed.refuses(sender, at)) {

@@ -39,13 +39,23 @@ impl Access {
             Admission::Welcome(rights, _) => {
                 let _ = write_rights(&mut out, &rights);
                 client.rights = rights;
+                if let Some(domains) = self.may_fetch(&client, listener, &[]) {
+                    let _ = writeln!(out, "May fetch mail (ATRN): {}", domains.join(", "));
+                }
             }
         }
         if let Some(recipient) = &ask.recipient {
             let to = MailboxRef::parse(recipient).map_err(|error| format!("{recipient:?}: {error}"))?;
             let rates = Rates::default();
-            let shared =
-                Shared { rates: &rates, now, gate: Gate::Open, listener, is_local, suppressed: None };
+            let shared = Shared {
+                rates: &rates,
+                now,
+                gate: Gate::Open,
+                listener,
+                is_local,
+                returns: None,
+                suppressed: None,
+            };
             let answer = AccessDoor::new(self, shared).recipient(&client, &ReversePath::Null, to);
             let _ = write_entry(&mut out, to, answer);
         }

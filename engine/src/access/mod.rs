@@ -28,7 +28,7 @@ pub use rates::{BUCKETS_MAX, Rates, What, Whose};
 pub use table::{Facts, Table, Wants};
 
 use crate::config::{self, Config, ListOn, Listener, Network, Pace, Rule, Words};
-use message::{Domain, ReversePath};
+use message::{Domain, Mailbox, ReversePath};
 use smtp_in::door::{Client, Origin, Refusal, Rights};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -121,6 +121,12 @@ impl Access {
     pub fn wants_verified(&self, client: &Client, listener: usize) -> bool {
         let place = self.listeners.get(listener);
         place.is_some_and(|place| place.listener.verify) && !client.rights.may_relay
+    }
+
+    /// What lists say of this client or its messages may be written on top of them: not for those who may relay.
+    pub fn tags(&self, client: &Client, listener: usize) -> bool {
+        let tags = |place: &Place| !place.lists.is_empty() && place.listener.thresholds().tag_at.is_some();
+        self.listeners.get(listener).is_some_and(tags) && !client.rights.may_relay
     }
 
     /// Connections from that address begin with a PROXY header.
@@ -260,10 +266,7 @@ impl Access {
         if self.is_exempt(client, self.rule_for(client, listener)) {
             return None;
         }
-        let sender = match sender {
-            ReversePath::Mailbox(mailbox) => Some(mailbox.domain()),
-            ReversePath::Null => None,
-        };
+        let sender = sender.mailbox().map(Mailbox::domain);
         let question = |list: &Arc<List>| match list.list.on {
             ListOn::Address => None,
             ListOn::SenderDomain => found::question_about_name(list, sender?),
@@ -283,6 +286,19 @@ impl Access {
     /// Missing fields are added to this client's messages, and addresses are qualified.
     pub fn wants_fix_up(&self, client: &Client, listener: usize) -> bool {
         self.rule_for(client, listener).is_some_and(|rule| rule.fix_up)
+    }
+
+    /// Whose mail the client gets over its own connection (RFC 2645 §5.2.1), as entries of [`Domains`]: of the domains that it
+    /// asks for, or of all that are its login's. `None`: it may not have it.
+    pub fn may_fetch(&self, client: &Client, listener: usize, asked: &[Box<str>]) -> Option<Vec<String>> {
+        client.login.as_ref()?;
+        let rule = self.rule_for(client, listener).filter(|rule| !rule.atrn.is_empty())?;
+        if asked.is_empty() {
+            return Some(rule.atrn.clone());
+        }
+        let own = Domains::new(rule.atrn.iter(), None);
+        let is_own = asked.iter().all(|domain| own.contains(domain));
+        is_own.then(|| asked.iter().map(ToString::to_string).collect())
     }
 
     /// The rule by which the client got its rights. After a reload that changed rules: the one that matches now.

@@ -94,6 +94,12 @@ impl Authenticator {
         self.0.recent.forget();
     }
 
+    /// Counts a wrong token among the address's wrong passwords. False: there were too many before it.
+    pub fn count_wrong_token(&self, address: IpAddr) -> bool {
+        let per_address = self.0.book.read().limits.per_address;
+        self.0.guesses.count_address(clock::now(), address, per_address)
+    }
+
     /// `address`: the client's; `None` for one of this machine's own processes. `reply` is called once, at once or on
     /// another thread; it must not wait.
     pub fn check(

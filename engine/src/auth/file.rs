@@ -43,16 +43,11 @@ impl Passwords {
     /// Reads a file that belongs to root or to us.
     pub fn load(path: &Path) -> Result<Passwords, ConfigError> {
         let name = path.display().to_string();
-        Passwords::parse(&read(path, &name)?, &name)
-    }
-
-    /// The file as it is, for whoever rewrites it.
-    pub(crate) fn text(path: &Path) -> Result<String, ConfigError> {
-        read(path, &path.display().to_string())
+        Passwords::parse(&read_secrets(path, &name)?, &name)
     }
 
     /// `name` stands for the file in errors.
-    pub(super) fn parse(text: &str, name: &str) -> Result<Passwords, ConfigError> {
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Passwords, ConfigError> {
         let mut users: HashMap<Box<str>, Vec<Hash>> = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let wrong = |what: &str| ConfigError::Wrong {
@@ -133,24 +128,27 @@ fn keys(hash: &Hash) -> Option<&ScramKeys> {
     }
 }
 
+/// The file as it is, for whoever rewrites it.
+pub(crate) fn secrets_of(path: &Path) -> Result<String, ConfigError> {
+    read_secrets(path, &path.display().to_string())
+}
+
 /// The lines of a file of which nobody else knows.
-fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
+pub(super) fn read_secrets(path: &Path, name: &str) -> Result<String, ConfigError> {
     let value = |what: &str| ConfigError::Value { file: name.to_owned(), what: what.to_owned() };
     let failed = |source| ConfigError::Read { file: name.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let facts = file.metadata().map_err(failed)?;
     let own = rustix::process::geteuid().as_raw();
     if !facts.is_file() || facts.len() > FILE_MAX {
-        return Err(value("a password file is an ordinary file of at most 16 MiB"));
+        return Err(value("it must be an ordinary file of at most 16 MiB"));
     }
     if facts.mode() & 0o027 != 0 {
-        return Err(value(
-            "others may read or write these passwords: chmod 600, or 640 with a group of ours",
-        ));
+        return Err(value("others may read or write these secrets: chmod 600, or 640 with a group of ours"));
     }
     if facts.uid() != own && facts.uid() != 0 {
         return Err(value(
-            "these passwords belong to another user: chown them to root or to the daemon's user",
+            "these secrets belong to another user: chown them to root or to the daemon's user",
         ));
     }
     let mut text = String::new();

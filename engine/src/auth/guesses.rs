@@ -92,6 +92,16 @@ impl Guesses {
         Some(Counted { guesser, limits })
     }
 
+    /// Counts a wrong secret that is no user's, such as a token. False: there were too many before it.
+    pub(super) fn count_address(&self, now: Instant, address: IpAddr, per_address: Rate) -> bool {
+        let (key, at) = (self.keys.hash_one(net_of(address)), self.micros(now));
+        let is_allowed = !is_full(&self.addresses, key, per_address, at);
+        if is_allowed {
+            add(&self.addresses, Some(key), per_address, at);
+        }
+        is_allowed
+    }
+
     /// It was no wrong guess. `was_right`: the pair is a friend from now on.
     pub(super) fn take_back(&self, now: Instant, counted: &Counted, was_right: bool) {
         let Counted { guesser, limits } = counted;
@@ -191,6 +201,16 @@ mod tests {
         assert!(!guess(&guesses, 0, "d", "192.0.2.1") && guess(&guesses, 0, "d", "192.0.2.2"));
         assert!(!guess(&guesses, 199, "d", "192.0.2.1") && guess(&guesses, 200, "d", "192.0.2.1"));
         assert!(!guess(&guesses, 201, "d", "192.0.2.1"));
+    }
+
+    #[test]
+    fn wrong_tokens_and_wrong_passwords_of_an_address_add_up() {
+        let guesses = Guesses::new(crate::clock::now());
+        let address = "192.0.2.1".parse().unwrap();
+        let token = || guesses.count_address(guesses.start, address, LIMITS().per_address);
+        assert!(token() && guess(&guesses, 0, "a", "192.0.2.1") && token());
+        assert!(!token() && !guess(&guesses, 0, "b", "192.0.2.1"));
+        assert!(guess(&guesses, 0, "b", "192.0.2.2"));
     }
 
     #[test]

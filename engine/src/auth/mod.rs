@@ -17,11 +17,14 @@ mod pool;
 mod program;
 mod recent;
 mod scram;
+mod tokens;
 
 pub use authenticator::Authenticator;
 pub use file::{Passwords, fuzz_password_file};
-pub(crate) use file::{lines_of, with_lines};
+pub(crate) use file::{lines_of, secrets_of, with_lines};
 pub use hash::Scheme;
+pub(crate) use tokens::make as make_token;
+pub use tokens::{Holder, Scope, Tokens, fuzz_tokens};
 
 use smtp_in::Secret;
 use smtp_in::door::ScramKeys;

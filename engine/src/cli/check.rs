@@ -14,6 +14,9 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     if let Err(error) = crate::tls::load(&config.tls) {
         return complain(78, &error);
     }
+    if let Err(error) = crate::dkim::load(&config.dkim) {
+        return complain(78, &error);
+    }
     if let Err(error) = config.auth.load_passwords() {
         return complain(78, &error);
     }

@@ -142,14 +142,23 @@ fn write_route(out: &mut String, explanation: &Explanation) -> fmt::Result {
         writeln!(out, "{preference:>8}  {}", if host.is_empty() { "." } else { host })?;
     }
     if let Some(refusal) = &resolved.refusal {
-        return writeln!(out, "Nothing can go there: {refusal}");
+        writeln!(out, "Nothing can go there: {refusal}")?;
+        return write_relaxed(out, resolved.relaxes);
     }
     let kept = resolved.ttl_secs.map(|secs| format!(" (asked again within {})", secs_in_words(secs)));
     writeln!(out, "Hosts, in the order in which they are tried{}:", kept.unwrap_or_default())?;
     for host in &resolved.hosts {
         write_host(out, host, explanation.at_ms)?;
     }
-    write_basis(out, &resolved.basis)
+    write_basis(out, &resolved.basis)?;
+    write_relaxed(out, resolved.relaxes)
+}
+
+fn write_relaxed(out: &mut String, relaxes: bool) -> fmt::Result {
+    if relaxes {
+        writeln!(out, "Mail that says TLS-Required: No goes there all the same (RFC 8689).")?;
+    }
+    Ok(())
 }
 
 fn write_host(out: &mut String, host: &HostView, now_ms: u64) -> fmt::Result {
@@ -261,6 +270,7 @@ mod tests {
                 site: "mx.a.test".into(),
                 hosts: vec![host(Some(trouble))],
                 basis,
+                relaxes: false,
                 ttl_secs: Some(300),
                 refusal: None,
             },

@@ -110,7 +110,7 @@ impl Courier {
         let Some(To::Relay(host, port)) = parse_relay(&args.host, 25) else { return Err(wrong()) };
         let tls = crate::tls::load(&config.tls)?;
         let name = name_of(&host);
-        let candidate = Candidate { name: name.as_str().into(), dane: None, lines: Vec::new() };
+        let candidate = Candidate { name: name.as_str().into(), ..Candidate::default() };
         let by_name = demands::configured(&config.tls, &name);
         let demands = demands::decide(&config.tls, by_name, &[candidate], None);
         let policy = demands.policies.into_iter().flatten().next().unwrap_or_default();
@@ -214,7 +214,7 @@ impl Courier {
             let Letter { sender, recipient, content, facts } = letter;
             let transaction = Transaction {
                 key,
-                reverse_path: sender.as_str(),
+                reverse_path: sender.on_the_wire(),
                 recipients: &[recipient.as_ref()],
                 content_len: content.len() as u64,
                 facts,

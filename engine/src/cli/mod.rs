@@ -3,17 +3,24 @@
 //! Exit codes as in `sysexits(3)`: 0 done, 1 the demo lost something, 75 try again, 78 the configuration is wrong.
 
 mod access;
+mod api;
+mod bulk;
+mod campaign;
 mod check;
 mod demo;
+mod dkim;
+mod events;
 mod explain;
 mod look;
 mod maildirsmtp;
 mod passwd;
 mod queue;
+mod secrets;
 mod serve;
 mod sites;
 pub mod submit;
 mod suppress;
+mod token;
 mod trace;
 
 use crate::config::{Config, ConfigError};
@@ -40,6 +47,9 @@ enum Command {
     /// Look at the queue, whether the daemon runs or not.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// What became of recipients: print the event log, or say how far its consumers are.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Say where a domain's mail goes, how it is protected, and what holds it back and until when.
     Explain(explain::Explain),
     /// The busiest sites and what each is doing; `hosts`: those that rest; `forget`: let them be tried again.
@@ -51,8 +61,18 @@ enum Command {
     Suppress(suppress::SuppressCommand),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
+    /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
+    /// Make a program's token for [api], or take it out.
+    Token(token::TokenArgs),
+    /// Campaigns: what there is, how far each is; pause, resume, cancel, slow down.
+    #[command(subcommand)]
+    Campaign(campaign::CampaignCommand),
+    /// Add a list of recipients to a campaign (with --list); else the program of that name, below.
+    Inject(Box<bulk::Bulk>),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
@@ -95,12 +115,17 @@ impl Cli {
             Command::Check(file) => check::run(&file),
             Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),
+            Command::Events(command) => events::run(&command),
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Suppress(command) => suppress::run(&command),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
+            Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
+            Command::Token(args) => token::run(&args),
+            Command::Campaign(command) => campaign::run(&command),
+            Command::Inject(bulk) => bulk::run(&bulk),
             Command::Demo(demo) => demo::run(&demo),
             Command::DemoSink(args) => demo::run_sink(&args),
         }

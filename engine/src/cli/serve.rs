@@ -3,6 +3,7 @@
 use super::{ConfigFile, complain};
 use crate::supervise::{self, Ready};
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 pub(super) fn run(file: ConfigFile) -> ExitCode {
@@ -30,8 +31,16 @@ fn start_log() {
 
 /// The line that a supervisor or a test waits for.
 fn announce(ready: &Ready) {
-    let addresses: Vec<String> = ready.listening.iter().map(ToString::to_string).collect();
+    let (listening, api) = (join(&ready.listening), join(&ready.api));
     let http = ready.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    println!("listening {} http {http}", addresses.join(","));
-    tracing::info!(cpus = ?ready.cpus, listening = %addresses.join(","), http, "ringpost {} is up", env!("CARGO_PKG_VERSION"));
+    if api.is_empty() {
+        println!("listening {listening} http {http}");
+    } else {
+        println!("listening {listening} http {http} api {api}");
+    }
+    tracing::info!(cpus = ?ready.cpus, listening, http, api, "ringpost {} is up", env!("CARGO_PKG_VERSION"));
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

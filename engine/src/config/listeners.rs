@@ -27,7 +27,8 @@ pub struct Listener {
     pub purpose: Purpose,
     /// Always there after [`settle`]. Default: `offer` if there are certificates, else `none`.
     pub tls: Option<ListenerTls>,
-    /// Always there after [`settle`]. Default: none for `mx`, PLAIN LOGIN SCRAM-SHA-256 for `submission`.
+    /// Always there after [`settle`]. Default: none for `mx`, PLAIN LOGIN SCRAM-SHA-256 for `submission`, CRAM-MD5 as well for
+    /// `odmr`.
     pub auth: Option<Vec<Mechanism>>,
     /// Passwords are taken without TLS, from others than loopback too.
     pub auth_without_tls: bool,
@@ -68,6 +69,9 @@ pub enum Purpose {
     Mx,
     /// Our users (RFC 6409): no mail from whoever has not logged in or has no other right to relay.
     Submission,
+    /// Customers who fetch their mail by ATRN (RFC 2645), which has port 366; no mail is taken. Whose mail is whose is said by
+    /// `atrn` of `[[access.rules]]`; where such a rule may match, other listeners with logins offer ATRN as well.
+    Odmr,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -143,6 +147,10 @@ impl Listener {
         self.auth.get_or_insert_with(|| match purpose {
             Purpose::Mx => Vec::new(),
             Purpose::Submission => vec![Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256],
+            // RFC 2645 §5.1.2 has it that clients know CRAM-MD5.
+            Purpose::Odmr => {
+                vec![Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5, Mechanism::ScramSha256]
+            }
         });
     }
 }
@@ -236,6 +244,10 @@ fn check_one(config: &Config, listener: &Listener) -> Result<(), String> {
         (
             is_count(lists_reject_at) && is_count(lists_defer_at) && is_count(lists_tag_at),
             ".lists_reject_at, .lists_defer_at and .lists_tag_at must be at least 1",
+        ),
+        (
+            listener.purpose != Purpose::Odmr || !listener.mechanisms().is_empty(),
+            ".auth is empty: who fetches mail logs in first (RFC 2645 5.1)",
         ),
     ];
     rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;

@@ -9,7 +9,7 @@ use message::PoolTag;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::value::Datetime;
 
@@ -80,6 +80,16 @@ pub struct Select {
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(pub Arc<[u8]>);
 
+impl Secret {
+    /// What stands in a file, without its line end.
+    pub(super) fn read(path: &Path) -> Result<Secret, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read(path).map_err(|source| ConfigError::Read { file, source })?;
+        let secret = text.strip_suffix(b"\n").unwrap_or(&text);
+        Ok(Secret(secret.strip_suffix(b"\r").unwrap_or(secret).into()))
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
@@ -114,15 +124,12 @@ impl Source {
 
     fn read_password(&mut self) -> Result<(), ConfigError> {
         let Some(path) = &self.socks5_password_file else { return Ok(()) };
-        let file = path.display().to_string();
-        let text = std::fs::read(path).map_err(|source| ConfigError::Read { file: file.clone(), source })?;
-        let password = text.strip_suffix(b"\n").unwrap_or(&text);
-        let password = password.strip_suffix(b"\r").unwrap_or(password);
-        if !(1..256).contains(&password.len()) {
+        let password = Secret::read(path)?;
+        if !(1..256).contains(&password.0.len()) {
             let what = "a SOCKS5 password has 1 to 255 octets (RFC 1929)".to_owned();
-            return Err(ConfigError::Value { file, what });
+            return Err(ConfigError::Value { file: path.display().to_string(), what });
         }
-        self.socks5_password = Some(Secret(password.into()));
+        self.socks5_password = Some(password);
         Ok(())
     }
 }

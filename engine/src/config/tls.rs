@@ -14,6 +14,10 @@ pub struct Tls {
     pub dane: bool,
     /// Ask for MTA-STS policies (RFC 8461).
     pub mta_sts: bool,
+    /// Mail whose header says `TLS-Required: No` (RFC 8689) is not held to what the domain publishes (TLSA records, MTA-STS
+    /// policy): TLS is used where it works, and the mail goes all the same where it does not. What the operator demands,
+    /// by `mode`, `domains` or a route's `tls`, holds for it as for any other, and REQUIRETLS goes before that field.
+    pub obey_tls_required: bool,
     /// Where hosts of policies are asked for them. Another port than 443 is for tests: RFC 8461 §3.3 knows no other.
     pub mta_sts_port: u16,
     /// DNSSEC trust anchors, as DNSKEY records. Default: the root's.
@@ -36,6 +40,7 @@ impl Default for Tls {
             mode: TlsMode::May,
             dane: false,
             mta_sts: true,
+            obey_tls_required: true,
             mta_sts_port: 443,
             trust_anchors: None,
             ca_file: None,
@@ -124,7 +129,7 @@ impl DomainTls {
 }
 
 /// `ab:cd:…` or `abcd…`, as openssl prints it.
-fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = hex.bytes().filter(|octet| *octet != b':').collect();
     let mut digest = [0; 32];
     let (pairs, rest) = digits.as_chunks::<2>();

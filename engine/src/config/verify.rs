@@ -40,6 +40,17 @@ impl Default for Verify {
 }
 
 impl Verify {
+    /// Our name in `Authentication-Results`, on a host of that name.
+    pub fn own_id<'a>(&'a self, host_name: &'a str) -> &'a str {
+        self.authserv_id.as_deref().unwrap_or(host_name)
+    }
+
+    /// All names under which strangers' fields are not believed, ours first.
+    pub fn trusted_ids<'a>(&'a self, host_name: &'a str) -> Vec<&'a str> {
+        let others = self.trusted_authserv_ids.iter().map(String::as_str);
+        std::iter::once(self.own_id(host_name)).chain(others).collect()
+    }
+
     /// What must hold, and what is said if it does not.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut ids = self.authserv_id.iter().chain(&self.trusted_authserv_ids);
@@ -65,6 +76,14 @@ mod tests {
 
     fn wrong(keys: &str) -> String {
         toml::from_str::<Verify>(keys).unwrap().check().unwrap_err()
+    }
+
+    #[test]
+    fn our_names_are_the_configured_one_or_the_hosts_and_those_that_are_trusted_too() {
+        let verify: Verify = toml::from_str("trusted_authserv_ids = [\"old.test\"]").unwrap();
+        assert_eq!(verify.trusted_ids("h.test"), ["h.test", "old.test"]);
+        let named = Verify { authserv_id: Some("id.test".to_owned()), ..verify };
+        assert_eq!((named.own_id("h.test"), named.trusted_ids("h.test").len()), ("id.test", 2));
     }
 
     #[test]

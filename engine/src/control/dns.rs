@@ -14,12 +14,12 @@ mod questions;
 
 pub(crate) use own::is_local;
 pub use questions::StartError;
-pub(crate) use questions::{Lack, Questions};
+pub(crate) use questions::{Lack, Questions, ascii, unicode};
 
 use super::sts::{Policies, Policy};
 use crate::crossing::Target;
-use crate::demands::{self, Candidate, StsDemand};
-use crate::domains::{Basis, BasisKind, Resolution};
+use crate::demands::{self, Candidate, Demands, StsDemand};
+use crate::domains::{Basis, BasisKind, Host, Relaxed, Resolution};
 use crate::settings::Settings;
 use crate::tlsrpt::{Failure, TlsNote};
 use find::{Found, FoundHost};
@@ -87,7 +87,7 @@ impl Resolver {
     pub async fn resolve<P>(&self, domain: &str, target: &Target, place: P) -> Resolution {
         let Some(questions) = &self.questions else { return soft("no name servers are configured") };
         let by_name = self.configured(domain, target);
-        let Some(domain) = &questions::ascii(domain) else { return find::refusal(domain, &Lack::Name) };
+        let Some(domain) = &ascii(domain) else { return find::refusal(domain, &Lack::Name) };
         // The operator's word needs no policy of the domain's, and a relay is the operator's word as well.
         let is_open = by_name.is_none() && *target == Target::Mx && self.settings().config.tls.mta_sts;
         let policies = self.policies.as_ref().filter(|_| is_open);
@@ -116,9 +116,14 @@ impl Resolver {
         self.protect(domain, found, by_name, kept.as_deref().map(|kept| &kept.policy))
     }
 
+    /// Senders may ask that what domains publish about TLS does not hold for their mail.
+    pub(crate) fn obeys_tls_required(&self) -> bool {
+        self.settings().config.tls.obey_tls_required
+    }
+
     /// The domain's MX records as they are, best first, for somebody to read.
     pub(crate) async fn exchanges(&self, domain: &str) -> Vec<(u16, String)> {
-        let (Some(questions), Some(domain)) = (&self.questions, questions::ascii(domain)) else {
+        let (Some(questions), Some(domain)) = (&self.questions, ascii(domain)) else {
             return Vec::new();
         };
         let mut exchanges =
@@ -145,21 +150,26 @@ impl Resolver {
     ) -> Resolution {
         let Found { site, mut hosts, secs } = found;
         let candidates: Vec<Candidate> = hosts.iter_mut().map(FoundHost::candidate).collect();
-        let sts = policy.and_then(Policy::demand);
-        let demands = demands::decide(&self.settings().config.tls, by_name, &candidates, sts);
-        let mut left = Vec::new();
-        for (host, policy) in hosts.into_iter().zip(demands.policies) {
-            match policy {
-                Some(tls) => left.extend(host.at_each_address(&tls)),
-                None => self.note_unnamed(domain, &host, sts),
-            }
-        }
-        if left.is_empty() {
-            let text = format!("none of the MX hosts of {domain} is named by its MTA-STS policy");
-            return Resolution::Deferred(Reply::ours(451, (4, 7, 5), &text));
-        }
+        let (sts, settings) = (policy.and_then(Policy::demand), self.settings());
+        let demands = demands::decide(&settings.config.tls, by_name.clone(), &candidates, sts);
+        let relaxed = demands::relax(&settings.config.tls, by_name.as_ref(), &candidates, &demands);
+        let relaxed = relaxed.map(|demands| Relaxed { hosts: used(&hosts, &demands), basis: demands.basis });
+        let barred = hosts.iter().zip(&demands.policies).filter(|(_, policy)| policy.is_none());
+        barred
+            .filter(|(host, _)| host.untold.is_none())
+            .for_each(|(host, _)| self.note_unnamed(domain, host, sts));
         let ttl_secs = secs.clamp(TTL_MIN_SECS, TTL_MAX_SECS);
-        Resolution::Site { site, hosts: left, basis: demands.basis, ttl_secs }
+        let left = used(&hosts, &demands);
+        match (left.is_empty(), relaxed) {
+            (false, relaxed) => {
+                Resolution::Site { site, hosts: left, basis: demands.basis, ttl_secs, relaxed }
+            }
+            (true, Some(relaxed)) => {
+                let reply = barred_reply(domain, &hosts);
+                Resolution::Barred { reply, site, relaxed, ttl_secs }
+            }
+            (true, None) => Resolution::Deferred(barred_reply(domain, &hosts)),
+        }
     }
 
     /// A host whose TLSA records cannot be had.
@@ -196,6 +206,27 @@ impl Resolver {
     }
 }
 
+/// The hosts that may be used, in their order.
+fn used(hosts: &[FoundHost], demands: &Demands) -> Vec<Host> {
+    let policies = hosts.iter().zip(&demands.policies);
+    policies.flat_map(|(host, tls)| tls.iter().flat_map(|tls| host.at_each_address(tls))).collect()
+}
+
+/// Why none may be used.
+fn barred_reply(domain: &str, hosts: &[FoundHost]) -> Reply {
+    match hosts.iter().find_map(|host| Some((&host.name, host.untold.as_ref()?))) {
+        Some((name, what)) => soft_reply(&format!("looking up {name}: {what}")),
+        None => {
+            let text = format!("none of the MX hosts of {domain} is named by its MTA-STS policy");
+            Reply::ours(451, (4, 7, 5), &text)
+        }
+    }
+}
+
 fn soft(what: &str) -> Resolution {
-    Resolution::Deferred(Reply::ours(451, (4, 4, 3), what))
+    Resolution::Deferred(soft_reply(what))
+}
+
+fn soft_reply(what: &str) -> Reply {
+    Reply::ours(451, (4, 4, 3), what)
 }

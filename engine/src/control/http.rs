@@ -32,6 +32,9 @@ pub(super) async fn serve(listener: std::net::TcpListener, crossing: Arc<Crossin
 
 async fn metrics(State(crossing): State<Arc<Crossing>>) -> impl IntoResponse {
     let mut registry = Registry::with_prefix("ringpost");
+    if let Some(log) = crossing.events.get() {
+        registry.register_collector(Box::new(super::consumers::Metrics(Arc::clone(log))));
+    }
     registry.register_collector(Box::new(Cores(crossing)));
     let mut page = String::new();
     let status =

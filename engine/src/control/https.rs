@@ -1,8 +1,9 @@
-//! One request over HTTPS, for those who publish policies and take reports.
+//! Requests over HTTPS, for those who publish policies, take reports and take events.
 //!
 //! hyper's client speaks HTTP/1.1 (chunked bodies and odd servers are its trade; axum brings it anyway); the certificate
-//! must lead to one of the system's authorities, or of `tls.ca_file`, and be for the host. No redirects, no cookies, no
-//! kept connections. Bounds: [`ADDRESSES_MAX`] addresses are tried, each for [`CONNECT_MAX`]; the caller bounds the
+//! must lead to one of the system's authorities, or of `tls.ca_file`, and be for the host. No redirects, no cookies. A
+//! connection is used once, or for as long as its [`Link`] is kept; plain HTTP is spoken by a link alone, to whom
+//! the operator says so of. Bounds: [`ADDRESSES_MAX`] addresses are tried, each for [`CONNECT_MAX`]; the caller bounds the
 //! whole time and the length of the answer.
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -150,12 +152,62 @@ impl Https {
         address: SocketAddr,
         name: ServerName<'static>,
     ) -> Result<TlsStream<TcpStream>, HttpsError> {
-        let late = |_| HttpsError::Connect(format!("{address}: time-out"));
-        let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await.map_err(late)?;
-        let stream = stream.map_err(|error| HttpsError::Connect(format!("{address}: {error}")))?;
-        let stream =
-            tokio::time::timeout(CONNECT_MAX, self.tls().connect(name, stream)).await.map_err(late)?;
+        let stream = connect_plainly(address).await?;
+        let stream = tokio::time::timeout(CONNECT_MAX, self.tls().connect(name, stream));
+        let stream = stream.await.map_err(|_| late(address))?;
         stream.map_err(|error| HttpsError::Tls(error.to_string()))
+    }
+
+    /// A connection for several requests, one after the other.
+    pub(crate) async fn open(
+        &self,
+        addresses: &[SocketAddr],
+        host: &str,
+        is_plain: bool,
+    ) -> Result<Link, HttpsError> {
+        if !is_plain {
+            return Link::begin(self.connect(addresses, host).await?).await;
+        }
+        let mut trouble = HttpsError::Connect("no address".to_owned());
+        for address in addresses.iter().take(ADDRESSES_MAX) {
+            match connect_plainly(*address).await {
+                Ok(stream) => return Link::begin(stream).await,
+                Err(error) => trouble = error,
+            }
+        }
+        Err(trouble)
+    }
+}
+
+async fn connect_plainly(address: SocketAddr) -> Result<TcpStream, HttpsError> {
+    let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await;
+    stream.map_err(|_| late(address))?.map_err(|error| HttpsError::Connect(format!("{address}: {error}")))
+}
+
+fn late(address: SocketAddr) -> HttpsError {
+    HttpsError::Connect(format!("{address}: time-out"))
+}
+
+/// A connection that is kept. It ends with this.
+pub(crate) struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Link {
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S) -> Result<Link, HttpsError> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+        // It moves the bytes of all exchanges, and ends when nobody can ask for one any more.
+        tokio::task::spawn_local(connection);
+        Ok(Link { sender })
+    }
+
+    /// Headers are the caller's, `Host` among them; so is the time that it may take.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, HttpsError> {
+        self.sender.ready().await.map_err(http)?;
+        self.sender.send_request(request).await.map_err(http)
     }
 }
 

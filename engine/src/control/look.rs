@@ -161,6 +161,7 @@ impl Sight {
                 None => (Vec::new(), self.resolver.resolve(domain, target, ()).await),
             }
         };
+        let obeys = self.resolver.obeys_tls_required();
         let late = || Resolution::Deferred(Reply::ours(451, (4, 4, 3), "the name servers take their time"));
         let answer = tokio::time::timeout(RESOLVE_MAX, asked).await;
         let (exchanges, resolution) = answer.unwrap_or_else(|_| (Vec::new(), late()));
@@ -168,13 +169,23 @@ impl Sight {
             Resolution::Failed(reply) | Resolution::Deferred(reply) => {
                 Resolved { refusal: Some(reply.to_string()), exchanges, ..Resolved::default() }
             }
-            Resolution::Site { site, hosts, basis, ttl_secs } => Resolved {
+            Resolution::Site { site, hosts, basis, ttl_secs, relaxed } => Resolved {
                 refusal: None,
                 exchanges,
                 site: site.to_string(),
                 hosts: hosts.iter().map(|host| self.host_view(host)).collect(),
                 basis: (&*basis).into(),
+                relaxes: relaxed.is_some() && obeys,
                 ttl_secs: (!is_at_hand).then_some(ttl_secs),
+            },
+            Resolution::Barred { reply, site, relaxed, ttl_secs } => Resolved {
+                refusal: Some(reply.to_string()),
+                exchanges,
+                site: site.to_string(),
+                hosts: relaxed.hosts.iter().map(|host| self.host_view(host)).collect(),
+                basis: (&*relaxed.basis).into(),
+                relaxes: obeys,
+                ttl_secs: Some(ttl_secs),
             },
         }
     }

@@ -4,6 +4,7 @@
 //! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
 mod clients;
+mod consumers;
 pub mod dns;
 mod http;
 mod https;
@@ -14,9 +15,12 @@ pub mod sts;
 mod suppress;
 mod tlsrpt;
 
-use crate::config::ConfigError;
+use crate::api::thread::Running;
+use crate::config::{ConfigError, Events};
 use crate::crossing::{Crossing, Mail, Question};
 use crate::settings::Settings;
+use consumers::Consumers;
+use parking_lot::Mutex;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,10 +37,13 @@ pub(crate) struct Control {
     pub(crate) settings: Arc<Settings>,
     pub(crate) crossing: Arc<Crossing>,
     pub(crate) listener: Option<std::net::TcpListener>,
+    pub(crate) api: Option<Running>,
     /// Where operators' orders come in.
     pub(crate) orders: std::os::unix::net::UnixListener,
     /// Cores that have ended, by index.
     pub(crate) ends: mpsc::UnboundedReceiver<usize>,
+    /// What the event log's keeper goes by.
+    pub(crate) event_rules: Option<Arc<Mutex<Events>>>,
     pub(crate) reread: Reread,
     /// Says that we are up: when signals are heard, not before, or the first one would end us.
     pub(crate) ready: Box<dyn FnOnce()>,
@@ -54,6 +61,10 @@ impl Control {
         let reports = self.report(&resolver);
         let oracles = Rc::new(clients::Oracles::new(&self.settings));
         tokio::task::spawn_local(clients::serve(Arc::clone(&self.crossing), Rc::clone(&oracles)));
+        let consumers = self.crossing.events.get().map(Consumers::new);
+        if let Some(consumers) = &consumers {
+            consumers.configure(&self.settings.config);
+        }
         if let Some(listener) = self.listener.take() {
             tokio::task::spawn_local(http::serve(listener, Arc::clone(&self.crossing)));
         }
@@ -80,7 +91,10 @@ impl Control {
                 core = self.ends.recv() => return core,
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.reload.recv() => self.reload(&resolver, &oracles, reports.as_deref()),
+                _ = signals.reload.recv() => {
+                    self.reload(&resolver, &oracles, reports.as_deref());
+                    self.reload_events(consumers.as_ref());
+                }
             }
         }
         self.shut_down().await;
@@ -150,19 +164,42 @@ impl Control {
                 if let Some(reports) = reports {
                     reports.configure(&self.settings.config);
                 }
+                if let Some(api) = &self.api {
+                    api.configure(&self.settings);
+                }
                 tracing::info!("configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration was not reloaded; the old one stays"),
         }
     }
 
+    /// The log itself is there or not from a start on.
+    fn reload_events(&self, consumers: Option<&Consumers>) {
+        let config = &self.settings.config;
+        match (consumers, &self.event_rules, &config.events) {
+            (Some(consumers), Some(rules), Some(events)) => {
+                *rules.lock() = events.clone();
+                consumers.configure(config);
+            }
+            (None, _, None) => {}
+            _ => tracing::warn!("[events] came or went: that takes a restart"),
+        }
+    }
+
     async fn shut_down(&mut self) {
         tracing::info!("stopping: no new mail, transactions under way end");
+        if let Some(api) = &self.api {
+            api.begin_stop();
+        }
         for core in 0..self.crossing.cores() {
             let _ = self.crossing.send(core, Mail::Shutdown);
         }
         for _ in 0..self.crossing.cores() {
             self.ends.recv().await;
+        }
+        // What the last commit answered is still to be said.
+        if let Some(api) = self.api.take() {
+            api.join();
         }
     }
 }

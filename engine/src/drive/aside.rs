@@ -7,7 +7,8 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
-use message::MessageId;
+use crate::events::Kind as EventKind;
+use message::{MessageId, Reply};
 use queue::Range;
 use queue::journal::{Mark, Span};
 use queue::log::SegmentNumber;
@@ -195,6 +196,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// These recipients get nothing: what they were to get is in the quarantine.
     fn give_up(&mut self, id: MessageId, range: Range) {
+        let reply = Reply::ours(554, (5, 3, 0), "the message was damaged on our disk and is set aside");
+        self.log_unnamed(EventKind::Failed, id, &range, Some(&reply));
         self.mark(&Mark::Settled(Span { id, first: range.first, count: range.count }));
         self.settle_domain(range.domain, range.count);
         self.settle_own(range, range.count);

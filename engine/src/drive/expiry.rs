@@ -7,6 +7,7 @@
 //! | at a site whose hosts fail | the failed connection was its last attempt: it fails with that reply |
 //! | at a site that is full, or serves others first | has [`Core::grace_secs`] more for its last attempt, then fails with 4.4.7 |
 //! | at a site that is held | waits on. A hold is the operator's wish, and the mail's age is no answer to it: qmail and Postfix do not expire held mail either. Released, it has its last attempt |
+//! | for its turn on a connection by which it is fetched | has its last attempt there |
 //! | for a name server's answer | has the same grace, then fails with 4.4.7; the question is asked again |
 //! | lent to another core | the borrower looks at it as at its own; a chunk that no core has time for is taken once a minute |
 //! | being read, or unreadable | `letters.rs`: with its envelope it fails, without it stays and the log says so |
@@ -127,7 +128,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let next = Cursor::Site(key.0 + 1, 0);
         let Some(site) = self.sites.try_get(key) else { return (next, 1) };
-        if !site.lanes.has_work() || site.is_held() || self.ways.get(site.way).is_held() {
+        let way = self.ways.get(site.way);
+        if !site.lanes.has_work() || site.is_held() || way.is_held() || way.fetch.is_some() {
             return (next, 1);
         }
         let trouble = site.trouble.clone();

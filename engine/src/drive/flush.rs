@@ -3,12 +3,11 @@
 //! Both are orders to all cores (`drive/steer`): what is deferred for the domain goes to its site, which no longer
 //! waits for its back-off to end. An order of a client's is one that nobody hears the report of. Bound:
 //! [`CLIENTS_ORDERS_MAX`] orders wait on a core when a client's is taken, and never two that are equal; past it the client's
-//! is left out, and the mail goes when it is due.
+//! is left out, and the mail goes when it is due. (A client that fetches its mail, `drive/fetch`, is told to try later.)
 
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::Mail;
-use crate::domains::Routed;
 use crate::steer::condition::{Pattern, Term, TextField};
 use crate::steer::order::{Action, Order, Page};
 use crate::steer::wire::Checked;
@@ -48,11 +47,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for key in self.domains.keys() {
             let domain = self.domains.get(key);
             let is_meant = order.terms.iter().all(|term| term.holds_for(TextField::Domain, &domain.name));
-            if let Routed::Way(way) = domain.routed
-                && is_meant
-            {
-                let Core { ways, sites, .. } = self;
-                ways.get(way).sites.iter().for_each(|(_, site)| sites.lift_back_off(*site));
+            for way in domain.ways().filter(|_| is_meant) {
+                self.ways.get(way).sites.iter().for_each(|(_, site)| self.sites.lift_back_off(*site));
             }
         }
     }

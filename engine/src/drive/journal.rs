@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::core::{Core, Kind, StartError, token_of};
 use crate::drive::log::Record;
 use crate::recovery::{Journals, partition_folder};
-use crate::steer::reason::RETURNED;
+use crate::steer::reason::{PAUSED, RETURNED};
 use message::{MessageId, UnixMillis};
 use queue::journal::{HELD, Journal, JournalNumber, Mark, Position, Span, Waiting, Writer};
 use queue::{Attempts, Range};
@@ -163,7 +163,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.remove_old_journals();
     }
 
+    /// What became of the recipients that the frame settles is in the event log before it is settled.
     fn put_frame(&mut self) {
+        self.put_events();
         let result = self.journal.put(&mut self.ring, self.now);
         self.after_put(result);
     }
@@ -386,8 +388,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
             outbound,
             failing,
             shares,
+            fetches,
             aside,
             steering,
+            gates,
+            returns,
             suppressing,
             ..
         } = self;
@@ -403,7 +408,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 return;
             }
             sum += u64::from(range.count);
-            let due = if range.reason == RETURNED { HELD } else { due };
+            let due = match range.reason {
+                RETURNED => HELD,
+                // Its campaign says whether it waits, not the disk.
+                PAUSED => UnixMillis(0),
+                _ => due,
+            };
             let span = Span { id: queued.id, first: range.first, count: range.count };
             let Range { name_offset, attempts, .. } = *range;
             journal.journal.mark(&Mark::Owed(Waiting { span, name_offset, attempts, due }));
@@ -420,8 +430,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
         suppressing.ranges().for_each(|range| add(range, at_once));
         shares.lent().for_each(|range| add(range, at_once));
+        fetches.ranges().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));
+        returns.ranges().for_each(|range| add(range, at_once));
         steering.ranges().for_each(|(due, range)| add(range, due));
+        gates.ranges().for_each(|range| add(range, at_once));
         for id in aside.places().filter(|id| id.partition() == partition) {
             let span = Span { id, first: 0, count: 0 };
             let nobody = Waiting { span, name_offset: 0, attempts: Attempts::NONE, due: at_once };

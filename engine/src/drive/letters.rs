@@ -1,15 +1,18 @@
 //! Messages in memory: a bounded cache of what was just accepted, and reads of what is no longer there.
 //!
-//! Bounds: `cache_max` bytes of messages; 16 loads per site and lane at a time, of 256 KiB of contents and one more content.
+//! Bounds: `cache_max` bytes of messages; 16 loads per site and lane at a time, of 256 KiB of contents and one more content; one
+//! load for each fetch of another core's client.
 
 use crate::clock::Clock;
 use crate::core::{Core, Kind, token_of};
 use crate::domains::SiteKey;
+use crate::fetch::FetchId;
 use crate::steer::reason::RETURNED;
 use bytes::Bytes;
+use message::envelope::COLUMNS_MAX;
 use message::{Lane, Reply, UnixMillis, Verdict};
 use queue::fanout::{Letter, OpenRange, WINDOW_LEN};
-use queue::log::record::{HEAD_LEN, Head, Location, Meta, NAME_LEN_MAX, checksum};
+use queue::log::record::{HEAD_LEN, Head, Location, Meta, checksum, name_len_max};
 use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
@@ -18,8 +21,10 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-/// Enough of the meta part to hold reverse-path, VERP, RET and ENVID.
+/// Enough of the meta part to hold reverse-path, VERP, RET and ENVID, and of a table's its columns.
 const META_HEAD_LEN: u32 = 1024;
+#[expect(clippy::cast_possible_truncation, reason = "4 KiB")]
+const TABLE_HEAD_LEN: u32 = META_HEAD_LEN + 2 + COLUMNS_MAX as u32;
 
 #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
 const HEAD_SPAN: u32 = HEAD_LEN as u32;
@@ -29,7 +34,7 @@ struct Cached {
     letter: Arc<Letter>,
     /// The whole meta part, if it fits into a window.
     meta: Option<Bytes>,
-    /// What it counted for when it came. (A dot-stuffed copy made later is not counted.)
+    /// What it counted for when it came or was signed. (A dot-stuffed copy made later is not counted.)
     len: usize,
 }
 
@@ -37,8 +42,12 @@ struct Cached {
 #[derive(Debug)]
 enum Purpose {
     Deliver(SiteKey, Lane),
+    /// Another core's client fetches it.
+    Lend(FetchId),
     /// Each of them gets this verdict: there is nobody to deliver to.
     Conclude(Verdict),
+    /// Some may be return paths of ours: see `drive/returns`.
+    Return,
 }
 
 /// A range whose message or names are being read.
@@ -157,6 +166,17 @@ impl Letters {
         self.cached.get(&key).map(|cached| Arc::clone(&cached.letter))
     }
 
+    /// The message is to be known by this letter, if it is in memory; or the one that it is known by has grown.
+    pub(crate) fn renew(&mut self, key: MessageKey, letter: &Arc<Letter>) {
+        let Some(cached) = self.cached.get_mut(&key).filter(|cached| cached.letter.id == letter.id) else {
+            return;
+        };
+        cached.letter = Arc::clone(letter);
+        let len = letter.len() + cached.meta.as_ref().map_or(0, Bytes::len);
+        self.len = self.len - std::mem::replace(&mut cached.len, len) + len;
+        self.shrink();
+    }
+
     /// The range with its names, if everything is at hand.
     fn open(&self, range: Range) -> Option<OpenRange> {
         let cached = self.cached.get(&range.message)?;
@@ -174,6 +194,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Reads the range's message and names; ends in [`Core::on_read`].
     pub(crate) fn load_for(&mut self, site: SiteKey, lane: Lane, range: Range) {
         self.load(Purpose::Deliver(site, lane), range);
+    }
+
+    /// Reads the range's message and names; ends in [`Core::take_returns`].
+    pub(crate) fn load_return(&mut self, range: Range) {
+        self.load(Purpose::Return, range);
+    }
+
+    /// Reads the range's message and names, to lend them to the home of the fetch.
+    pub(crate) fn load_to_lend(&mut self, fetch: FetchId, range: Range) {
+        self.load(Purpose::Lend(fetch), range);
     }
 
     /// Reads the range's names, then gives each of its recipients the verdict. One such read is under way at a time.
@@ -196,11 +226,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let letter = self.letters.cached.get(&range.message).map(|cached| Arc::clone(&cached.letter));
         let has_letter = letter.is_some();
-        let parts = Parts { letter, ..Parts::default() };
+        let content = (queued.content_len == 0).then(Bytes::new);
+        let parts = Parts { letter, content, ..Parts::default() };
         let load = Load { purpose, range, parts, pending: 0, failed: None, location: queued.location };
         let index = self.letters.loads.insert(load);
         let (meta_at, meta_len) = (queued.meta_offset(), queued.meta_len);
         let is_small = meta_len <= WINDOW_LEN;
+        let head_len = if queued.layout().table { TABLE_HEAD_LEN } else { META_HEAD_LEN };
         let mut read = |part: Part, offset: u64, len: u32| {
             self.letters.loads[index].pending += 1;
             let place = u32::try_from(index).expect("few loads per site and lane") << 2 | part as u32;
@@ -210,16 +242,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             read(
                 Part::Head,
                 queued.location.offset(),
-                HEAD_SPAN + if is_small { meta_len } else { META_HEAD_LEN },
+                HEAD_SPAN + if is_small { meta_len } else { head_len },
             );
         }
-        if !has_letter {
+        if !has_letter && queued.content_len > 0 {
             read(Part::Content, queued.content_offset(), queued.content_len);
         }
         if !is_small {
             // No more than the range's names can be long.
-            let name_len_max = if queued.layout().asked { NAME_LEN_MAX } else { 256 };
-            let names = range.count.saturating_mul(name_len_max).min(WINDOW_LEN);
+            let names = range.count.saturating_mul(name_len_max(queued.layout())).min(WINDOW_LEN);
             read(
                 Part::Names,
                 meta_at + u64::from(range.name_offset),
@@ -257,9 +288,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(site).lanes.get_mut(lane).push_open(open);
                 self.load_is_over(&Purpose::Deliver(site, lane));
             }
+            (Some(open), Purpose::Lend(fetch)) => {
+                self.lend_read(fetch, open);
+                self.load_is_over(&Purpose::Lend(fetch));
+            }
             (Some(open), Purpose::Conclude(verdict)) => {
                 self.load_is_over(&Purpose::Conclude(verdict.clone()));
                 self.conclude_open(open, &verdict);
+            }
+            (Some(open), Purpose::Return) => {
+                self.load_is_over(&Purpose::Return);
+                self.take_returns(open);
             }
             (None, purpose) => {
                 match queued.and_then(|queued| self.envelope_of_expired(&queued, range, &parts)) {
@@ -306,6 +345,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.sites.get_mut(*site).lanes.get_mut(*lane).load_is_over();
                 self.sites.touch(*site);
             }
+            Purpose::Return => self.returns.reading -= 1,
+            Purpose::Lend(fetch) => self.go_on_lending(*fetch),
             Purpose::Conclude(_) => {
                 self.letters.is_concluding = false;
                 // Those whose names are at hand need no read.
@@ -322,12 +363,25 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn assemble(&mut self, queued: &Queued, range: Range, parts: &Parts) -> Option<OpenRange> {
         let letter = match &parts.letter {
             Some(letter) => Arc::clone(letter),
-            None => Arc::new(letter_of(queued, parts, parts.content.clone()?)?),
+            None => Arc::new(self.letter_of(queued, parts, parts.content.clone()?)?),
         };
         let open = open_of(queued, range, letter, parts)?;
         let window = (queued.meta_len <= WINDOW_LEN).then(|| open.window().clone());
         self.letters.insert(range.message, Arc::clone(open.letter()), window);
         Some(open)
+    }
+
+    fn letter_of(&mut self, queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
+        let head = parts.head_of(queued)?;
+        if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
+            return None;
+        }
+        let pattern = self.pattern_of_campaign(queued.campaign().filter(|_| content.is_empty()));
+        let content = self.content_of_campaign(queued.campaign(), content);
+        // Nobody is sent nothing: its campaign's folder is gone.
+        let letter = envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())?;
+        let list = self.list_of_campaign(queued.campaign());
+        Some(letter.with_pattern(pattern).with_list(list.as_deref()))
     }
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.
@@ -368,14 +422,6 @@ fn open_of(queued: &Queued, range: Range, letter: Arc<Letter>, parts: &Parts) ->
     Some(open)
 }
 
-fn letter_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
-    let head = parts.head_of(queued)?;
-    if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
-        return None;
-    }
-    envelope_of(queued, parts, content)
-}
-
 /// `content` is not looked at.
 fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter> {
     parts.head_of(queued)?;
@@ -383,5 +429,5 @@ fn envelope_of(queued: &Queued, parts: &Parts, content: Bytes) -> Option<Letter>
     let parsed = Meta::parse(&meta, queued.layout())?;
     let (sender, content) = ((parsed.reverse_path()?, parsed.verp), (content, queued.facts));
     let letter = Letter::new((queued.id, queued.arrived()), sender, content, queued.handling());
-    Some(letter.with_asked(parsed.asked()))
+    Some(letter.with_meta(queued.layout(), parsed.asked(), parsed.columns))
 }

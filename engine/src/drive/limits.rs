@@ -41,12 +41,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         let counting = if provider.is_some() { &mut of_provider } else { &mut site };
         set_rates(counting, &in_force);
-        let warm_up = self.warm_up(source);
+        // To a client that made the connection nothing goes from a source.
+        let is_fetched = way.fetch.is_some();
+        let warm_up = self.warm_up(source).filter(|_| !is_fetched);
+        let per_connection = if is_fetched { 0 } else { in_force.messages_per_connection };
         counting.message_rates[WARM_UP] = warm_up;
         SourceLimits {
             site,
             provider: provider.map(|name| (format!("provider {name}"), of_provider)),
-            sessions: self.settings.sessions(source, in_force.messages_per_connection),
+            sessions: self.settings.sessions(source, per_connection),
             recipients_max: in_force.recipients_per_transaction,
             is_warming_up: warm_up.is_some(),
         }

@@ -3,7 +3,10 @@
 //! A core writes to the log of its own partition. Partitions of cores that no longer exist are adopted: read, served
 //! and emptied, never written to.
 
+use super::inject::RequestKey;
 use super::intake::Submitter;
+use crate::campaigns::Campaigns;
+use crate::campaigns::books::BooksError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, token_of};
@@ -14,7 +17,7 @@ use crate::recovery::{
     Journals, RecoverError, RingFile, Unknown, io_error, numbered, partition_folder, read_meta, visit_left,
 };
 use bytes::Bytes;
-use message::{Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
+use message::{CampaignNumber, Class, ContentFacts, Envelope, MessageId, ReversePath, UnixMillis, Verp};
 use queue::fanout::{Letter, WINDOW_LEN};
 use queue::journal::{HELD, Span, Waiting};
 use queue::log::record::{Head, Layout, Location, Meta, NewMessage};
@@ -105,6 +108,8 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) enum Origin {
     Session(Submitter),
+    /// A request over HTTP.
+    Request(RequestKey),
     /// A bounce: these failures are settled once it is durable.
     Bounce(Vec<usize>),
     /// Another copy of a message whose segment is being emptied.
@@ -318,6 +323,9 @@ struct TakeUp<'a> {
     named: usize,
     /// Something could not be read, of this segment or of one before it.
     has_unread: bool,
+    campaigns: &'a Campaigns,
+    /// Why recipients of a campaign could not be put into its books.
+    unbooked: Option<BooksError>,
 }
 
 impl TakeUp<'_> {
@@ -352,8 +360,35 @@ impl TakeUp<'_> {
         }
         (self.live, self.live_len) = (self.live + 1, self.live_len + head.record_len());
         let key = self.store.admit(head, left.iter().map(|(_, waiting)| waiting.span.count).sum());
+        if let Some(number) = head.class.campaign {
+            let owed = left.iter().map(|(_, waiting)| waiting.span.count).sum();
+            self.take_into_books(number, owed, (head, groups), file);
+        }
         for (domain, waiting) in left {
             self.take_range(key, domain, &waiting);
+        }
+    }
+
+    /// A campaign's message: if a crash kept its recipients out of the books, they are in them from now on.
+    fn take_into_books(
+        &mut self,
+        number: CampaignNumber,
+        owed: u32,
+        (head, groups): (&Head, Groups<'_>),
+        file: &mut RingFile<'_, '_, impl Ring>,
+    ) {
+        if let Some(campaign) = self.campaigns.table().get(number) {
+            campaign.find(owed);
+        }
+        let Some(books) = self.campaigns.books.get() else { return };
+        let result = books.knows(number, head.id).and_then(|is_known| {
+            let mut meta = || groups.meta().map(<[u8]>::to_vec).or_else(|| read_meta(file, head).ok());
+            let learnt =
+                if is_known { None } else { meta().and_then(|meta| books.learn(number, head, &meta)) };
+            learnt.unwrap_or(Ok(()))
+        });
+        if let Err(error) = result {
+            self.unbooked.get_or_insert(error);
         }
     }
 
@@ -432,6 +467,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             indexes_damaged: 0,
             named: 0,
             has_unread: false,
+            campaigns: &self.crossing.campaigns,
+            unbooked: None,
         };
         for opened in opened {
             generation = generation.max(opened.next_generation());
@@ -456,6 +493,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             files.insert(opened.number, opened.file);
             found.push(segment);
             ready.push(std::mem::take(&mut take_up.ready));
+        }
+        if let Some(error) = take_up.unbooked {
+            return Err(error.into());
         }
         let missing = journals.fold.named(partition).saturating_sub(take_up.named);
         if missing > 0 {
@@ -610,17 +650,24 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
-        if let Origin::Session(submitter) = origin {
-            self.note_hash(submitter, head.id, &content);
+        match &origin {
+            Origin::Session(submitter) => self.note_hash(submitter.fields_len, head.id, &content),
+            Origin::Request(key) => self.note_hash(self.fields_len_of(*key), head.id, &content),
+            Origin::Bounce(_) | Origin::Copy(_) => {}
         }
         let parsed = Meta::parse(&meta, head.layout);
+        let pattern = self.pattern_of_campaign(head.class.campaign.filter(|_| content.is_empty()));
+        let list = self.list_of_campaign(head.class.campaign);
+        let content = self.content_of_campaign(head.class.campaign, content);
         let letter = Letter::new(
             (head.id, head.arrived),
             (reverse_path, verp),
             (content, head.facts),
             self.store.get(key).expect("it was just admitted").handling(),
         )
-        .with_asked(parsed.and_then(|meta| meta.asked()));
+        .with_meta(head.layout, parsed.and_then(|meta| meta.asked()), parsed.and_then(|meta| meta.columns))
+        .with_pattern(pattern)
+        .with_list(list.as_deref());
         for group in parsed.into_iter().flat_map(|meta| meta.groups()) {
             let domain = self.domains.owe(group.domain, group.count);
             let range = Range {
@@ -632,19 +679,34 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 attempts: Attempts::NONE,
                 reason: 0,
             };
-            self.offer_range(range);
+            if head.class.campaign.is_some() {
+                self.gates.keep_until_confirmed(head.id, range);
+            } else {
+                self.offer_range(range);
+            }
+        }
+        if let Origin::Session(submitter) = origin {
+            self.log_accepted(submitter, &letter, head.recipients);
         }
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {
             Origin::Session(submitter) => {
-                self.counters.accepted_messages.add(1);
-                self.counters.accepted_recipients.add(u64::from(head.recipients));
-                self.counters.accepted_octets.add(u64::from(head.content_len));
+                self.count_accepted(head);
                 self.answer_stored(submitter, head.id);
+            }
+            Origin::Request(key) => {
+                self.count_accepted(head);
+                self.answer_request(key, Ok(head.id));
             }
             Origin::Bounce(failing) => self.settle_failing(&failing),
             Origin::Copy(_) => {}
         }
+    }
+
+    fn count_accepted(&self, head: &Head) {
+        self.counters.accepted_messages.add(1);
+        self.counters.accepted_recipients.add(u64::from(head.recipients));
+        self.counters.accepted_octets.add(u64::from(head.content_len));
     }
 
     fn on_refused(&mut self, token: AppendToken) {
@@ -653,6 +715,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let outcome = if self.logs.primary().is_poisoned() { Stored::Failed } else { Stored::Full };
         match appended.origin {
             Origin::Session(submitter) => self.answer_refused(submitter, outcome),
+            Origin::Request(key) => self.answer_request(key, Err(outcome)),
             Origin::Bounce(failing) => self.retry_failing(failing),
             Origin::Copy(_) => self.on_copy_refused(),
         }

@@ -7,7 +7,7 @@
 
 use crate::clock::Clock;
 use crate::core::{Core, Place};
-use crate::domains::{Routed, SiteKey};
+use crate::domains::{Domain, Routed, SiteKey};
 use crate::drive::sites::LocalSite;
 use crate::look::ask::{Meant, names_site};
 use crate::look::call::{Call, DomainPart, Part, What, Which};
@@ -180,7 +180,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         });
         SiteRow {
             site: way.site.to_string(),
-            source: self.settings.source_name(site.source).to_owned(),
+            source: if way.fetch.is_some() { "" } else { self.settings.source_name(site.source) }.to_owned(),
             basis: (&*way.basis).into(),
             connections: site.connections,
             connecting,
@@ -286,10 +286,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Some(Routed::Asked) => RoutedView::Asked,
             Some(Routed::Way(_)) => RoutedView::Known,
         };
-        let sites: Vec<SiteKey> = match known.map(|domain| domain.routed) {
-            Some(Routed::Way(way)) => self.ways.get(way).sites.iter().map(|(_, site)| *site).collect(),
-            _ => Vec::new(),
-        };
+        let ways = known.into_iter().flat_map(Domain::ways);
+        let mut sites: Vec<SiteKey> =
+            ways.flat_map(|way| &self.ways.get(way).sites).map(|(_, site)| *site).collect();
+        sites.extend(self.fetches.sites_for(name));
         let waiting = known.map_or(0, |domain| {
             let counted = domain.waiting.iter().take(RANGES_LOOKED_AT);
             let counted: u64 = counted.map(|range| u64::from(range.count)).sum();
@@ -361,9 +361,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Those who watch a domain whose mail goes to this site now.
     fn tracers_of(&self, site: SiteKey) -> impl Iterator<Item = &Arc<Tracer>> {
         let way = self.sites.try_get(site).map(|site| site.way);
+        let fetch = way.and_then(|way| self.ways.get(way).fetch);
         self.looks.tracers.iter().filter(move |tracer| {
-            let domain = self.domains.find(&tracer.domain).map(|key| self.domains.get(key).routed);
-            matches!(domain, Some(Routed::Way(leads_to)) if way == Some(leads_to)) && !tracer.is_over()
+            let domain = self.domains.find(&tracer.domain).map(|key| self.domains.get(key));
+            let is_led = domain.is_some_and(|domain| domain.ways().any(|leads_to| way == Some(leads_to)));
+            let is_fetched = || fetch.is_some_and(|fetch| self.fetches.is_for(fetch, &tracer.domain));
+            (is_led || is_fetched()) && !tracer.is_over()
         })
     }
 

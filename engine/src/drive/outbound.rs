@@ -5,13 +5,17 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, Stop, token};
 use crate::domains::{Host, SiteKey};
+use crate::drive::copies::{Copy, Desk};
+use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
+use crate::drive::signing;
 use crate::drive::suppress::{ASIDE_MAX, Picked, pick};
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
+use crate::settings::Settings;
 use bytes::Bytes;
 use message::dsn::Action;
 use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -43,7 +47,9 @@ pub(crate) struct Delivery {
     pub(crate) names: SmallVec<[Name; 1]>,
     /// Names that have no verdict yet, by bit.
     open: u128,
-    window: Bytes,
+    pub(super) window: Bytes,
+    /// What its one recipient is sent, if that is not what all are sent.
+    copy: Option<Copy>,
 }
 
 impl Delivery {
@@ -51,6 +57,25 @@ impl Delivery {
     fn range(&self, name: &Name) -> Range {
         let Delivery { message, domain, attempts, reason, .. } = *self;
         Range { message, domain, first: name.index, count: 1, name_offset: name.offset, attempts, reason }
+    }
+
+    fn content_len(&self) -> u64 {
+        self.copy.as_ref().map_or_else(|| self.letter.sent_len(), |copy| copy.content.len() as u64)
+    }
+
+    /// What goes before the content that all get; a copy has it already.
+    fn prefix(&self) -> Bytes {
+        if self.copy.is_some() { Bytes::new() } else { Bytes::clone(self.letter.prefix()) }
+    }
+
+    /// What is sent; `stuffed`: as DATA needs it.
+    fn content(&self, stuffed: bool) -> Bytes {
+        match &self.copy {
+            Some(copy) if stuffed => Bytes::from(message::content::dot_stuff(&copy.content)),
+            Some(copy) => Bytes::clone(&copy.content),
+            None if stuffed => Bytes::clone(self.letter.stuffed()),
+            None => Bytes::clone(&self.letter.content),
+        }
     }
 
     pub(crate) fn local_part(&self, name: &Name) -> &str {
@@ -101,6 +126,8 @@ pub(crate) struct Connection {
     trouble: Option<Reply>,
     /// It took a recipient, or refused one for its own sake.
     has_worked: bool,
+    /// A client made it, to fetch its mail.
+    pub(crate) reversed: Option<Box<Reversed>>,
 }
 
 /// All outgoing connections of a core.
@@ -110,6 +137,7 @@ pub(crate) struct Outbound {
     generation: u32,
     flight: Flight,
     sender: Vec<u8>,
+    pub(super) desk: Desk,
     /// Connections in the order in which they became idle; some have work again, or are gone.
     idle: VecDeque<Place>,
 }
@@ -292,12 +320,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         if session.poll_timeout().is_some_and(|deadline| deadline <= now) {
             session.handle_timeout(now);
-        } else if connection.idle_since.is_some_and(|since| since + idle <= now) {
+        } else if connection.idle_since.is_some_and(|since| since + idle <= now) && !self.is_fed_soon(place) {
             self.end_connection(place);
             return self.watch_connection(place);
         }
         self.drain_connection(place);
         self.watch_connection(place);
+    }
+
+    /// It has nothing to do, and something is on its way to it.
+    fn is_fed_soon(&mut self, place: Place) -> bool {
+        let Core { outbound, fetches, .. } = self;
+        let connection = outbound.get(place);
+        let reversed = connection.and_then(|connection| connection.reversed.as_ref());
+        reversed.is_some_and(|reversed| fetches.is_lent_to(reversed))
     }
 
     pub(crate) fn watch_connection(&mut self, place: Place) {
@@ -357,7 +393,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(delivery) = connection.deliveries.get_mut(key) else { return };
         let Some(name) = delivery.names.get(usize::from(recipient)).copied() else { return };
         delivery.open &= !(1 << recipient);
-        let (begun, tls) = (delivery.begun, connection.tls);
+        let (begun, tls, is_reversed) = (delivery.begun, connection.tls, connection.reversed.is_some());
         let range = delivery.range(&name);
         let (letter, to) = (Arc::clone(&delivery.letter), name.addressee(&delivery.window));
         let success = connection.session.as_ref().and_then(|session| success_of(session.custody()));
@@ -376,10 +412,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
-        let source = settings.source_name(self.sites.get(site).source);
+        let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
         let is_hard = matches!(&verdict, Verdict::Failed(reply) if scope == Scope::Recipient
             && settings.suppression.learns_from(letter.lane) && settings.suppression.is_hard(reply));
-        self.conclude(&letter, range, &to, Via { host: &host, source, tls, success, is_hard }, verdict);
+        let via = Via { host: &host, source, tls, success, scope: Some(scope), is_hard };
+        if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
+            return self.wait_on(&letter, range, &to, via, verdict);
+        }
+        self.conclude(&letter, range, &to, via, verdict);
     }
 
     fn drop_delivery(&mut self, place: Place, key: usize) {
@@ -403,7 +443,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn on_closed(&mut self, place: Place, verdict: Option<(Verdict, Scope)>) {
         let Some(connection) = self.outbound.get(place) else { return };
         let (site, peer) = (connection.site, connection.peer);
-        let was_ready = connection.was_ready;
+        let (was_ready, is_reversed) = (connection.was_ready, connection.reversed.is_some());
         let habits = connection.session.as_ref().map(Session::habits);
         // A host that served some and then hung up is no dead host.
         let trouble = connection.trouble.take().filter(|_| !connection.has_worked);
@@ -416,7 +456,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let verdict = verdict.map(|(verdict, scope)| (self.judge(place, verdict, scope).0, scope));
         self.trace_end(place, verdict.as_ref().map(|(verdict, _)| verdict));
         self.close_connection(place);
-        if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) = verdict
+        if is_reversed {
+            // A client's line is no host's trouble.
+        } else if let Some((Verdict::Deferred(reply) | Verdict::Failed(reply), Scope::Host | Scope::Site)) =
+            verdict
         {
             if !was_ready {
                 self.counters.connect_failures.add(1);
@@ -444,6 +487,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for (_, delivery) in &connection.deliveries {
             let turn = turn_of(&delivery.letter);
             delivery.open_ranges().for_each(|range| self.give_back_range(connection.site, turn, range));
+        }
+        if let Some(reversed) = connection.reversed {
+            self.end_fetch(reversed.fetch());
         }
     }
 
@@ -525,13 +571,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         connection.idle_since = is_idle.then_some(now);
-        let site = self.sites.get_mut(connection_of(&mut self.outbound, place).site);
+        let key = connection_of(&mut self.outbound, place).site;
+        let site = self.sites.get_mut(key);
         let way = site.way;
         site.idle.retain(|other| *other != place);
         if is_idle {
             site.idle.push(place);
             self.hold_route_again(way);
             self.outbound.note_idle(place);
+            self.note_dry(way, key);
         }
     }
 
@@ -550,7 +598,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn offer(&mut self, place: Place, delivery: Delivery, domain: &str) -> Offered {
+    fn offer(&mut self, place: Place, mut delivery: Delivery, domain: &str) -> Offered {
+        match self.copy_for(&delivery, domain) {
+            Ok(copy) => delivery.copy = copy,
+            Err(reply) => {
+                let verdict = Verdict::Failed(reply);
+                self.conclude_delivery(place, &delivery, &verdict);
+                return Offered::Refused(verdict, Scope::Recipient);
+            }
+        }
         let mut sender = std::mem::take(&mut self.outbound.sender);
         sender.clear();
         self.render_sender(&delivery, domain, &mut sender);
@@ -569,8 +625,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             key: u32::try_from(connection.deliveries.vacant_key()).expect("a window is small"),
             reverse_path: std::str::from_utf8(&sender).unwrap_or(""),
             recipients: &recipients,
-            content_len: delivery.letter.content.len() as u64,
-            facts: delivery.letter.facts,
+            content_len: delivery.content_len(),
+            facts: delivery.copy.as_ref().map_or(delivery.letter.facts, |copy| copy.facts),
             smtputf8: delivery.letter.smtputf8,
             requires_tls: delivery.letter.requires_tls,
             asked,
@@ -587,9 +643,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn conclude_delivery(&mut self, place: Place, delivery: &Delivery, verdict: &Verdict) {
-        let Connection { site, tls, ref host, .. } = *connection_of(&mut self.outbound, place);
-        let (host, settings) = (Arc::clone(host), Arc::clone(&self.settings));
-        let source = settings.source_name(self.sites.get(site).source);
+        let Connection { site, tls, ref host, ref reversed, .. } = *connection_of(&mut self.outbound, place);
+        let (host, settings, is_reversed) =
+            (Arc::clone(host), Arc::clone(&self.settings), reversed.is_some());
+        let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
         let via = Via { host: &host, source, tls, ..Via::default() };
         for name in &delivery.names {
             let to = name.addressee(&delivery.window);
@@ -604,9 +661,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (ReversePath::Mailbox(base), Some(verp), Some(name)) => {
                 let recipient = MailboxRef { local_part: delivery.local_part(name), domain };
                 let place = (letter.id, RecipientIndex(name.index));
-                verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, out);
+                let Settings { verp_key, returns, .. } = &*self.settings;
+                match returns.signs(base.domain()) {
+                    true => verp.render_signed(base.as_ref(), recipient, place, verp_key, out),
+                    false => verp.render(base.as_ref(), recipient, place, verp_key, out),
+                }
             }
-            (path, _, _) => out.extend_from_slice(path.as_str().as_bytes()),
+            (path, _, _) => out.extend_from_slice(path.on_the_wire().as_bytes()),
         }
     }
 
@@ -622,11 +683,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         while looked_aside < ASIDE_MAX {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            let (campaign, is_for_one) = (open.letter().class.campaign, open.letter().is_for_one_each());
+            let most = if is_for_one { 1 } else { most };
+            let Some(most) = self.begin_of(key, lane, campaign, most) else { continue };
+            let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
+            if !open.letter().has_own_copies() {
+                let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
+                self.counters.count_signed(signed);
+            }
             let Core { sites, domains, suppressing, settings, .. } = self;
             let Some(open) = sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
             let domain = Arc::clone(&domains.get(range.domain).name);
-            let most = if open.letter().verp.is_some() { 1 } else { most };
             let look = |open: &OpenRange, name: Name| {
                 let to = MailboxRef { local_part: name.text(open.window()), domain: &domain };
                 suppressing.look(&settings.suppression, open.letter(), to)
@@ -654,6 +723,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     names,
                     open,
                     window,
+                    copy: None,
                 };
                 return Some((delivery, domain));
             }
@@ -715,15 +785,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         std::mem::swap(&mut outgoing.own, &mut flight.own);
         let mut largest = 0;
         for piece in &flight.pieces {
-            outgoing.pieces.push(match piece {
-                FlightPiece::Own(range) => Piece::Own(range.clone()),
+            match piece {
+                FlightPiece::Own(range) => outgoing.pieces.push(Piece::Own(range.clone())),
                 FlightPiece::Content { key, stuffed } => {
-                    let letter = &connection.deliveries[*key as usize].letter;
-                    let content = if *stuffed { letter.stuffed() } else { &letter.content };
+                    let delivery = &connection.deliveries[*key as usize];
+                    let content = delivery.content(*stuffed);
                     largest = largest.max(content.len());
-                    Piece::Shared(content.clone())
+                    let parts = [delivery.prefix(), content].into_iter().filter(|part| !part.is_empty());
+                    outgoing.pieces.extend(parts.map(Piece::Shared));
                 }
-            });
+            }
         }
         if session.is_sealing() && !flight.is_raw {
             let sealing = connection.sealing.get_or_insert_default();
@@ -766,6 +837,22 @@ impl Connection {
             hurry_at: since,
             trouble: None,
             has_worked: false,
+            reversed: None,
+        }
+    }
+
+    /// One that a client made, and that goes the other way from now on.
+    pub(crate) fn reversed(
+        place: Place,
+        (socket, site, host): (Socket, SiteKey, Host),
+        (session, reversed): (Session, Reversed),
+        since: Instant,
+    ) -> Connection {
+        Connection {
+            session: Some(session),
+            is_awaited: false,
+            reversed: Some(Box::new(reversed)),
+            ..Connection::new(place, socket, site, host, since)
         }
     }
 

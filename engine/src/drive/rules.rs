@@ -15,6 +15,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn judge(&mut self, place: Place, verdict: Verdict, scope: Scope) -> (Verdict, Scope) {
         let (Verdict::Deferred(reply) | Verdict::Failed(reply)) = &verdict else { return (verdict, scope) };
         let Some(connection) = self.outbound.get(place) else { return (verdict, scope) };
+        if connection.reversed.is_some() {
+            // Providers do not fetch their mail.
+            return (verdict, scope);
+        }
         let (site, peer) = (connection.site, connection.peer);
         let Some((action, defers)) = self.rule_for(site, reply) else { return (verdict, scope) };
         self.act(site, peer, action, reply);

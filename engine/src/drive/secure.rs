@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use crate::tlsrpt::{Failure, TlsNote};
 use ring::{Outgoing, Piece, Ring};
 use smallvec::SmallVec;
-use smtp_out::{Encrypted, FailureKind, Protection, Session, TlsClient, TlsPolicy};
+use smtp_out::{Encrypted, FailureKind, Protection, Session, TlsClient, TlsPolicy, Verified};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -121,6 +121,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// What came of TLS, or of its absence.
     pub(crate) fn on_protection(&mut self, place: Place, protection: &Protection) {
         match protection {
+            // As it came in: no handshake of ours.
+            Protection::Encrypted(Encrypted { verified: Verified::Login, .. }) => {}
             Protection::Encrypted(Encrypted { is_resumed, failure, .. }) => {
                 self.counters.tls_handshakes.add(1);
                 self.counters.tls_resumed.add(u64::from(*is_resumed));

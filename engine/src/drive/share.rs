@@ -4,7 +4,7 @@
 //! journal, reports the chunk when those marks are durable, and forgets it when the owner has noted the report
 //! durably. Urgent mail is also handed to a core that is not idle, if that one has the connections.
 //! Bounds: [`BORROWED_MAX`] chunks at work per borrower besides what was handed to it, [`LENT_MAX`] out per owner and
-//! as many again handed over, `share_len` recipients each.
+//! as many again handed over, and what clients fetch (`drive/fetch`); `share_len` recipients each.
 
 use crate::clock::Clock;
 use crate::core::{Core, Stop};
@@ -163,8 +163,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn lend_of(&mut self, lane: Lane, share_len: u32) {
         for key in self.sites.busy_from(self.shares.lend_from, LEND_LOOKS) {
             self.shares.lend_from = SiteKey(key.0.wrapping_add(1));
-            // Where it would be held.
-            if self.ways.get(self.sites.get(key).way).terms.is_held {
+            // Where it would be held, or where this core alone has the connection.
+            let way = self.ways.get(self.sites.get(key).way);
+            if way.terms.is_held || way.fetch.is_some() {
                 continue;
             }
             while self.shares.lent.len() < LENT_MAX
@@ -178,9 +179,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The part is lent from here on.
-    fn chunk_of(&mut self, part: OpenRange) -> Chunk {
+    pub(crate) fn chunk_of(&mut self, part: OpenRange) -> Chunk {
         let range = part.range();
-        let lent = u32::try_from(self.shares.lent.insert(range)).expect("at most twice LENT_MAX");
+        let lent = u32::try_from(self.shares.lent.insert(range)).expect("a few for each who borrows");
         let domain = Arc::clone(&self.domains.get(range.domain).name);
         Chunk { owner: self.index, lent, domain, open: part }
     }
@@ -195,6 +196,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let chunk = self.chunk_of(part);
             self.shares.unsent.push_back((holder, Mail::Chunk(chunk)));
         }
+        self.send_unsent();
+    }
+
+    /// Behind what waits for that core's mailbox already.
+    pub(crate) fn send_in_order(&mut self, core: usize, mail: Mail) {
+        self.shares.unsent.push_back((core, mail));
         self.send_unsent();
     }
 
@@ -247,6 +254,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The owner itself takes a chunk back in the same way, if it is first.
     pub(crate) fn borrow(&mut self, chunk: Chunk) {
+        let range = self.take_in(chunk);
+        self.offer_range(range);
+    }
+
+    /// A range that is another core's, for this one to deliver.
+    pub(crate) fn take_in(&mut self, chunk: Chunk) -> Range {
         let Chunk { owner, lent, domain, open } = chunk;
         self.counters.chunks_borrowed.add(1);
         let mut range = open.range();
@@ -267,7 +280,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         // A key into the owner's table of reasons says nothing here.
         range.reason = 0;
         range.domain = self.domains.owe(&domain, range.count);
-        self.offer_range(range);
+        range
     }
 
     /// Chunks with nothing left wait for their marks to be durable.

@@ -444,10 +444,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.sites.take_all(key).into_iter().for_each(|range| self.offer_range(range));
             return self.rest_site(key);
         }
+        if let Some(fetch) = self.ways.get(way).fetch {
+            return self.run_fetch(fetch, key);
+        }
         if self.site_waits(key) || self.ways.get(way).is_held() {
             self.return_borrowed(key);
             return self.rest_site(key);
         }
+        self.feed_idle(key);
+        self.connect_more(key);
+        self.rest_site(key);
+    }
+
+    /// Connections that stand ready take what has come.
+    pub(crate) fn feed_idle(&mut self, key: SiteKey) {
         while self.sites.get(key).lanes.has_work() {
             let Some(place) = self.sites.get_mut(key).idle.pop() else { break };
             if !self.feed(place) {
@@ -455,8 +465,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 break;
             }
         }
-        self.connect_more(key);
-        self.rest_site(key);
     }
 
     /// May one more transaction begin? If not, the site has its turn when one may.
@@ -490,7 +498,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Every site that anything happened to ends its turn here.
-    fn rest_site(&mut self, key: SiteKey) {
+    pub(crate) fn rest_site(&mut self, key: SiteKey) {
         let site = self.sites.get_mut(key);
         let has_work = site.lanes.has_work();
         let (way, waits) = (site.way, site.not_before.is_some());
@@ -516,7 +524,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn site_waits(&mut self, key: SiteKey) -> bool {
+    pub(crate) fn site_waits(&mut self, key: SiteKey) -> bool {
         let now = self.now;
         let site = self.sites.get_mut(key);
         match site.not_before {

@@ -9,14 +9,16 @@
 
 mod gather;
 
+use crate::campaigns::Outcome;
 use crate::clock::Clock;
 use crate::core::Core;
-use crate::domains::{Routed, SiteKey};
+use crate::domains::SiteKey;
 use crate::drive::flush::CLIENTS_ORDERS_MAX;
 use crate::drive::share::is_borrowed;
+use crate::events::Kind;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{Action, Order, Piece, Report, cut};
-use crate::steer::reason::{RETURNED, Reasons};
+use crate::steer::reason::{PAUSED, RETURNED, Reasons};
 use gather::Gathered;
 use message::{Lane, MessageId, Reply, UnixMillis, Verdict};
 use queue::Range;
@@ -99,11 +101,22 @@ impl Steering {
     /// A client's: see `drive/flush`.
     pub(crate) fn take_flush(&mut self, order: Arc<Order>) {
         let is_like = |other: &Arc<Order>| other.action == order.action && other.terms == order.terms;
-        if self.orders.len() >= CLIENTS_ORDERS_MAX {
+        if !self.orders.iter().any(is_like) && !self.take_clients_order(order) {
             tracing::warn!("too many orders wait: a client's ETRN is left out");
-        } else if !self.orders.iter().any(is_like) {
+        }
+    }
+
+    /// False if too many wait.
+    pub(crate) fn take_clients_order(&mut self, order: Arc<Order>) -> bool {
+        let has_room = self.has_room_for_clients();
+        if has_room {
             self.orders.push_back(order);
         }
+        has_room
+    }
+
+    pub(crate) fn has_room_for_clients(&self) -> bool {
+        self.orders.len() < CLIENTS_ORDERS_MAX
     }
 
     /// Mail that was deferred is on its way to its sites.
@@ -170,8 +183,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn next_order(&mut self) -> Option<Box<Sweep>> {
         let order = self.steering.orders.pop_front()?;
         if self.halted && order.acts() {
-            let error = Some("a write to the journal failed: nothing can be changed until a restart".into());
-            let _ = order.reports.send(Report { error, ..Report::default() });
+            match &order.fetch {
+                Some(wanted) => self.tell_found(wanted.id, None),
+                None => drop(order.reports.send(refused())),
+            }
             return None;
         }
         if order.action == Action::Flush && order.acts() {
@@ -193,8 +208,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         Some(sweep)
     }
 
-    fn report(&self, sweep: Sweep) {
+    fn report(&mut self, sweep: Sweep) {
         let Sweep { order, gathered, .. } = sweep;
+        if let Some(wanted) = &order.fetch {
+            return self.tell_found(wanted.id, Some(gathered.recipients()));
+        }
         let report = gathered.into_report(&self.steering.reasons);
         // Nobody may be left to hear it.
         let _ = order.reports.send(report);
@@ -207,7 +225,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
         ranges.extend(self.suppressing.ranges());
         ranges.extend(self.shares.lent());
+        ranges.extend(self.returns.ranges());
+        ranges.extend(self.fetches.ranges());
         ranges.extend(&self.steering.returning);
+        ranges.extend(self.gates.unconfirmed());
         for range in ranges {
             self.count(sweep, range, State::InFlight, UnixMillis(0), range.reason);
         }
@@ -257,7 +278,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 if action.is_about(State::Held) && !is_cancelled {
                     self.steering.held_recipients = 0;
                     let room = Vec::with_capacity(self.steering.held.len());
-                    let held = std::mem::replace(&mut self.steering.held, room);
+                    let mut held = std::mem::replace(&mut self.steering.held, room);
+                    held.extend(self.gates.take_all());
                     (sweep.parked, sweep.parked_at) = (held.into(), Found::Held);
                 }
             }
@@ -315,7 +337,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             state,
             reason: self.steering.reasons.text(range.reason),
         };
-        order.terms.iter().all(|term| term.holds(&facts))
+        let is_fetched = order.fetch.as_ref();
+        is_fetched.is_none_or(|wanted| wanted.wants(facts.domain, queued.handling().requires_tls))
+            && order.terms.iter().all(|term| term.holds(&facts))
     }
 
     /// A range that is not to be touched, cut along the order's spans, into the counts.
@@ -350,7 +374,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match sweep.order.action {
             Action::Hold => {
                 self.mark_waiting(&range, HELD);
-                self.steering.hold(range);
+                let reason = if range.reason == PAUSED { 0 } else { range.reason };
+                self.steering.hold(Range { reason, ..range });
             }
             Action::Release | Action::Retry | Action::Flush => {
                 let reason = if range.reason == RETURNED { 0 } else { range.reason };
@@ -363,14 +388,27 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.mark_waiting(&range, HELD);
                 self.steering.returning.push_back(range);
             }
+            Action::Sift => {
+                if let Some(range) = self.past_gate(range) {
+                    self.go_back(range, found);
+                }
+            }
+            Action::Fetch => match &sweep.order.fetch {
+                Some(wanted) => self.put_aside(wanted.id, range),
+                None => self.go_back(range, found),
+            },
             Action::Stat | Action::List | Action::Show => self.go_back(range, found),
         }
     }
 
     /// Settles a range without reading anything.
-    fn delete(&mut self, range: Range) {
+    pub(crate) fn delete(&mut self, range: Range) {
         let Range { first, count, domain, .. } = range;
-        self.mark(&Mark::Settled(Span { id: self.id_of(&range), first, count }));
+        let campaign = self.store.get(range.message).and_then(|queued| queued.campaign());
+        self.tally(campaign, Outcome::Cancelled, count);
+        let id = self.id_of(&range);
+        self.log_unnamed(Kind::Deleted, id, &range, None);
+        self.mark(&Mark::Settled(Span { id, first, count }));
         self.counters.deleted.add(u64::from(count));
         self.settle_domain(domain, count);
         self.settle_own(range, count);
@@ -380,6 +418,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn go_back(&mut self, range: Range, found: Found) {
         match found {
             Found::Deferred(due) => self.schedule.push(range, due),
+            Found::Held if range.reason == PAUSED => self.offer_range(range),
             Found::Held => self.steering.hold(range),
             Found::Site(site, lane) if self.leads_to(range.domain, site) => {
                 let (_, flow) = self.turn_of(range.message);
@@ -390,8 +429,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn leads_to(&self, domain: DomainKey, site: SiteKey) -> bool {
-        let Routed::Way(way) = self.domains.get(domain).routed else { return false };
-        self.sites.try_get(site).is_some_and(|site| site.way == way)
+        let domain = self.domains.get(domain);
+        self.sites.try_get(site).is_some_and(|site| match self.ways.get(site.way).fetch {
+            Some(fetch) => self.fetches.is_for(fetch, &domain.name),
+            None => domain.ways().any(|way| way == site.way),
+        })
     }
 
     // ---- back to senders ----
@@ -415,4 +457,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.conclude_range(Range { reason: RETURNED, ..range }, Verdict::Failed(reply));
         }
     }
+}
+
+fn refused() -> Report {
+    let error = Some("a write to the journal failed: nothing can be changed until a restart".into());
+    Report { error, ..Report::default() }
 }

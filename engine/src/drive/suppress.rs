@@ -14,7 +14,7 @@ use crate::keyset::Key;
 use crate::suppression::{
     Entry, Feed, Listed, Reason, Refusing, Screen, Screened, Suppression, SuppressionRules, Who,
 };
-use message::{MailboxRef, Reply, ReversePath, Verdict};
+use message::{Mailbox, MailboxRef, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name, OpenRange};
 use ring::Ring;
@@ -30,6 +30,9 @@ const UNREAD_MAX: usize = 1024;
 const UNREAD_AGAIN_SECS: u64 = 1;
 
 const FEEDING_MAX: usize = 10_000;
+
+/// The ticket of an entry that nobody waits for.
+const NOBODY: u32 = u32::MAX;
 const FEED_AGAIN_SECS: u64 = 60;
 
 /// See the module.
@@ -166,6 +169,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let entry = Entry { who: *who, reason: Reason::HardBounce, at: self.wall };
         if let Err(feed) = screen.suppression().feed(Feed { core: self.index, ticket, entry }) {
             unsent.push_back(feed);
+        }
+    }
+
+    /// A report that came back says that there is no such recipient, or that it wants no more of a list. Nobody waits for
+    /// the entry: the event that stands in the log already is what a crash leaves.
+    pub(crate) fn suppress_returned(&mut self, list: &str, recipient: &Mailbox, reason: Reason) {
+        let Ok(who) = Who::parse(list, recipient.as_str()) else { return };
+        let Suppressing { screen, unsent, .. } = &mut self.suppressing;
+        let Some(screen) = screen.as_ref().filter(|screen| !screen.has(&who)) else { return };
+        let feed = Feed { core: self.index, ticket: NOBODY, entry: Entry { who, reason, at: self.wall } };
+        match screen.suppression().feed(feed) {
+            Ok(()) => {}
+            Err(feed) if unsent.len() < FEEDING_MAX => unsent.push_back(feed),
+            Err(_) => tracing::error!(
+                "too many entries wait for the suppression list: one is in the event log alone"
+            ),
         }
     }
 

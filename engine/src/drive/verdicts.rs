@@ -1,72 +1,24 @@
-//! What follows from a verdict: a mark, another attempt, a bounce; the same for our own mail and for borrowed.
+//! What follows from a verdict: a mark, another attempt, word to somebody (`notices`); the same for our own mail and for borrowed.
 
+use crate::campaigns::Outcome;
 use crate::clock::Clock;
-use crate::core::{Core, Stop};
+use crate::core::Core;
+use crate::domains::Routed;
 use crate::drive::expiry::delay_wanted;
-use crate::drive::log::{Incoming, Origin, Record};
+use crate::drive::log::Record;
 use crate::drive::share::is_borrowed;
-use crate::observe::{Line, Via};
+use crate::events::{Event, Kind};
+use crate::observe::Via;
 use crate::steer::reason::RETURNED;
 use crate::suppression::{Screened, Who};
-use bytes::Bytes;
-use message::dsn::{Action, Notification, ReportedRecipient};
-use message::{
-    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MailboxRef, MessageId, Notify,
-    RecipientAsked, RecipientIndex, Recipients, Reply, ReversePath, UnixMillis, Verdict, Wanted,
-};
+use message::dsn::ReportedRecipient;
+use message::{FailureClass, MailboxRef, MessageId, Reply, UnixMillis, Verdict, Wanted};
 use queue::Range;
-use queue::bounce::{Bounce, Notice};
 use queue::fanout::{Addressee, Letter, OpenRange};
 use queue::journal::{Mark, Span, Waiting};
-use queue::log::record;
 use queue::schedule::{Next, Tried};
 use ring::Ring;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A failed recipient is tried for another bounce after this long, if the log could not take the first.
-const BOUNCE_AGAIN_SECS: u64 = 60;
-
-/// Recipients that may wait for a letter to their senders while a report of success waits for the log to take it. Past
-/// that, and once we stop, those who got their mail are settled without one: mail is not sent twice for a report's sake.
-const REPORTS_HELD_MAX: usize = 10_000;
-
-/// A recipient that waits for a letter to its sender to be durable.
-#[derive(Debug)]
-pub(crate) struct Failing {
-    pub(crate) range: Range,
-    then: Then,
-}
-
-/// What becomes of it afterwards.
-#[derive(Debug)]
-enum Then {
-    /// It failed, and is owed until its bounce is durable; and, if there is no such recipient, until it is on the
-    /// suppression list.
-    Settle { unknown: Option<Box<Who>> },
-    /// It has its mail, and is owed until the report of that is durable.
-    Report(Box<Report>),
-    /// It is late: it waits on, and the mark that says so also says that the sender knows.
-    Wait { due: UnixMillis },
-}
-
-/// A report of success, kept in case that the log cannot take it.
-#[derive(Debug)]
-struct Report {
-    letter: Arc<Letter>,
-    action: Action,
-    reported: ReportedRecipient,
-}
-
-impl Failing {
-    /// When it is to be tried again if we die now; 0 is at once.
-    pub(crate) fn due(&self) -> UnixMillis {
-        match self.then {
-            Then::Settle { .. } | Then::Report(_) => UnixMillis(0),
-            Then::Wait { due } => due,
-        }
-    }
-}
 
 impl<R: Ring, C: Clock> Core<R, C> {
     /// The end of one attempt for one recipient (`range` has count 1).
@@ -78,9 +30,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         via: Via<'_>,
         verdict: Verdict,
     ) {
-        let verdict = self.harden(letter, verdict);
+        let hardened = self.harden(letter, verdict);
         let host = via.host;
-        self.log_verdict(letter, &range, to.local_part(), via, &verdict);
+        self.log_verdict(letter, &range, to.local_part(), via, &hardened);
+        let verdict = hardened.verdict;
+        self.tally(letter.class.campaign, outcome_of(&verdict), 1);
         match verdict {
             Verdict::Delivered(reply) => {
                 self.counters.delivered.add(1);
@@ -110,13 +64,43 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
                 let unknown = if via.is_hard { self.who(to, &range) } else { None };
-                if !to.asked().notify.wants_failure() {
-                    return self.settle_unknown(range, unknown);
-                }
-                let reported = self.reported(&range, to, host, reply);
-                self.fail(letter, range, unknown, reported);
+                self.end_failed(letter, range, to, host, unknown, reply);
             }
         }
+    }
+
+    /// The end of a connection that its client made, while the recipient was in flight on it: no attempt, it waits as it did.
+    pub(crate) fn wait_on(
+        &mut self,
+        letter: &Letter,
+        range: Range,
+        to: &Addressee,
+        via: Via<'_>,
+        verdict: Verdict,
+    ) {
+        let as_it_is = Hardened { verdict, is_expired: false };
+        self.log_verdict(letter, &range, to.local_part(), via, &as_it_is);
+        self.counters.deferred.add(1);
+        self.put_back_to_wait(range);
+    }
+
+    /// The recipient failed for good, and its sender hears of it if that is wanted.
+    fn end_failed(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        to: &Addressee,
+        host: &str,
+        unknown: Option<Box<Who>>,
+        reply: Reply,
+    ) {
+        // A bounce says NEVER, which is about its sender: who looks after lost bounces is told all the same.
+        let has_sender = letter.reverse_path.mailbox().is_some();
+        if has_sender && !to.asked().notify.wants_failure() {
+            return self.settle_unknown(range, unknown);
+        }
+        let reported = self.reported(&range, to, host, reply);
+        self.fail(letter, range, unknown, reported);
     }
 
     /// What follows if the attempt that `range.attempts` counts failed softly just now.
@@ -133,12 +117,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// A soft failure past the lifetime is a hard one.
-    fn harden(&self, letter: &Letter, verdict: Verdict) -> Verdict {
+    fn harden(&self, letter: &Letter, verdict: Verdict) -> Hardened {
         match verdict {
             Verdict::Deferred(reply) if self.settings.retry.is_over(letter.arrived, self.wall) => {
-                Verdict::Failed(reply)
+                Hardened { verdict: Verdict::Failed(reply), is_expired: true }
             }
-            verdict => verdict,
+            verdict => Hardened { verdict, is_expired: false },
         }
     }
 
@@ -173,7 +157,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let letter = Arc::clone(open.letter());
         let goes_on = matches!(verdict, Verdict::Deferred(_))
             && !self.settings.retry.is_over(letter.arrived, self.wall);
-        if letter.reverse_path == ReversePath::Null && goes_on {
+        if letter.reverse_path.mailbox().is_none() && goes_on {
             // Nobody is to be warned, now or later: it can wait as one after all.
             let attempts = range.attempts.warned();
             return self.conclude_range(Range { attempts, ..range }, verdict.clone());
@@ -268,187 +252,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
         true
     }
 
-    // ---- bounces and warnings ----
-
-    /// Nobody is told about mail without a sender; else the sender is, and only then the recipient is settled.
-    fn fail(
-        &mut self,
-        letter: &Arc<Letter>,
-        range: Range,
-        unknown: Option<Box<Who>>,
-        reported: ReportedRecipient,
-    ) {
-        if letter.reverse_path == ReversePath::Null {
-            return self.settle_unknown(range, unknown);
-        }
-        self.tell(letter, Failing { range, then: Then::Settle { unknown } }, Action::Failed, reported);
-    }
-
-    /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
-    /// crash before that repeats the warning. The wait itself is marked at once, as any other.
-    fn warn(&mut self, letter: &Arc<Letter>, range: Range, due: UnixMillis, reported: ReportedRecipient) {
-        if letter.reverse_path == ReversePath::Null {
-            return self.defer(Range { attempts: range.attempts.warned(), ..range }, due);
-        }
-        let span = Span { id: letter.id, first: range.first, count: range.count };
-        let Range { name_offset, attempts, .. } = range;
-        self.mark(&Mark::Deferred(Waiting { span, name_offset, attempts, due }));
-        let action = Action::Delayed { until: self.settings.retry.expiry(letter.arrived) };
-        self.tell(letter, Failing { range, then: Then::Wait { due } }, action, reported);
-    }
-
-    /// Tells the sender that the recipient has its mail, as it asked.
-    fn succeed(&mut self, letter: &Arc<Letter>, range: Range, action: Action, reported: ReportedRecipient) {
-        if letter.reverse_path == ReversePath::Null {
-            return self.settle(range);
-        }
-        let report = Report { letter: Arc::clone(letter), action, reported: reported.clone() };
-        self.tell(letter, Failing { range, then: Then::Report(Box::new(report)) }, action, reported);
-    }
-
-    fn tell(&mut self, letter: &Arc<Letter>, failing: Failing, action: Action, reported: ReportedRecipient) {
-        let to = self.bounce_path(letter, failing.range, &reported.recipient);
-        let mark = self.failing.insert(failing);
-        self.bounces.push(self.now, letter, to, action, Notice { reported, mark });
-    }
-
-    /// Where this recipient's bounce goes: to its own reverse-path, so that the sender knows whom it is about.
-    fn bounce_path(&self, letter: &Letter, range: Range, recipient: &str) -> ReversePath {
-        let (ReversePath::Mailbox(base), Some(verp)) = (&letter.reverse_path, letter.verp) else {
-            return letter.reverse_path.clone();
-        };
-        let mut sender = Vec::new();
-        if let Ok(recipient) = MailboxRef::parse(recipient) {
-            let place = (letter.id, RecipientIndex(range.first));
-            verp.render(base.as_ref(), recipient, place, &self.settings.verp_key, &mut sender);
-        }
-        let parsed = std::str::from_utf8(&sender).ok().and_then(|text| Mailbox::parse(text).ok());
-        parsed.map_or_else(|| letter.reverse_path.clone(), ReversePath::Mailbox)
-    }
-
-    pub(crate) fn run_bounces(&mut self) {
-        while let Some(bounce) = self.bounces.pop(self.now) {
-            self.write_bounce(bounce);
-        }
-    }
-
-    fn write_bounce(&mut self, bounce: Bounce<usize>) {
-        let Bounce { letter, to, action, notices } = bounce;
-        let marks: Vec<usize> = notices.iter().map(|notice| notice.mark).collect();
-        let ReversePath::Mailbox(sender) = &to else { return self.settle_failing(&marks) };
-        let recipients: Vec<ReportedRecipient> = notices.into_iter().map(|notice| notice.reported).collect();
-        let serial = letter.id.0 ^ (marks.first().map_or(0, |mark| *mark as u64) << 1);
-        let notification = Notification {
-            action,
-            reporting_host: &self.settings.config.host_name,
-            to: &to,
-            arrived: letter.arrived,
-            now: self.wall,
-            serial,
-            recipients: &recipients,
-            original: &letter.content,
-            facts: letter.facts,
-            smtputf8: letter.smtputf8,
-            ret: letter.asked.as_ref().and_then(|asked| asked.ret),
-            envelope_id: letter.asked.as_ref().and_then(|asked| asked.envelope_id.as_ref()),
-        };
-        let content = notification.render();
-        let mut recipients = Recipients::new();
-        // RFC 3461 §6: nobody is told of what becomes of a report.
-        recipients.push_asked(sender.as_ref(), RecipientAsked { notify: Notify::NEVER, original: None });
-        let smtputf8 = sender.as_ref().needs_smtputf8();
-        let facts = ContentFacts::of(&content);
-        let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
-        let lane = Lane::Normal;
-        let envelope = Envelope {
-            reverse_path: ReversePath::Null,
-            verp: None,
-            body,
-            smtputf8,
-            requires_tls: false,
-            lane,
-            asked: MailAsked::default(),
-            recipients,
-        };
-        let meta = Bytes::from(record::meta_of(&envelope));
-        let (recipients, content) = (envelope.recipients.count(), Bytes::from(content));
-        let incoming =
-            Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
-        match self.append(incoming, Origin::Bounce(marks.clone())) {
-            Ok(()) => match action {
-                Action::Failed => self.counters.bounces.add(1),
-                Action::Delayed { .. } => self.counters.warnings.add(1),
-                Action::Relayed | Action::Delivered => self.counters.success_reports.add(1),
-            },
-            Err(_) => self.retry_failing(marks),
-        }
-    }
-
-    /// What their senders were told is durable.
-    pub(crate) fn settle_failing(&mut self, marks: &[usize]) {
-        let mut late = Vec::new();
-        for mark in marks {
-            match self.failing.try_remove(*mark) {
-                Some(Failing { range, then: Then::Settle { unknown } }) => {
-                    self.settle_unknown(range, unknown)
-                }
-                Some(Failing { range, then: Then::Report(_) }) => self.settle(range),
-                Some(Failing { range, then: Then::Wait { due } }) => {
-                    late.push((Range { attempts: range.attempts.warned(), ..range }, due));
-                }
-                None => {}
-            }
-        }
-        for (range, due) in neighbours_joined(late) {
-            self.defer(range, due);
-        }
-    }
-
-    /// The log could not take what was to be told. Who failed is still owed, and will fail again later; who is late
-    /// is so with or without a warning: the next failed attempt tries to send one again.
-    pub(crate) fn retry_failing(&mut self, marks: Vec<usize>) {
-        let again = self.wall.plus_secs(BOUNCE_AGAIN_SECS);
-        for mark in marks {
-            match self.failing.try_remove(mark) {
-                Some(Failing { range, .. }) if range.reason == RETURNED => self.steering.return_again(range),
-                Some(Failing { range, then: Then::Settle { .. } }) => self.schedule_or_return(range, again),
-                Some(Failing { range, then: Then::Report(report) }) => self.report_again(range, report),
-                Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
-                None => {}
-            }
-        }
-    }
-
-    /// Who has its mail is not tried again: its report is.
-    fn report_again(&mut self, range: Range, report: Box<Report>) {
-        if self.stop != Stop::Running || self.failing.len() >= REPORTS_HELD_MAX {
-            tracing::warn!(msg = %report.letter.id, index = range.first, "delivered, but the log takes no report of it");
-            return self.settle(range);
-        }
-        let Report { letter, action, reported } = &*report;
-        let (letter, action, reported) = (Arc::clone(letter), *action, reported.clone());
-        let to = self.bounce_path(&letter, range, &reported.recipient);
-        let mark = self.failing.insert(Failing { range, then: Then::Report(report) });
-        let due = self.now + Duration::from_secs(BOUNCE_AGAIN_SECS);
-        let notices = vec![Notice { reported, mark }];
-        self.bounces.put_back(due, Bounce { letter, to, action, notices });
-    }
-
-    /// A line for each name that is at hand; for the rest, which is on disk, one line with `*` as its local part.
+    /// An event for each name that is at hand; for the rest, which is on disk, one with `*` as its local part.
     fn log_range(&mut self, range: Range, verdict: &Verdict) {
-        if self.delivery_log.wants_line().is_none() {
+        if !self.wants_events() {
             return;
         }
+        let soft = Hardened { verdict: verdict.clone(), is_expired: false };
         let Some(mut open) = self.open_now(range) else {
             let letter = self.letters.get(range.message);
             return letter.map_or((), |letter| {
-                self.log_verdict(&letter, &range, Addressee::ANY.local_part(), Via::default(), verdict)
+                self.log_verdict(&letter, &range, Addressee::ANY.local_part(), Via::default(), &soft);
             });
         };
         let letter = Arc::clone(open.letter());
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, ..range };
-            self.log_verdict(&letter, &one, name.text(open.window()), Via::default(), verdict);
+            self.log_verdict(&letter, &one, name.text(open.window()), Via::default(), &soft);
         }
     }
 
@@ -458,62 +277,78 @@ impl<R: Ring, C: Clock> Core<R, C> {
         range: &Range,
         local_part: &str,
         via: Via<'_>,
-        verdict: &Verdict,
+        hardened: &Hardened,
     ) {
-        self.log_line(letter, range, local_part, via, verdict, false);
+        if !self.wants_events() {
+            return;
+        }
+        let Hardened { verdict, is_expired } = hardened;
+        let domain = self.domains.get(range.domain);
+        let site = if let Routed::Way(way) = domain.routed { &*self.ways.get(way).site } else { "" };
+        let class = match FailureClass::of(verdict, via.scope) {
+            Some(_) if *is_expired => Some(FailureClass::Expired),
+            Some(_) if range.reason == RETURNED => Some(FailureClass::Operator),
+            class => class,
+        };
+        let event = Event {
+            index: Some(range.first),
+            count: range.count,
+            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
+            site,
+            host: via.host,
+            source: via.source,
+            tls: via.tls,
+            attempt: range.attempts.plus_one().count(),
+            reply: Some(verdict.reply()),
+            class,
+            delay_ms: Some(self.wall.since(letter.arrived)),
+            ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
+        };
+        self.events.log(&event, self.wall, &self.counters);
+        self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 
     /// No attempt was made: the recipient is on the suppression list.
     pub(crate) fn log_suppressed(&mut self, letter: &Letter, range: &Range, local_part: &str, reply: Reply) {
-        self.log_line(letter, range, local_part, Via::default(), &Verdict::Failed(reply), true);
-    }
-
-    fn log_line(
-        &mut self,
-        letter: &Letter,
-        range: &Range,
-        local_part: &str,
-        via: Via<'_>,
-        verdict: &Verdict,
-        is_suppressed: bool,
-    ) {
-        match self.delivery_log.wants_line() {
-            None => return,
-            Some(false) => return self.counters.log_lines_dropped.add(1),
-            Some(true) => {}
+        self.tally(letter.class.campaign, Outcome::Suppressed, range.count);
+        if !self.wants_events() {
+            return;
         }
-        let attempts = if is_suppressed { range.attempts } else { range.attempts.plus_one() };
-        let line = Line {
-            at: self.wall,
-            msg: letter.id,
-            index: range.first,
-            local_part,
-            domain: &self.domains.get(range.domain).name,
-            via,
-            attempt: attempts.count(),
-            verdict,
-            is_suppressed,
-            lane: letter.lane,
-            arrived: letter.arrived,
+        let domain = self.domains.get(range.domain);
+        let event = Event {
+            index: Some(range.first),
+            count: range.count,
+            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
+            attempt: range.attempts.count(),
+            reply: Some(&reply),
+            delay_ms: Some(self.wall.since(letter.arrived)),
+            ..Event::new(Kind::Suppressed).of_letter(letter, &self.settings.config.lanes.tenant_field)
         };
-        line.render(&mut self.delivery_log.lines);
+        self.events.log(&event, self.wall, &self.counters);
+        self.delivery_log.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 }
 
-/// Recipients that stand side by side and wait for the same become one range again: a list that is late as a whole
-/// would else cost an entry for each of its names.
-fn neighbours_joined(late: Vec<(Range, UnixMillis)>) -> Vec<(Range, UnixMillis)> {
-    let mut joined: Vec<(Range, UnixMillis)> = Vec::with_capacity(late.len());
-    let same = |a: &Range, b: &Range| (a.message, a.domain, a.attempts) == (b.message, b.domain, b.attempts);
-    for (range, due) in late {
-        match joined.last_mut() {
-            Some((last, last_due))
-                if same(last, &range) && last.first + last.count == range.first && *last_due == due =>
-            {
-                last.count += range.count;
-            }
-            Some(_) | None => joined.push((range, due)),
-        }
+/// A verdict, and whether the lifetime alone made it one for ever.
+struct Hardened {
+    verdict: Verdict,
+    is_expired: bool,
+}
+
+fn kind_of(verdict: &Verdict) -> Kind {
+    match verdict {
+        Verdict::Delivered(_) => Kind::Delivered,
+        Verdict::Deferred(_) => Kind::Deferred,
+        Verdict::Failed(_) => Kind::Failed,
     }
-    joined
+}
+
+fn outcome_of(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Delivered(_) => Outcome::Delivered,
+        Verdict::Deferred(_) => Outcome::Deferred,
+        Verdict::Failed(_) => Outcome::Failed,
+    }
 }

@@ -1,14 +1,15 @@
 //! Where mail goes: from a domain over what the name servers or the operator say of it to the core's sites.
 //!
 //! A *way* is an answer: a site's name, its hosts and what they demand. Domains with the same answer share it. A way
-//! is forgotten when no domain leads to it and its sites have nothing left.
+//! is forgotten when no domain leads to it and its sites have nothing left. One leads to a client that fetches its mail
+//! (`drive/fetch`): no answer is that way, and no connection is opened on it.
 //! Bounds: as many ways as domains; [`ASKED_MAX`] questions of a core at a time, the rest wait here.
 
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::crossing::{Question, Target};
 use crate::demands;
-use crate::domains::{Basis, Host, Resolution, Routed, SiteKey, WayKey};
+use crate::domains::{Basis, Host, Relaxed, Resolution, Routed, SiteKey, WayKey};
 use crate::providers::ProviderKey;
 use crate::routes::{RelayHost, Terms, To};
 use crate::sources::{Credits, PoolTag, SourceKey};
@@ -16,7 +17,6 @@ use crate::steer::condition::TextField;
 use crate::steer::order::Order;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
-use queue::store::Queued;
 use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
@@ -48,7 +48,9 @@ pub(crate) struct Way {
     pub(crate) terms: Arc<Terms>,
     /// A route that is held lets its mail go until none is left.
     is_released: bool,
-    /// Domains that lead here.
+    /// Leads to a client that made its connection itself: which fetch of this core's it is for.
+    pub(crate) fetch: Option<u32>,
+    /// Domains that lead here, each once for its mail and once for what is not held to what it publishes; of a way to a client, whether it is still there.
     domains: u32,
     /// One for each source that something went out from.
     pub(crate) sites: SmallVec<[(SourceKey, SiteKey); 1]>,
@@ -113,6 +115,11 @@ impl Ways {
         }
     }
 
+    /// For as long as the client is there. No answer finds it by a name.
+    fn add(&mut self, way: Way) -> WayKey {
+        WayKey(u32::try_from(self.ways.insert(way)).expect("as many as domains and connections at most"))
+    }
+
     /// Takes an answer up: new hosts for a way that is known, or a new one.
     fn take_up(&mut self, new: Way) -> WayKey {
         let name = [&new.site, &new.basis.tag, &new.terms.tag].map(Arc::clone);
@@ -121,37 +128,70 @@ impl Ways {
             (way.hosts, way.basis, way.provider) = (new.hosts, new.basis, new.provider);
             return *key;
         }
-        let key = WayKey(u32::try_from(self.ways.insert(new)).expect("as many as domains at most"));
+        let key = self.add(new);
         self.by_name.insert(name, key);
         key
     }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// A range is owed now: to its domain's site, once that is known.
+    /// A range is owed now: to us, where mail comes back to, or to its domain's site.
     pub(crate) fn offer_range(&mut self, range: Range) {
+        if self.may_come_back(&range) {
+            return self.returns.push(range);
+        }
+        self.route_range(range);
+    }
+
+    /// To its domain's site, once that is known.
+    pub(crate) fn route_range(&mut self, range: Range) {
+        let Some(range) = self.past_gate(range) else { return };
         let domain = self.domains.get(range.domain);
         let is_stale = domain.expires.is_some_and(|expires| expires <= self.now);
-        match domain.routed {
-            Routed::Way(way) => {
+        match (self.way_of(&range), domain.routed) {
+            (Some(way), _) => {
                 self.send_along(way, range);
                 if is_stale {
                     self.ask(range.domain);
                 }
             }
-            Routed::Asked => self.domains.get_mut(range.domain).waiting.push(range),
-            Routed::Unknown => {
+            (None, Routed::Unknown) => {
                 self.domains.get_mut(range.domain).waiting.push(range);
                 self.ask(range.domain);
             }
+            (None, Routed::Asked | Routed::Way(_)) => self.domains.get_mut(range.domain).waiting.push(range),
         }
     }
 
-    /// To the site of the way that the message's pool has its turn with.
+    /// Where the range's mail goes, as far as that is known.
+    fn way_of(&self, range: &Range) -> Option<WayKey> {
+        let domain = self.domains.get(range.domain);
+        let relaxed = domain.relaxed.filter(|_| self.is_tls_optional(range.message));
+        relaxed.or(match domain.routed {
+            Routed::Way(way) => Some(way),
+            Routed::Unknown | Routed::Asked => None,
+        })
+    }
+
+    /// The message is not held to what domains publish about TLS (RFC 8689).
+    fn is_tls_optional(&self, message: MessageKey) -> bool {
+        let borrowed = self.shares.letter(message).map(|letter| (letter.facts, letter.requires_tls));
+        let own = || self.store.get(message).map(|queued| (queued.facts, queued.handling().requires_tls));
+        let (facts, requires_tls) = borrowed.or_else(own).unwrap_or_default();
+        self.settings.config.tls.obey_tls_required && facts.is_tls_optional() && !requires_tls
+    }
+
+    /// To the site of the way that the message's pool has its turn with. A way to a client has one site, whatever the pool.
     pub(crate) fn send_along(&mut self, way: WayKey, range: Range) {
-        let pool = self.pool_of(range.message);
-        let source = self.pick_source(way, pool, range.count);
-        let site = self.site_of(way, source);
+        let leads_to = self.ways.get(way);
+        let site = match leads_to.sites.first().filter(|_| leads_to.fetch.is_some()) {
+            Some((_, site)) => *site,
+            None => {
+                let pool = self.pool_of(range.message);
+                let source = self.pick_source(way, pool, range.count);
+                self.site_of(way, source)
+            }
+        };
         self.sites.push_back(site, self.turn_of(range.message), range);
     }
 
@@ -175,18 +215,44 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// True if the message's next recipients may have another source than the last ones.
-    pub(crate) fn has_other_sources(&self, message: MessageKey) -> bool {
-        let mut chain = self.settings.sources.chain(self.pool_of(message));
+    pub(crate) fn has_other_sources(&mut self, message: MessageKey) -> bool {
+        let pool = self.pool_of(message);
+        let mut chain = self.settings.sources.chain(pool);
         chain.next().is_some_and(|pool| pool.sources().nth(1).is_some()) || chain.next().is_some()
     }
 
     /// The pool that a message was put in when it was accepted.
-    fn pool_of(&self, message: MessageKey) -> PoolTag {
-        let borrowed = self.shares.letter(message).map(|letter| letter.class.pool);
-        borrowed.or_else(|| self.store.get(message).map(Queued::pool)).unwrap_or_default()
+    fn pool_of(&mut self, message: MessageKey) -> PoolTag {
+        let borrowed = self.shares.letter(message).map(|letter| letter.class);
+        let own = || self.store.get(message).map(|queued| queued.handling().class);
+        let class = borrowed.or_else(own).unwrap_or_default();
+        let campaign = class.campaign.and_then(|number| self.campaign(number));
+        campaign.map_or(class.pool, |campaign| campaign.shared.pool)
     }
 
-    fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
+    /// The way to a client that fetches its mail, counted under that name.
+    pub(crate) fn add_way_to_client(&mut self, site: &str, host: Host, fetch: u32) -> WayKey {
+        self.ways.add(Way {
+            site: site.into(),
+            basis: Arc::default(),
+            provider: self.settings.providers.of_hosts(std::iter::once(&*host.name)),
+            hosts: vec![host],
+            terms: Arc::default(),
+            is_released: false,
+            fetch: Some(fetch),
+            domains: 1,
+            sites: SmallVec::new(),
+            credits: Credits::default(),
+        })
+    }
+
+    /// The client is there no longer: what is left on its way goes where its domains lead.
+    pub(crate) fn close_way_to_client(&mut self, way: WayKey) {
+        self.ways.get_mut(way).fetch = None;
+        self.leave(way);
+    }
+
+    pub(crate) fn site_of(&mut self, way: WayKey, source: SourceKey) -> SiteKey {
         if let Some(site) = self.ways.get(way).site_from(source) {
             return site;
         }
@@ -283,7 +349,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let site = Arc::clone(&name);
         let (tls, basis) = demands::of_relay(&self.settings.config.tls, domain, &address.ip().to_string());
         let hosts = vec![Host { name, address, tls }];
-        Resolution::Site { site, hosts, basis, ttl_secs: u64::from(u32::MAX) }
+        Resolution::Site { site, hosts, basis, ttl_secs: u64::from(u32::MAX), relaxed: None }
     }
 
     fn on_answer(&mut self, key: DomainKey, name: &str, resolution: Resolution) {
@@ -291,18 +357,36 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(domain) = self.domains.get_named(key, name) else { return };
         domain.is_asked = false;
         match resolution {
-            Resolution::Site { site, hosts, basis, ttl_secs } => {
-                let way = self.new_way(name, site, hosts, basis);
-                let way = self.ways.take_up(way);
-                self.ways.get_mut(way).domains += 1;
-                self.take_new_hosts(way);
+            Resolution::Site { site, hosts, basis, ttl_secs, relaxed } => {
+                let relaxed = relaxed.and_then(|relaxed| self.lead_relaxed_to(name, &site, relaxed));
+                let way = self.lead_to(name, &site, hosts, basis);
                 let domain = self.domains.get_mut(key);
-                let before = std::mem::replace(&mut domain.routed, Routed::Way(way));
+                let before: SmallVec<[WayKey; 2]> = domain.ways().collect();
+                (domain.routed, domain.relaxed) = (Routed::Way(way), relaxed);
                 domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
                 let waiting = std::mem::take(&mut domain.waiting);
-                waiting.into_iter().for_each(|range| self.send_along(way, range));
-                self.take_along(key, before, way);
-                self.leave(before);
+                waiting.into_iter().for_each(|range| self.send_on(range));
+                self.take_along(key, &before);
+                before.into_iter().for_each(|way| self.leave(way));
+            }
+            Resolution::Barred { reply, .. } if matches!(domain.routed, Routed::Way(_)) => {
+                tracing::debug!(domain = name, %reply, "the answer before serves on");
+                domain.expires = Some(ask_again);
+            }
+            Resolution::Barred { reply, site, relaxed, ttl_secs } => {
+                let relaxed = self.lead_relaxed_to(name, &site, relaxed);
+                let domain = self.domains.get_mut(key);
+                let before = std::mem::replace(&mut domain.relaxed, relaxed);
+                domain.expires = now.checked_add(Duration::from_secs(ttl_secs));
+                let waiting = std::mem::take(&mut domain.waiting);
+                let (through, barred): (Vec<Range>, Vec<Range>) =
+                    waiting.into_iter().partition(|range| self.way_of(range).is_some());
+                through.into_iter().for_each(|range| self.send_on(range));
+                before.into_iter().for_each(|way| self.leave(way));
+                self.domains.get_mut(key).routed = Routed::Unknown;
+                barred
+                    .into_iter()
+                    .for_each(|range| self.conclude_range(range, Verdict::Deferred(reply.clone())));
             }
             Resolution::Deferred(_) if matches!(domain.routed, Routed::Way(_)) => {
                 // Serve stale: a name server's trouble is not the site's.
@@ -310,6 +394,29 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Resolution::Deferred(reply) => self.refuse_domain(key, &Verdict::Deferred(reply)),
             Resolution::Failed(reply) => self.refuse_domain(key, &Verdict::Failed(reply)),
+        }
+    }
+
+    /// One more domain leads to these hosts.
+    fn lead_to(&mut self, domain: &str, site: &Arc<str>, hosts: Vec<Host>, basis: Arc<Basis>) -> WayKey {
+        let way = self.new_way(domain, Arc::clone(site), hosts, basis);
+        let way = self.ways.take_up(way);
+        self.ways.get_mut(way).domains += 1;
+        self.take_new_hosts(way);
+        way
+    }
+
+    /// `None` where the operator's route says how hosts are protected: that holds for all mail.
+    fn lead_relaxed_to(&mut self, domain: &str, site: &Arc<str>, relaxed: Relaxed) -> Option<WayKey> {
+        let is_told = self.settings.config.routes.route(domain).terms.tls.is_some();
+        (!is_told).then(|| self.lead_to(domain, site, relaxed.hosts, relaxed.basis))
+    }
+
+    /// To where it goes, which is known.
+    fn send_on(&mut self, range: Range) {
+        match self.way_of(&range) {
+            Some(way) => self.send_along(way, range),
+            None => self.domains.get_mut(range.domain).waiting.push(range),
         }
     }
 
@@ -332,6 +439,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             hosts,
             terms,
             is_released: false,
+            fetch: None,
             domains: 0,
             sites: SmallVec::new(),
             credits: Credits::default(),
@@ -343,15 +451,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let is_meant =
             |domain: &str| order.terms.iter().all(|term| term.holds_for(TextField::Domain, domain));
         for key in self.domains.keys() {
-            let domain = self.domains.get(key);
-            if let Routed::Way(way) = domain.routed
-                && self.ways.get(way).is_held()
-                && is_meant(&domain.name)
-            {
-                let Core { ways, sites, .. } = self;
+            let Core { domains, ways, sites, .. } = self;
+            let domain = domains.get(key);
+            for way in domain.ways().filter(|_| is_meant(&domain.name)) {
                 let way = ways.get_mut(way);
-                way.is_released = true;
-                way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+                if way.is_held() {
+                    way.is_released = true;
+                    way.sites.iter().for_each(|(_, site)| sites.touch(*site));
+                }
             }
         }
     }
@@ -369,19 +476,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// What is ready for the domain follows it to another way. (Of a way that no domain leads to, everything does.)
-    fn take_along(&mut self, key: DomainKey, before: Routed, way: WayKey) {
-        let Routed::Way(old) = before else { return };
-        if old == way || self.ways.get(old).domains < 2 {
+    /// What is ready for the domain follows it to other ways. (Of a way that no domain leads to, everything does.)
+    fn take_along(&mut self, key: DomainKey, before: &[WayKey]) {
+        if self.domains.get(key).ways().eq(before.iter().copied()) {
             return;
         }
         let mut ranges = Vec::new();
-        for (_, site) in &self.ways.get(old).sites {
+        let left = before.iter().map(|way| self.ways.get(*way)).filter(|way| way.domains > 1);
+        for (_, site) in left.flat_map(|way| &way.sites) {
             for lane in self.sites.get_mut(*site).lanes.each_mut() {
                 lane.take_out_all(|range| range.domain == key, &mut ranges);
             }
         }
-        ranges.into_iter().for_each(|range| self.send_along(way, range));
+        ranges.into_iter().for_each(|range| self.send_on(range));
     }
 
     /// What this core's sites of the way remember of hosts that stay, they keep.
@@ -396,10 +503,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Nobody takes this domain's mail: its waiting recipients get that verdict.
     fn refuse_domain(&mut self, key: DomainKey, verdict: &Verdict) {
-        let domain = self.domains.get_mut(key);
-        let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
-        let waiting = std::mem::take(&mut domain.waiting);
-        self.leave(before);
+        let waiting = std::mem::take(&mut self.domains.get_mut(key).waiting);
+        self.forget_ways_of(key);
         for range in waiting {
             self.conclude_range(range, verdict.clone());
         }
@@ -407,14 +512,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// `count` recipients fewer are owed at the domain.
     pub(crate) fn settle_domain(&mut self, key: DomainKey, count: u32) {
-        if let Some(before) = self.domains.settle(key, count) {
-            self.leave(before);
+        if let Some(domain) = self.domains.settle(key, count) {
+            domain.ways().for_each(|way| self.leave(way));
         }
     }
 
+    /// Where the domain's mail goes is asked anew when there is some.
+    fn forget_ways_of(&mut self, key: DomainKey) {
+        let domain = self.domains.get_mut(key);
+        let before: SmallVec<[WayKey; 2]> = domain.ways().collect();
+        (domain.routed, domain.relaxed) = (Routed::Unknown, None);
+        before.into_iter().for_each(|way| self.leave(way));
+    }
+
     /// A domain no longer leads there.
-    fn leave(&mut self, routed: Routed) {
-        let Routed::Way(way) = routed else { return };
+    fn leave(&mut self, way: WayKey) {
         for (_, site) in self.ways.leave(way) {
             self.sites.touch(*site);
         }
@@ -426,13 +538,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Routes are looked up anew. Where something is owed, the old answer serves until the new one is here.
     pub(crate) fn reroute_all(&mut self) {
         for key in self.domains.keys() {
-            let domain = self.domains.get_mut(key);
-            let Routed::Way(_) = domain.routed else { continue };
+            let domain = self.domains.get(key);
+            if domain.ways().next().is_none() {
+                continue;
+            }
             if domain.owed() > 0 {
                 self.ask(key);
             } else {
-                let before = std::mem::replace(&mut domain.routed, Routed::Unknown);
-                self.leave(before);
+                self.forget_ways_of(key);
             }
         }
     }

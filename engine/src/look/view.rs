@@ -162,6 +162,9 @@ pub struct Resolved {
     /// In the order in which they are tried.
     pub hosts: Vec<HostView>,
     pub basis: BasisView,
+    /// Mail that says `TLS-Required: No` is held to less than that: it goes where other mail is refused.
+    #[serde(default)]
+    pub relaxes: bool,
     /// `None`: no name server was asked.
     pub ttl_secs: Option<u64>,
 }

@@ -359,7 +359,8 @@ fn compare_of(sign: &str) -> Option<Compare> {
     all.into_iter().find(|compare| compare.sign() == sign)
 }
 
-fn secs(value: &str) -> Option<u64> {
+/// A time as people write it: `90s`, `30m`, `2h`, `7d`.
+pub(crate) fn secs(value: &str) -> Option<u64> {
     let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
     let (_, unit) = units.into_iter().find(|(unit, _)| value.ends_with(*unit))?;
     value[..value.len() - 1].parse::<u64>().ok()?.checked_mul(unit)

@@ -4,6 +4,7 @@
 //! and names spans of recipients ([`Chosen`]). Pure. Trusts whoever made it to have read names' places rightly: it is
 //! the operator, who could as well write into the queue. Bounds: [`CHOSEN_MAX`] spans, [`PAGE_MAX`] rows.
 
+use crate::fetch::Wanted;
 use crate::steer::condition::{State, Term};
 use crate::steer::wire::Checked;
 use message::{MessageId, UnixMillis};
@@ -35,6 +36,12 @@ pub enum Action {
     Delete,
     /// Everything that is deferred is tried now, and no site waits.
     Flush,
+    /// A campaign was cancelled: whatever of it waits anywhere ends now. See [`Order::sifting`]. No operator's.
+    #[serde(skip)]
+    Sift,
+    /// A client fetches it: see [`Order::fetching`]. No operator's.
+    #[serde(skip)]
+    Fetch,
 }
 
 impl Action {
@@ -46,8 +53,8 @@ impl Action {
     pub fn is_about(self, state: State) -> bool {
         match self {
             Action::Stat | Action::List | Action::Show => true,
-            Action::Bounce | Action::Delete => state != State::InFlight,
-            Action::Hold => matches!(state, State::Ready | State::Deferred),
+            Action::Bounce | Action::Delete | Action::Sift => state != State::InFlight,
+            Action::Hold | Action::Fetch => matches!(state, State::Ready | State::Deferred),
             Action::Release => state == State::Held,
             Action::Retry | Action::Flush => state == State::Deferred,
         }
@@ -123,6 +130,8 @@ pub struct Order {
     /// Sorted; `None`: all.
     pub chosen: Option<Vec<Chosen>>,
     pub page: Page,
+    /// Of a client's that fetches its mail, whose that is.
+    pub fetch: Option<Wanted>,
     pub progress: Progress,
     /// One report from each core.
     pub reports: mpsc::UnboundedSender<Report>,
@@ -133,8 +142,24 @@ impl Order {
     pub fn new(checked: Checked) -> (Arc<Order>, mpsc::UnboundedReceiver<Report>) {
         let (reports, heard) = mpsc::unbounded_channel();
         let Checked { action, is_dry, terms, chosen, page } = checked;
-        let progress = Progress::default();
-        (Arc::new(Order { action, is_dry, terms, chosen, page, progress, reports }), heard)
+        let (fetch, progress) = (None, Progress::default());
+        (Arc::new(Order { action, is_dry, terms, chosen, page, fetch, progress, reports }), heard)
+    }
+
+    /// What waits for a client's domains is put aside for it. No report is sent: each core tells the fetch's home.
+    pub fn fetching(wanted: Wanted) -> Arc<Order> {
+        Order::of_our_own(Action::Fetch, Some(wanted))
+    }
+
+    /// Every range is looked at once more by its campaign's valve. Nobody waits for a report.
+    pub fn sifting() -> Arc<Order> {
+        Order::of_our_own(Action::Sift, None)
+    }
+
+    fn of_our_own(action: Action, fetch: Option<Wanted>) -> Arc<Order> {
+        let (reports, _) = mpsc::unbounded_channel();
+        let (terms, page, progress) = (Vec::new(), Page::default(), Progress::default());
+        Arc::new(Order { action, is_dry: false, terms, chosen: None, page, fetch, progress, reports })
     }
 
     /// True if something is to be done to what is found, rather than only counted.

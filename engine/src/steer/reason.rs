@@ -12,8 +12,8 @@ use std::sync::Arc;
 /// Octets of a reply that are kept, codes included.
 pub const REASON_TEXT_MAX: usize = 200;
 
-/// Entries, the first ("not known") and the last ("other" and [`RETURNED`]) included.
-pub const REASONS_MAX: usize = (1 << 16) - 1;
+/// Entries, the first ("not known") and the last ("other", [`RETURNED`] and [`PAUSED`]) included.
+pub const REASONS_MAX: usize = (1 << 16) - 2;
 
 /// From here on new replies are told apart by their codes only.
 const TEXTS_FULL: usize = 64_000;
@@ -22,6 +22,9 @@ const OTHER: u16 = u16::MAX;
 
 /// The key of what an operator sends back to its senders: it must never go out again.
 pub const RETURNED: u16 = u16::MAX - 1;
+
+/// The key of what waits because its campaign is paused.
+pub const PAUSED: u16 = u16::MAX - 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -80,7 +83,11 @@ impl Reasons {
 
     /// Empty if it is not known.
     pub fn text(&self, key: u16) -> &str {
-        let unlisted = if key == RETURNED { "returned by the operator" } else { "other" };
+        let unlisted = match key {
+            RETURNED => "returned by the operator",
+            PAUSED => "the campaign is paused",
+            _ => "other",
+        };
         self.texts.get(usize::from(key)).map_or(unlisted, |text| text)
     }
 }

@@ -20,9 +20,7 @@ use mail_auth::{
     MessageAuthenticator, SpfOutput, SpfResult,
 };
 use message::ReversePath;
-use message::results::strip_forged;
 use parking_lot::RwLock;
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,14 +105,6 @@ impl Verifier {
         (findings, field)
     }
 
-    /// The content without fields that claim to be ours. Costs one look at the header.
-    pub fn strip<'a>(&self, content: &'a [u8]) -> Cow<'a, [u8]> {
-        let terms = Arc::clone(&self.terms.read());
-        let trusted = terms.verify.trusted_authserv_ids.iter().map(String::as_str);
-        let ids: Vec<&str> = std::iter::once(terms.id.as_str()).chain(trusted).collect();
-        strip_forged(content, &ids)
-    }
-
     async fn find(&self, terms: &Terms, letter: &Letter) -> Findings {
         let deadline = Instant::from_std(clock::now()) + Duration::from_secs(terms.verify.timeout_secs);
         let header_len = message::header::header_len(&letter.content);
@@ -148,7 +138,7 @@ impl Verifier {
     async fn spf(&self, terms: &Terms, letter: &Letter) -> SpfOutput {
         let (client, helo, host) = (letter.client, letter.helo.as_str(), terms.host.as_str());
         let parameters = match &letter.sender {
-            ReversePath::Null => SpfParameters::verify_ehlo(client, helo, host),
+            ReversePath::Null | ReversePath::DoubleBounce => SpfParameters::verify_ehlo(client, helo, host),
             ReversePath::Mailbox(sender) => {
                 SpfParameters::verify_mail_from(client, helo, host, sender.as_str())
             }
@@ -204,7 +194,7 @@ impl Verifier {
             dkim_output: signed.outputs.as_deref().unwrap_or_default(),
             dkim2_output: None,
             rfc5321_mail_from_domain: match &letter.sender {
-                ReversePath::Null => &letter.helo,
+                ReversePath::Null | ReversePath::DoubleBounce => &letter.helo,
                 ReversePath::Mailbox(sender) => sender.domain(),
             },
             spf_output: spf.unwrap_or(&none),
@@ -224,7 +214,7 @@ impl Verifier {
 impl Terms {
     fn new(config: &Config) -> Terms {
         let (verify, host) = (config.verify.clone(), config.host_name.clone());
-        Terms { id: verify.authserv_id.clone().unwrap_or_else(|| host.clone()), verify, host }
+        Terms { id: verify.own_id(&host).to_owned(), verify, host }
     }
 
     /// The message itself is looked at.

@@ -113,6 +113,9 @@ pub struct SinkArgs {
     /// Record each connection: source, EHLO name, TLS, messages, end
     #[arg(long, value_name = "FILE")]
     pub connections: Option<PathBuf>,
+    /// Keep what was accepted, a file in this folder for each content
+    #[arg(long, value_name = "FOLDER")]
+    pub contents: Option<PathBuf>,
     /// Report the peaks of connections, MAIL commands and messages in any window of so many seconds, per source
     #[arg(long = "window", value_name = "SECONDS", value_delimiter = ',', default_value = "1,60")]
     pub windows: Vec<u64>,
@@ -215,6 +218,7 @@ impl SinkArgs {
             idle_max: Duration::from_secs(self.idle),
             audit: self.audit.clone(),
             connections: self.connections.clone(),
+            contents: self.contents.clone(),
             windows: self.windows.clone(),
             stats_interval: Duration::from_millis(self.stats_interval),
             stop_on_stdin_eof: self.stop_on_stdin_eof,

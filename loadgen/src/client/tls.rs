@@ -1,17 +1,17 @@
 //! TLS as a client: whom it believes, and whether it comes back with a ticket.
 //!
-//! Without a file of authorities any certificate is believed: load is measured, not trust. The keys that
-//! rustls verifies the handshake with are those of the certificate shown, either way.
+//! Without a file of authorities any certificate is believed ([`crate::trust`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::trust::Anybody;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ClientTlsMode {
@@ -66,7 +66,7 @@ impl Secure {
             Some(path) => builder.with_root_certificates(authorities(path)?).with_no_client_auth(),
             None => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyServer(crypto)))
+                .with_custom_certificate_verifier(Arc::new(Anybody(crypto)))
                 .with_no_client_auth(),
         };
         if !tls.resumption {
@@ -89,43 +89,4 @@ fn authorities(path: &PathBuf) -> Result<RootCertStore, ClientTlsError> {
         roots.add(certificate.map_err(fail)?)?;
     }
     Ok(roots)
-}
-
-/// Believes whoever has the key of the certificate that is shown.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,8 +1,8 @@
 //! A message's content as it arrives: the end of data found, dots unstuffed, token and digest taken.
 //!
 //! The digest covers the content from the line `X-Loadgen:` on, because what a relay adds goes above it; without
-//! that line, the whole. Only CRLF "." CRLF ends the data: a bare LF ends nothing. Content is never stored;
-//! what is held back is at most `HEAD_MAX` bytes of a header in which the token is still to come.
+//! that line, the whole. Only CRLF "." CRLF ends the data: a bare LF ends nothing. Content is stored only if that
+//! is asked for; what is held back else is at most `HEAD_MAX` bytes of a header in which the token is still to come.
 
 use std::sync::LazyLock;
 
@@ -28,10 +28,13 @@ pub(crate) struct Arrival {
     token: [u8; TOKEN_MAX],
     token_len: usize,
     size_bytes: u64,
+    keeps: bool,
+    /// All of it, if it is kept.
+    kept: Vec<u8>,
 }
 
 impl Arrival {
-    pub(crate) fn new() -> Arrival {
+    pub(crate) fn new(keeps: bool) -> Arrival {
         let (head, hash) = (Vec::new(), Xxh3::new());
         Arrival {
             head,
@@ -41,6 +44,8 @@ impl Arrival {
             token: [0; TOKEN_MAX],
             token_len: 0,
             size_bytes: 0,
+            keeps,
+            kept: Vec::new(),
         }
     }
 
@@ -49,6 +54,7 @@ impl Arrival {
             self.hash.reset();
         }
         self.head.clear();
+        self.kept.clear();
         (self.seeking, self.single, self.token_len, self.size_bytes) = (true, None, 0, 0);
     }
 
@@ -56,12 +62,17 @@ impl Arrival {
         &self.token[..self.token_len]
     }
 
+    /// Empty unless it is kept.
+    pub(crate) fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
     pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        self.size_bytes += bytes.len() as u64;
+        self.count(bytes);
         match (self.seeking, self.head.is_empty()) {
             (false, _) => self.hash.update(bytes),
             (true, true) => self.seek(bytes, false),
@@ -71,13 +82,20 @@ impl Arrival {
 
     /// Takes the last piece and gives the digest. One pass and no state where it is also the first.
     pub(crate) fn finish(&mut self, bytes: &[u8]) -> u64 {
-        self.size_bytes += bytes.len() as u64;
+        self.count(bytes);
         match (self.seeking, self.head.is_empty()) {
             (false, _) => self.hash.update(bytes),
             (true, true) => self.seek(bytes, true),
             (true, false) => self.seek_in_head(bytes, true),
         }
         self.single.unwrap_or_else(|| self.hash.digest())
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.size_bytes += bytes.len() as u64;
+        if self.keeps {
+            self.kept.extend_from_slice(bytes);
+        }
     }
 
     fn seek_in_head(&mut self, bytes: &[u8], is_last: bool) {
@@ -213,9 +231,13 @@ mod tests {
 
     /// The digest, token and rest that come out when `wire` arrives in pieces of `piece` bytes.
     fn data(wire: &[u8], piece: usize) -> (u64, Vec<u8>, usize) {
-        let (mut arrival, mut place, mut used) = (Arrival::new(), DataPlace::LineStart, 0);
+        let (mut arrival, mut place, mut used) = (Arrival::new(true), DataPlace::LineStart, 0);
         for bytes in wire.chunks(piece) {
             if let Some((took, digest)) = place.take(bytes, &mut arrival) {
+                assert!(
+                    !arrival.token().is_empty() || xxh3_64(arrival.kept()) == digest,
+                    "all of it is kept"
+                );
                 return (digest, arrival.token().to_vec(), used + took);
             }
             used += bytes.len();
@@ -266,7 +288,7 @@ mod tests {
             b"X-Loadgen: x",
         ] {
             for piece in 1..=content.len() {
-                let mut arrival = Arrival::new();
+                let mut arrival = Arrival::new(false);
                 let pieces: Vec<_> = content.chunks(piece).collect();
                 pieces[..pieces.len() - 1].iter().for_each(|bytes| arrival.feed(bytes));
                 assert_eq!(arrival.finish(pieces[pieces.len() - 1]), xxh3_64(content));
@@ -277,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_cleared_arrival_starts_over() {
-        let mut arrival = Arrival::new();
+        let mut arrival = Arrival::new(false);
         for content in [&b"one\r\n\r\nfirst"[..], b"X-Loadgen: a-1\r\n", b"three\r\n\r\n"] {
             arrival.clear();
             arrival.feed(&content[..3]);
@@ -289,7 +311,7 @@ mod tests {
 
     #[test]
     fn an_endless_header_is_not_held_back_beyond_its_bound() {
-        let mut arrival = Arrival::new();
+        let mut arrival = Arrival::new(false);
         for _ in 0..3000 {
             arrival.feed(&[b'x'; 100]);
             assert!(arrival.head.len() <= HEAD_MAX);

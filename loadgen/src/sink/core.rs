@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_uring::net::TcpListener;
 
 use super::connection::{self, LINGER_MAX};
+use super::contents::Contents;
 use super::log::Log;
 use super::peers::Peers;
 use super::session::{Books, Policy};
@@ -31,6 +32,7 @@ pub(crate) struct Start {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) log: Log,
     pub(crate) connections: Log,
+    pub(crate) contents: Contents,
     pub(crate) published: Arc<Mutex<Tally>>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) limits: Limits,
@@ -63,8 +65,8 @@ pub(crate) fn run(start: Start) -> io::Result<Peers> {
 }
 
 async fn serve(start: Start) -> io::Result<Peers> {
-    let Start { listeners, policy, tls, log, connections, published, mut stop, limits } = start;
-    let books = RefCell::new(Books::new(log, connections));
+    let Start { listeners, policy, tls, log, connections, contents, published, mut stop, limits } = start;
+    let books = RefCell::new(Books { contents, ..Books::new(log, connections) });
     let (watch, sessions, stopping) = (Watch::default(), Cell::new(0), Cell::new(false));
     let core = Rc::new(Core { policy, limits, tls, books, watch, sessions, stopping });
     let mut handles = Vec::with_capacity(listeners.len());
@@ -82,6 +84,7 @@ async fn serve(start: Start) -> io::Result<Peers> {
     let books = core.books.replace(Books::new(Log::new(None), Log::new(None)));
     books.connections.close()?;
     books.log.close()?;
+    books.contents.close()?;
     Ok(books.peers)
 }
 

@@ -8,6 +8,7 @@ mod arrival;
 mod command;
 mod conditions;
 mod connection;
+mod contents;
 mod core;
 mod faults;
 mod log;
@@ -78,6 +79,8 @@ pub struct SinkConfig {
     pub audit: Option<PathBuf>,
     /// One line per connection.
     pub connections: Option<PathBuf>,
+    /// A folder for what is accepted, a file for each content.
+    pub contents: Option<PathBuf>,
     /// Seconds, each a window whose peaks are reported for each source.
     pub windows: Vec<u64>,
     /// One line of counters on standard output per interval; zero for none.
@@ -112,6 +115,7 @@ impl SinkConfig {
             idle_max: Duration::from_secs(300),
             audit: None,
             connections: None,
+            contents: None,
             windows: vec![1, 60],
             stats_interval: Duration::ZERO,
             stop_on_stdin_eof: false,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 
+use super::contents::{Contents, Folder};
 use super::peers::Peers;
 use super::tally::{SinkCounters, Tally};
 use super::{SinkConfig, SinkError, Stop, TlsMode, core, faults, log, replies, session};
@@ -39,6 +40,7 @@ impl Threads {
         stop: &Stop,
     ) -> Threads {
         let (policy, limits) = (Arc::new(policy(config)), limits(config));
+        let folder = config.contents.clone().map(Folder::new);
         let mut threads = Threads { running: Vec::new(), published: Vec::new() };
         for listeners in all {
             let published = Arc::new(Mutex::new(Tally::new()));
@@ -49,6 +51,7 @@ impl Threads {
                 tls: shared.tls.clone(),
                 log: log::Log::new(shared.audit.clone()),
                 connections: log::Log::new(shared.connections.clone()),
+                contents: Contents::new(folder.clone()),
                 published,
                 stop: stop.subscribe(),
                 limits,
@@ -110,5 +113,6 @@ fn policy(config: &SinkConfig) -> session::Policy {
         close_after: config.close_after,
         faults: faults::Faults::new(&config.faults, config.seed),
         seed: config.seed,
+        keeps_contents: config.contents.is_some(),
     }
 }

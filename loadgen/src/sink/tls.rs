@@ -10,16 +10,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ServerConnection};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, HandshakeKind, ProtocolVersion, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, SupportedProtocolVersion};
+
+use crate::trust::Anybody;
 
 /// When TLS begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,7 +89,7 @@ pub(crate) fn server_config(config: &TlsConfig, names: &[String]) -> Result<Arc<
     };
     let crypto = Arc::new(provider::default_provider());
     let verifier: Arc<dyn ClientCertVerifier> = match config.ask_client_certificate {
-        true => Arc::new(AnyClient(crypto.clone())),
+        true => Arc::new(Anybody(crypto.clone())),
         false => Arc::new(NoClientAuth),
     };
     let builder =
@@ -156,51 +154,6 @@ fn make_authority() -> Result<CertifiedIssuer<'static, KeyPair>, TlsError> {
 
 fn write(path: &Path, pem: &str) -> Result<(), TlsError> {
     std::fs::write(path, pem).map_err(|source| TlsError::Write { path: path.to_owned(), source })
-}
-
-/// Asks for a certificate and takes any whose key the client has.
-#[derive(Debug)]
-struct AnyClient(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for AnyClient {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// One connection's TLS: sealed octets on one side, plain ones on the other.

@@ -11,7 +11,7 @@ mod printer;
 
 use super::hosts::Hosts;
 use super::quoting;
-use super::token::{SyntaxError, Token};
+use super::token::{Kind, SyntaxError, Token};
 use crate::address::{AddressError, Mailbox};
 use std::borrow::Cow;
 
@@ -54,7 +54,7 @@ pub struct Entry<'a> {
 #[derive(Clone, Debug, Default)]
 struct Phrase<'a> {
     tokens: Vec<Token<'a>>,
-    /// The words as one quoted string, if they could not stand as they were.
+    /// The words as one quoted string or encoded, if they could not stand as they were.
     quoted: Option<Vec<u8>>,
 }
 
@@ -113,9 +113,38 @@ impl<'a> AddressList<'a> {
         }
     }
 
+    /// Encodes display names that are beyond ASCII (RFC 2047 §5 (3)).
+    pub fn encode_names(&mut self) {
+        for element in &mut self.elements {
+            match element {
+                Element::Mailbox(entry) => entry.before.encode(),
+                Element::Group(group) => {
+                    group.name.encode();
+                    group.members.iter_mut().for_each(|member| member.before.encode());
+                }
+            }
+        }
+    }
+
     /// The field `name` with this list, folded at 78 columns where it can be, CR LF at its end.
     pub fn print(&self, name: &[u8]) -> Vec<u8> {
         printer::print(self, name)
+    }
+}
+
+impl Phrase<'_> {
+    fn encode(&mut self) {
+        let is_ascii = |text: &[u8]| text.is_ascii();
+        let words = self.tokens.iter().filter(|token| token.kind != Kind::Comment);
+        if words.clone().all(|token| is_ascii(token.text)) && self.quoted.as_deref().is_none_or(is_ascii) {
+            return;
+        }
+        let said = match &self.quoted {
+            Some(quoted) => quoting::unquoted(quoted),
+            None => quoting::meanings(words),
+        };
+        self.quoted = Some(quoting::phrase(&String::from_utf8_lossy(&said)));
+        self.tokens.retain(|token| token.kind == Kind::Comment);
     }
 }
 

@@ -60,6 +60,10 @@ impl FixUp<'_> {
     /// The field with whole addresses, if they were not.
     fn completed(&self, field: &RawField<'_>) -> Option<Vec<u8>> {
         let text = unfold(field.value);
+        if text.windows(2).any(|pair| pair == b"{{") {
+            // A template's field stands for whole addresses; to complete its name would make it something else.
+            return None;
+        }
         let mut list = AddressList::parse(&text).ok()?;
         let mut changed = false;
         list.rewrite(|address| {

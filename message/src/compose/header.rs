@@ -27,14 +27,37 @@ pub struct Parts<'a> {
     pub rest: &'a [u8],
 }
 
+/// The fields that a text begins with, one by one. No allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct RawFields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> RawFields<'a> {
+    pub fn of(text: &'a [u8]) -> RawFields<'a> {
+        RawFields { rest: text }
+    }
+
+    /// What follows the fields that were given out.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for RawFields<'a> {
+    type Item = RawField<'a>;
+
+    fn next(&mut self) -> Option<RawField<'a>> {
+        let (field, len) = first_field(self.rest)?;
+        self.rest = &self.rest[len..];
+        Some(field)
+    }
+}
+
 impl<'a> Parts<'a> {
     pub fn of(text: &'a [u8]) -> Parts<'a> {
-        let (mut fields, mut rest) = (Vec::new(), text);
-        while let Some((field, len)) = first_field(rest) {
-            fields.push(field);
-            rest = &rest[len..];
-        }
-        Parts { fields, rest }
+        let mut fields = RawFields::of(text);
+        Parts { fields: fields.by_ref().collect(), rest: fields.rest() }
     }
 
     /// What follows the empty line; all the rest where there is none.

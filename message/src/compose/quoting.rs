@@ -1,9 +1,7 @@
 //! Text that must be quoted to stand in a structured field, and back (RFC 5322 §3.2.4, RFC 2047).
 
 use super::token::{Kind, Token, is_atext};
-
-/// Longest encoded word (RFC 2047 §2).
-const ENCODED_WORD_MAX: usize = 75;
+use crate::coding::encoded_word::{self, Coding, WORD_MAX};
 
 /// `text` as a quoted string.
 pub(crate) fn quoted(text: &[u8]) -> Vec<u8> {
@@ -23,12 +21,35 @@ fn escape_into(text: &[u8], special: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// What words say together.
+pub(crate) fn meanings<'t>(words: impl IntoIterator<Item = &'t Token<'t>>) -> Vec<u8> {
+    let mut said = Vec::new();
+    for word in words {
+        if word.space && !said.is_empty() {
+            said.push(b' ');
+        }
+        said.extend(meaning(word));
+    }
+    said
+}
+
 /// What a word says, without quotes and backslashes.
 pub(crate) fn meaning(token: &Token<'_>) -> Vec<u8> {
-    let text = match (token.kind, token.text) {
-        (Kind::Quoted, [b'"', inner @ .., b'"']) => inner,
-        (_, text) => text,
-    };
+    match token.kind {
+        Kind::Quoted => unquoted(token.text),
+        _ => without_backslashes(token.text),
+    }
+}
+
+/// What a quoted string says.
+pub(crate) fn unquoted(text: &[u8]) -> Vec<u8> {
+    match text {
+        [b'"', inner @ .., b'"'] => without_backslashes(inner),
+        text => without_backslashes(text),
+    }
+}
+
+fn without_backslashes(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut octets = text.iter();
     while let Some(octet) = octets.next() {
@@ -84,35 +105,16 @@ fn one_line(name: &str) -> String {
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// RFC 2047 §4.2, as many words as it takes; §5 (3) says which octets stay in a phrase.
+/// As many encoded words as it takes.
 fn encoded(text: &str) -> Vec<u8> {
-    const START: &str = "=?UTF-8?Q?";
-    let mut out = String::from(START);
-    let mut len = START.len();
-    for char in text.chars() {
-        let coded = encoded_char(char);
-        if len + coded.len() + 2 > ENCODED_WORD_MAX {
-            out.push_str("?= ");
-            out.push_str(START);
-            len = START.len();
+    let (mut out, mut rest) = (Vec::with_capacity(text.len() * 2), text);
+    while !rest.is_empty() {
+        if !out.is_empty() {
+            out.push(b' ');
         }
-        len += coded.len();
-        out.push_str(&coded);
+        rest = &rest[encoded_word::put(Coding::Q, rest, WORD_MAX, &mut out)..];
     }
-    out.push_str("?=");
-    out.into()
-}
-
-fn encoded_char(char: char) -> String {
-    use std::fmt::Write as _;
-    match char {
-        ' ' => "_".to_owned(),
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '!' | '*' | '+' | '-' | '/' => char.to_string(),
-        other => other.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |mut out, octet| {
-            let _ = write!(out, "={octet:02X}");
-            out
-        }),
-    }
+    out
 }
 
 #[cfg(test)]
@@ -139,7 +141,7 @@ mod tests {
     fn long_names_take_several_encoded_words() {
         let name = "é".repeat(40);
         let words = text(phrase(&name));
-        assert!(words.split(' ').all(|word| word.len() <= ENCODED_WORD_MAX), "{words}");
+        assert!(words.split(' ').all(|word| word.len() <= WORD_MAX), "{words}");
         assert_eq!(words.matches("=C3=A9").count(), 40);
     }
 

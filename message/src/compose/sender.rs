@@ -41,6 +41,9 @@ impl Injector<'_> {
         if text.is_empty() || text == "<>" {
             return Ok(NULL);
         }
+        if let Ok(ReversePath::DoubleBounce) = ReversePath::parse(text) {
+            return Ok((ReversePath::DoubleBounce, None));
+        }
         if let Some(base) = text.strip_suffix(VERP_END) {
             let base = self.sender_mailbox(AddrSpec::plain(base))?;
             return Ok((ReversePath::Mailbox(base), Some(Verp::QMAIL)));

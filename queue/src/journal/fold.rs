@@ -409,7 +409,7 @@ pub fn fuzz_fold(bytes: &[u8]) {
 }
 
 fn marks_of(mut bytes: &[u8]) -> Vec<Mark> {
-    std::iter::from_fn(|| super::decode(&mut bytes)).collect()
+    std::iter::from_fn(|| super::mark::decode(&mut bytes)).collect()
 }
 
 /// What is left of a message to ten recipients at two domains is some of them.

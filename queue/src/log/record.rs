@@ -9,11 +9,13 @@
 mod names;
 
 use message::{
-    BodyKind, Class, ContentFacts, Envelope, EnvelopeId, Flow, Lane, MailAsked, MessageId, PoolTag, Ret,
-    ReversePath, UnixMillis, Verp,
+    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, EnvelopeId, Flow, Lane, MailAsked, MessageId,
+    PoolTag, Ret, ReversePath, UnixMillis, Verp,
 };
 
-pub use names::{NAME_LEN_MAX, asked_of, name_len, next_name};
+use std::num::NonZeroU16;
+
+pub use names::{NameAt, asked_of, name_len, name_len_max, next_name};
 
 use names::encode_groups;
 
@@ -24,13 +26,15 @@ pub const HEAD_LEN: usize = 64;
 pub const RECORD_MAX: u64 = 1 << 30;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"RPM1");
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_VERP: u8 = 2;
 /// Two bits from here on hold the lane.
 const LANE_SHIFT: u32 = 2;
 const FLAG_REQUIRETLS: u8 = 16;
 const FLAG_ASKED: u8 = 32;
+const FLAG_CAMPAIGN: u8 = 64;
+const FLAG_TABLE: u8 = 128;
 
 /// Times have 48 bits on disk, which last until the year 10889.
 const ARRIVED_MAX: u64 = (1 << 48) - 1;
@@ -108,11 +112,14 @@ pub struct Layout {
     pub verp: bool,
     /// RET and ENVID before the groups, and what was asked about it behind each name (RFC 3461).
     pub asked: bool,
+    /// Names of columns before the groups, and their values behind each name.
+    pub table: bool,
 }
 
 impl Layout {
     pub fn of(envelope: &Envelope) -> Layout {
-        Layout { verp: envelope.verp.is_some(), asked: envelope.has_asked() }
+        let table = envelope.recipients.columns().is_some();
+        Layout { verp: envelope.verp.is_some(), asked: envelope.has_asked(), table }
     }
 }
 
@@ -164,13 +171,16 @@ impl Head {
             | (u8::from(self.layout.verp) * FLAG_VERP)
             | (self.lane.to_bits() << LANE_SHIFT)
             | (u8::from(self.requires_tls) * FLAG_REQUIRETLS)
-            | (u8::from(self.layout.asked) * FLAG_ASKED);
+            | (u8::from(self.layout.asked) * FLAG_ASKED)
+            | (u8::from(self.class.campaign.is_some()) * FLAG_CAMPAIGN)
+            | (u8::from(self.layout.table) * FLAG_TABLE);
+        let pool_or_campaign = self.class.campaign.map_or(self.class.pool.0, |campaign| campaign.0.get());
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8..12].copy_from_slice(&self.bound.location.generation.to_le_bytes());
         out[12..16].copy_from_slice(&[VERSION, self.facts.bits(), flags, body]);
         out[16..24].copy_from_slice(&self.id.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.arrived.0.min(ARRIVED_MAX).to_le_bytes());
-        out[30..32].copy_from_slice(&self.class.pool.0.to_le_bytes());
+        out[30..32].copy_from_slice(&pool_or_campaign.to_le_bytes());
         out[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
         out[36..40].copy_from_slice(&self.meta_crc.to_le_bytes());
         out[40..44].copy_from_slice(&self.content_len.to_le_bytes());
@@ -218,13 +228,13 @@ impl Head {
             smtputf8: bytes[14] & FLAG_SMTPUTF8 != 0,
             layout: Layout {
                 verp: bytes[14] & FLAG_VERP != 0,
-                // Older programs wrote zero.
+                // Older programs wrote zero, here and below.
                 asked: bytes[14] & FLAG_ASKED != 0,
+                table: bytes[14] & FLAG_TABLE != 0,
             },
             requires_tls: bytes[14] & FLAG_REQUIRETLS != 0,
             lane: Lane::from_bits(bytes[14] >> LANE_SHIFT),
-            // Zero in older versions: the default pool, and one stream of all their mail.
-            class: Class { pool: PoolTag(u16::from_le_bytes([bytes[30], bytes[31]])), flow: Flow(bytes[55]) },
+            class: class_of(bytes[14], u16::from_le_bytes([bytes[30], bytes[31]]), bytes[55]),
             meta_len: u32_at(32),
             meta_crc: u32_at(36),
             content_len: u32_at(40),
@@ -232,6 +242,13 @@ impl Head {
             recipients: u32_at(48),
         })
     }
+}
+
+/// Zero in older versions: the default pool, and one stream of all their mail.
+fn class_of(flags: u8, pool_or_campaign: u16, flow: u8) -> Class {
+    let number = NonZeroU16::new(pool_or_campaign).filter(|_| flags & FLAG_CAMPAIGN != 0);
+    let pool = if number.is_some() { PoolTag::DEFAULT } else { PoolTag(pool_or_campaign) };
+    Class { pool, flow: Flow(flow), campaign: number.map(CampaignNumber) }
 }
 
 fn padded(len: u64) -> u64 {
@@ -272,8 +289,8 @@ pub fn encode(message: &NewMessage<'_>, id: MessageId, bound: Bound, out: &mut V
     head
 }
 
-/// The envelope as the meta part has it: `reverse-path length u16, reverse-path, VERP 2 octets, groups`; if
-/// [`Envelope::has_asked`], `RET u8, ENVID length u8, ENVID` before the groups.
+/// The envelope as the meta part has it: `reverse-path length u16, reverse-path, VERP 2 octets, groups`; before the groups
+/// `RET u8, ENVID length u8, ENVID` if [`Envelope::has_asked`], then `columns' length u16, columns` if it has a table.
 /// Cost: a sort of the recipients by domain when there is more than one.
 pub fn meta_of(envelope: &Envelope) -> Vec<u8> {
     let reverse_path = envelope.reverse_path.as_str();
@@ -283,11 +300,22 @@ pub fn meta_of(envelope: &Envelope) -> Vec<u8> {
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(reverse_path.as_bytes());
     out.extend_from_slice(&envelope.verp.map_or([0, 0], Verp::to_bytes));
+    let (list, columns) = (&envelope.recipients, envelope.recipients.columns());
     if envelope.has_asked() {
         encode_mail_asked(&envelope.asked, &mut out);
-        encode_groups(envelope.recipients.iter_asked(), &mut out);
-    } else {
-        encode_groups(envelope.recipients.iter().map(|mailbox| (mailbox, ())), &mut out);
+    }
+    if let Some(columns) = columns {
+        let len = u16::try_from(columns.len()).expect("a table has at most COLUMNS_MAX octets of them");
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(columns);
+    }
+    match (envelope.has_asked(), columns.is_some()) {
+        (false, false) => encode_groups(list.iter().map(|mailbox| (mailbox, ())), &mut out),
+        (true, false) => encode_groups(list.iter_asked(), &mut out),
+        (false, true) => encode_groups(list.iter_rows().map(|(mailbox, _, row)| (mailbox, row)), &mut out),
+        (true, true) => {
+            encode_groups(list.iter_rows().map(|(mailbox, said, row)| (mailbox, (said, row))), &mut out);
+        }
     }
     out
 }
@@ -312,6 +340,8 @@ pub struct Meta<'a> {
     pub verp: Option<Verp>,
     /// RET and ENVID as they stand there.
     asked: Option<(u8, &'a str)>,
+    /// Names of the table's columns.
+    pub columns: Option<&'a [u8]>,
 }
 
 /// Recipients at one domain.
@@ -340,7 +370,10 @@ impl<'a> Meta<'a> {
                 (Some((ret, id)), 2 + id.len())
             }
         };
-        Some(Meta { bytes, groups_at: len + 4 + asked_len, reverse_path, verp, asked })
+        let columns_at = len + 4 + asked_len;
+        let columns = if layout.table { Some(columns_of(bytes.get(columns_at..)?)?) } else { None };
+        let groups_at = columns_at + columns.map_or(0, |columns| 2 + columns.len());
+        Some(Meta { bytes, groups_at, reverse_path, verp, asked, columns })
     }
 
     /// What MAIL said; there if what was asked about it stands with each name.
@@ -355,10 +388,7 @@ impl<'a> Meta<'a> {
     }
 
     pub fn reverse_path(&self) -> Option<ReversePath> {
-        if self.reverse_path.is_empty() {
-            return Some(ReversePath::Null);
-        }
-        message::Mailbox::parse(self.reverse_path).ok().map(ReversePath::Mailbox)
+        ReversePath::parse(self.reverse_path).ok()
     }
 
     /// The groups in order; stops early where the bytes make no sense, so count what you got.
@@ -371,6 +401,11 @@ impl<'a> Meta<'a> {
             Some(group)
         })
     }
+}
+
+fn columns_of(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    rest.get(..usize::from(u16::from_le_bytes(*len)))
 }
 
 fn parse_group(bytes: &[u8], at: usize, first: u32) -> Option<(Group<'_>, usize)> {
@@ -395,16 +430,17 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 /// For the fuzzer: any octets as head and as meta part.
 pub fn fuzz_record(bytes: &[u8]) {
     let _ = Head::decode(bytes);
-    for layout in [Layout { verp: true, asked: false }, Layout { verp: true, asked: true }] {
+    for (asked, table) in [(false, false), (true, false), (false, true), (true, true)] {
+        let layout = Layout { verp: true, asked, table };
         let Some(meta) = Meta::parse(bytes, layout) else { continue };
         let _ = (meta.reverse_path(), meta.asked());
         for group in meta.groups() {
             let at = usize::try_from(group.name_offset).unwrap_or(usize::MAX);
             let names = bytes.get(at..).unwrap_or_default();
-            let found = next_name(names, layout.asked);
-            let len = found.map(|(name, asked, _)| (1 + name.len() + asked.len()) as u64);
-            assert!(len.is_none() || name_len(names, layout.asked).map(u64::from) == len);
-            let _ = found.map(|(_, asked, _)| asked_of(asked));
+            let found = next_name(names, layout);
+            let len = found.map(|found| (names.len() - found.rest.len()) as u64);
+            assert!(len.is_none() || name_len(names, layout).map(u64::from) == len);
+            let _ = found.map(|found| asked_of(found.asked));
         }
     }
 }
@@ -416,7 +452,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     /// Of [`envelope`].
-    pub(crate) const VERP: Layout = Layout { verp: true, asked: false };
+    pub(crate) const VERP: Layout = Layout { verp: true, asked: false, table: false };
 
     pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         let mut list = Recipients::new();
@@ -446,7 +482,7 @@ pub(crate) mod tests {
             smtputf8: false,
             requires_tls: true,
             lane: Lane::Bulk,
-            class: Class { pool: PoolTag(0xfedc), flow: Flow(0xba) },
+            class: Class { pool: PoolTag(0xfedc), flow: Flow(0xba), campaign: None },
             content,
             facts,
             arrived,
@@ -491,8 +527,8 @@ pub(crate) mod tests {
         let groups: Vec<_> = meta.groups().map(|group| (group.domain, group.first, group.count)).collect();
         assert_eq!(groups, [("x.test", 0, 2), ("y.test", 2, 1)]);
         let at = meta.groups().next().unwrap().name_offset as usize;
-        let (name, _, rest) = next_name(&out[at..], false).unwrap();
-        assert_eq!((name, next_name(rest, false).unwrap().0), ("a", "c"));
+        let first = next_name(&out[at..], VERP).unwrap();
+        assert_eq!((first.name, next_name(first.rest, VERP).unwrap().name), ("a", "c"));
         assert_eq!((meta.reverse_path, meta.verp), ("list@example.org", Some(Verp::DEFAULT)));
         assert_eq!(meta.asked(), None);
     }
@@ -515,16 +551,58 @@ pub(crate) mod tests {
         }
         envelope.asked = MailAsked { ret: Some(Ret::Full), envelope_id: EnvelopeId::parse("id+2B1") };
         let (out, layout) = (meta_of(&envelope), Layout::of(&envelope));
-        assert_eq!(layout, Layout { verp: true, asked: true });
+        assert_eq!(layout, Layout { verp: true, asked: true, table: false });
         let meta = Meta::parse(&out, layout).unwrap();
         assert_eq!((meta.asked(), meta.reverse_path), (Some(envelope.asked), "list@example.org"));
         let offsets: Vec<usize> = meta.groups().map(|group| group.name_offset as usize).collect();
-        let (first, nothing, rest) = next_name(&out[offsets[0]..], true).unwrap();
-        assert_eq!((first, asked_of(nothing)), ("a", RecipientAsked::default()));
-        let (third, asked, _) = next_name(rest, true).unwrap();
-        assert_eq!((third, asked_of(asked), name_len(rest, true)), ("c", long, Some(1 + 1 + 3 + 500)));
-        let (second, asked, rest) = next_name(&out[offsets[1]..], true).unwrap();
-        assert_eq!((second, asked_of(asked), rest), ("b", list[0].1, &b""[..]));
+        let first = next_name(&out[offsets[0]..], layout).unwrap();
+        assert_eq!((first.name, asked_of(first.asked)), ("a", RecipientAsked::default()));
+        let third = next_name(first.rest, layout).unwrap();
+        assert_eq!((third.name, asked_of(third.asked)), ("c", long));
+        assert_eq!(name_len(first.rest, layout), Some(1 + 1 + 3 + 500));
+        let second = next_name(&out[offsets[1]..], layout).unwrap();
+        assert_eq!((second.name, asked_of(second.asked), second.rest), ("b", list[0].1, &b""[..]));
+    }
+
+    #[test]
+    fn columns_stand_with_the_envelope_and_their_values_with_each_name() {
+        let mut table = Recipients::with_columns(b"columns".to_vec()).unwrap();
+        let asked = said("NEVER", "rfc822;b@y.test");
+        assert!(table.push_row(MailboxRef::parse("a@x.test").unwrap(), said("", ""), b"Ann"));
+        assert!(table.push_row(MailboxRef::parse("c@x.test").unwrap(), said("", ""), b""));
+        let plain = Envelope { recipients: table.clone(), ..envelope(&[]) };
+        assert!(table.push_row(MailboxRef::parse("b@y.test").unwrap(), asked, b"Bob"));
+        for (envelope, names) in
+            [(plain, vec!["a", "c"]), (Envelope { recipients: table, ..envelope(&[]) }, vec!["a", "c", "b"])]
+        {
+            let (out, layout) = (meta_of(&envelope), Layout::of(&envelope));
+            let meta = Meta::parse(&out, layout).unwrap();
+            assert_eq!(
+                (layout.table, layout.asked, meta.columns),
+                (true, names.len() == 3, Some(&b"columns"[..]))
+            );
+            let mut found = Vec::new();
+            for group in meta.groups() {
+                let mut rest = &out[group.name_offset as usize..];
+                for _ in 0..group.count {
+                    let name = next_name(rest, layout).unwrap();
+                    found.push((name.name, name.values, asked_of(name.asked)));
+                    rest = name.rest;
+                }
+            }
+            let all = [("a", &b"Ann"[..], said("", "")), ("c", b"", said("", "")), ("b", b"Bob", asked)];
+            assert_eq!(found, all[..names.len()]);
+        }
+    }
+
+    #[test]
+    fn campaign_takes_the_place_of_the_pool() {
+        let number = CampaignNumber(NonZeroU16::new(513).unwrap());
+        let class = Class { pool: PoolTag::DEFAULT, flow: Flow(3), campaign: Some(number) };
+        let (mut out, id) = (Vec::new(), MessageId::new(0, 9, 4096).unwrap());
+        let bound = Bound::new(Location::new(9, 8192), 4096, 77);
+        let head = encode(&NewMessage { class, ..message(b"", b"hello\r\n") }, id, bound, &mut out);
+        assert_eq!((Head::decode(&out), head.class), (Some(head), class));
     }
 
     #[test]

@@ -558,7 +558,7 @@ impl Log {
 }
 
 /// Byte 6 is the format's version.
-const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x04\n";
+const SEGMENT_MAGIC: &[u8; 8] = b"RPSEG\x00\x05\n";
 
 /// The newest version of the format that this program reads, and the one that it writes.
 pub const FORMAT_VERSION: u8 = SEGMENT_MAGIC[6];

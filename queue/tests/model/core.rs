@@ -709,12 +709,12 @@ fn new_message<'a>(meta: &'a [u8], content: &'a [u8], recipients: usize) -> NewM
     NewMessage {
         meta,
         recipients: u32::try_from(recipients).expect("short lists"),
-        layout: Layout { verp: true, asked: false },
+        layout: Layout { verp: true, asked: false, table: false },
         body: BodyKind::SevenBit,
         smtputf8: false,
         requires_tls: false,
         lane: Lane::Bulk,
-        class: Class { pool: PoolTag(7), flow: Flow(9) },
+        class: Class { pool: PoolTag(7), flow: Flow(9), campaign: None },
         content,
         facts: ContentFacts::of(content),
         arrived: UnixMillis(77),
@@ -729,5 +729,5 @@ fn letter_of(id: MessageId, layout: Layout) -> Arc<Letter> {
         (Bytes::new(), ContentFacts::default()),
         Handling { lane: Lane::Bulk, ..Handling::default() },
     );
-    Arc::new(letter.with_asked(layout.asked.then(MailAsked::default)))
+    Arc::new(letter.with_meta(layout, layout.asked.then(MailAsked::default), None))
 }

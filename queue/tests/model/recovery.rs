@@ -7,7 +7,7 @@ use crate::disk::{Disk, Name};
 use crate::state::{Fate, Found, Recovered};
 use message::{MessageId, UnixMillis};
 use queue::journal::{self, Fold, FoldBuilder, Journal, JournalNumber, Origin, Span, Waiting, Writer};
-use queue::log::record::{Group, Head, Meta, checksum, name_len, next_name};
+use queue::log::record::{Group, Head, Meta, NameAt, checksum, name_len, next_name};
 use queue::log::writer::FoundSegment;
 use queue::log::{Depth, Groups, Life, Log, LogConfig, SegmentNumber, read_life, scan_segment};
 use queue::range::{Attempts, Range};
@@ -208,8 +208,7 @@ impl TakeUp<'_> {
         let groups = if groups.is_elsewhere() { Groups::Meta(meta, parsed) } else { groups };
         let groups: Vec<Group<'_>> = groups.iter().collect();
         let whole: Vec<Waiting> = groups.iter().map(|group| all_of(head, group)).collect();
-        let mut next_name =
-            |offset: u32| Some(offset + name_len(meta.get(offset as usize..)?, head.layout.asked)?);
+        let mut next_name = |offset: u32| Some(offset + name_len(meta.get(offset as usize..)?, head.layout)?);
         let mut left = Vec::new();
         self.fold.left(head.id, &whole, &mut next_name, &mut left);
         let domain_of = |waiting: &Waiting| {
@@ -224,7 +223,7 @@ impl TakeUp<'_> {
         let owed: &mut BTreeMap<u32, Found> = self.recovered.entry(head.id).or_default();
         let mut names = &meta_of(head, bytes)[waiting.name_offset as usize..];
         for index in waiting.span.first..waiting.span.first + waiting.span.count {
-            let (name, _, rest) = next_name(names, head.layout.asked).expect("the names are whole");
+            let NameAt { name, rest, .. } = next_name(names, head.layout).expect("the names are whole");
             names = rest;
             let fate = Fate::Owed { attempts: waiting.attempts, due: waiting.due };
             let found = Found { local_part: name.to_owned(), domain: domain.to_owned(), fate };

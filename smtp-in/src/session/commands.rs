@@ -5,7 +5,7 @@ use super::{Helo, Reading, Session};
 use crate::command::{self, Command, Mail, Rcpt};
 use crate::data::DataReader;
 use crate::door::{Client, Door, Entry};
-use crate::limits::Gate;
+use crate::limits::{Gate, TurnUse};
 use crate::output::Stage;
 use crate::replies::{self, No, Offers, Sentence};
 use crate::transaction::Transaction;
@@ -41,6 +41,9 @@ impl Session {
         self.stage = stage_of(&command);
         if is_idle(&command) && self.is_idling() {
             return self.close_with(replies::TOO_MANY_IDLE);
+        }
+        if self.policy.turn_use == TurnUse::Only && is_about_mail(&command) {
+            return self.refuse(replies::NOT_OFFERED);
         }
         match (self.phase(), command) {
             (Envelope, Command::Rcpt(path)) => self.on_rcpt(door, path),
@@ -106,7 +109,10 @@ impl Session {
         if extended {
             let offers = self.offers();
             let mut text = Vec::new();
-            replies::ehlo(&self.policy, &offers, &mut text);
+            match self.policy.turn_use {
+                TurnUse::Only => replies::ehlo_of_turns(&self.policy, &offers, &mut text),
+                TurnUse::Never | TurnUse::Offer => replies::ehlo(&self.policy, &offers, &mut text),
+            }
             self.replies.tail().append(&mut text);
         } else {
             replies::helo(&self.policy, self.replies.tail());
@@ -121,7 +127,7 @@ impl Session {
             requiretls: self.client.is_encrypted,
             mechanisms: self.offered_mechanisms(),
             etrn: self.client.rights.may_flush,
-            atrn: self.policy.offer_turn,
+            atrn: self.policy.turn_use != TurnUse::Never,
             xclient: self.is_front,
         }
     }
@@ -279,6 +285,17 @@ fn stage_of(command: &Command<'_>) -> Stage {
         Command::Auth(_) => Stage::Auth,
         Command::StartTls => Stage::Handshake,
         _ => Stage::Command,
+    }
+}
+
+/// What is refused where no mail is taken (RFC 2645 §5.4).
+fn is_about_mail(command: &Command<'_>) -> bool {
+    match command {
+        Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::UnsizedBdat => true,
+        Command::Vrfy | Command::Help | Command::Etrn(_) => true,
+        Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Quit => false,
+        Command::StartTls | Command::Auth(_) | Command::Atrn(_) | Command::Xclient(_) => false,
+        Command::NotOffered | Command::WebRequest => false,
     }
 }
 

@@ -1,61 +1,21 @@
 use super::*;
-use crate::door::{Entry, Refusal, Rights};
-use crate::limits::{Gate, Limits, Timeouts, TlsUse};
-use message::{MailboxRef, ReversePath};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::bare::{Open, arrival};
+use crate::door::Rights;
+use crate::limits::{Limits, TurnUse};
 
-/// Lets everybody in.
-struct Open;
-
-impl Door for Open {
-    fn gate(&self) -> Gate {
-        Gate::Open
-    }
-
-    fn sender(&mut self, _: &Client, _: &ReversePath, _: Option<u64>) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn recipient(&mut self, _: &Client, _: &ReversePath, _: MailboxRef<'_>) -> Result<Entry, Refusal> {
-        Ok(Entry::AsGiven)
-    }
+/// Replies that nobody takes soon stop the reading.
+fn policy() -> Policy {
+    let policy = crate::bare::policy();
+    Policy { limits: Limits { replies_max: 1000, ..policy.limits }, ..policy }
 }
 
-fn policy() -> Policy {
-    let limits = Limits {
-        size_max: 2_000_000,
-        recipients_max: 100_000,
-        command_line_max: 2048,
-        errors_max: 10,
-        idle_commands_max: 1000,
-        logins_max: 3,
-        hops_max: 100,
-        stores_in_flight_max: 16,
-        replies_max: 1000,
-    };
-    let timeouts = Timeouts { command_secs: 300, data_secs: 180, data_block_len: 1024, handshake_secs: 60 };
-    Policy {
-        host_name: "mx.example.org".to_owned(),
-        limits,
-        timeouts,
-        bulk_recipients: 100,
-        offer_chunking: true,
-        offer_turn: false,
-        tls: None,
-        tls_use: TlsUse::Offer,
-        mechanisms: Vec::new(),
-        auth_without_tls: false,
-        needs_login: false,
-        greeting_delay_secs: 0,
-        tells_rejections: false,
-    }
+fn local() -> Arrival {
+    Arrival { origin: Origin::Local { uid: 1000 }, ..arrival() }
 }
 
 /// Greeted; the greeting is not taken.
 fn session(now: Instant) -> Session {
-    let origin = Origin::Net { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1025 };
-    let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
-    let mut session = Session::new(now, Arc::new(policy()), arrival);
+    let mut session = Session::new(now, Arc::new(policy()), arrival());
     assert!(matches!(session.poll_output(), Some(Output::Ask(_))));
     session.handle_answer(now, Answer::Welcome(Rights { may_relay: true, ..Rights::default() }));
     session
@@ -82,9 +42,7 @@ fn greets_before_the_client_speaks() {
 #[test]
 fn no_time_runs_while_the_client_waits_for_an_answer() {
     let now = Instant::now();
-    let origin = Origin::Local { uid: 1000 };
-    let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
-    let mut session = Session::new(now, Arc::new(policy()), arrival);
+    let mut session = Session::new(now, Arc::new(policy()), local());
     assert_eq!((session.poll_timeout(), read(&mut session, now, b"NOOP\r\n")), (None, 0));
     assert!(matches!(session.poll_output(), Some(Output::Ask(_))));
     assert_eq!((session.poll_timeout(), read(&mut session, now, b"NOOP\r\n")), (None, 0));
@@ -172,6 +130,7 @@ fn idle_session_is_small_and_holds_nothing() {
     assert!(session.poll_output().is_none());
     taken(&mut session);
     assert!(session.is_idle());
+    session.shrink();
     assert_eq!((session.stores.capacity(), session.rejections.capacity()), (0, 0));
     assert_eq!((session.replies.capacity(), session.lines.capacity()), (0, 0));
     let boxes = (&session.transaction, &session.due, &session.exchange, &session.tunnel, &session.named);
@@ -179,12 +138,23 @@ fn idle_session_is_small_and_holds_nothing() {
 }
 
 #[test]
+fn session_between_two_messages_keeps_its_room() {
+    let now = Instant::now();
+    let mut session = session(now);
+    let mail = b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.net>\r\nBDAT 3 LAST\r\nabc";
+    read(&mut session, now, mail);
+    let Some(Output::Store(submission)) = session.poll_output() else { panic!("nothing to store") };
+    session.handle_stored(now, submission.transaction, Stored::Full);
+    taken(&mut session);
+    assert!(session.poll_output().is_none() && session.is_idle());
+    assert!(session.stores.capacity() > 0 && session.replies.capacity() > 0);
+}
+
+#[test]
 fn what_a_debugger_prints_has_no_password() {
     let now = Instant::now();
-    let origin = Origin::Local { uid: 1000 };
-    let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
     let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), ..policy() };
-    let mut session = Session::new(now, Arc::new(policy), arrival);
+    let mut session = Session::new(now, Arc::new(policy), local());
     session.poll_output();
     session.handle_answer(now, Answer::Welcome(Rights::default()));
     read(&mut session, now, b"EHLO a\r\nAUTH PLAIN AGFubgBodW50ZXIy\r\n");
@@ -202,10 +172,8 @@ fn what_a_debugger_prints_has_no_password() {
 #[test]
 fn octets_behind_a_turn_are_the_other_directions() {
     let now = Instant::now();
-    let origin = Origin::Local { uid: 1000 };
-    let arrival = Arrival { origin, local: None, is_proxied: false, nonce: [7; 16] };
-    let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), offer_turn: true, ..policy() };
-    let mut session = Session::new(now, Arc::new(policy), arrival);
+    let policy = Policy { mechanisms: crate::Mechanism::ALL.to_vec(), turn_use: TurnUse::Offer, ..policy() };
+    let mut session = Session::new(now, Arc::new(policy), local());
     session.poll_output();
     session.handle_answer(now, Answer::Welcome(Rights::default()));
     read(&mut session, now, b"EHLO a\r\nAUTH PLAIN AGFubgBodW50ZXIy\r\n");
@@ -217,7 +185,7 @@ fn octets_behind_a_turn_are_the_other_directions() {
     session.handle_answer(now, Answer::Turning);
     assert_eq!(read(&mut session, now, &wire[6..]), 0);
     assert!(session.poll_output().is_none(), "the reply comes first");
-    assert!(taken(&mut session).ends_with("250 2.0.0 Now reversing the connection\r\n"));
+    assert!(taken(&mut session).ends_with("250 2.0.0 OK now reversing the connection\r\n"));
     assert!(matches!(session.poll_output(), Some(Output::HandOver)));
     assert_eq!((read(&mut session, now, &wire[6..]), session.poll_timeout()), (0, None));
     assert!(session.poll_output().is_none() && session.into_tunnel().is_none());

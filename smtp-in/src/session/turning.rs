@@ -2,6 +2,7 @@
 
 use super::{Ending, Session, Waiting};
 use crate::door::Answer;
+use crate::limits::TurnUse;
 use crate::output::{Flush, Output};
 use crate::replies::{self, Sentence};
 use crate::tls::Tunnel;
@@ -29,7 +30,7 @@ impl Session {
     /// RFC 2645 §5.1: only who logged in has domains.
     pub(super) fn on_atrn(&mut self, domains: Result<Vec<Box<str>>, Sentence>) {
         match domains {
-            _ if !self.policy.offer_turn => self.refuse(replies::NOT_OFFERED),
+            _ if self.policy.turn_use == TurnUse::Never => self.refuse(replies::NOT_OFFERED),
             _ if self.client.login.is_none() => self.refuse(replies::LOGIN_FIRST),
             Ok(domains) => {
                 self.waiting = Waiting::Turn;
@@ -46,6 +47,7 @@ impl Session {
                 self.stop_reading(Ending::HandingOver);
             }
             Answer::NothingWaits => self.say(replies::NOTHING_WAITS),
+            Answer::Unavailable => self.say(replies::TURN_UNAVAILABLE),
             _ => self.say(replies::TURN_DENIED),
         }
         self.restart_deadline(now);

@@ -3,7 +3,7 @@
 use super::refusal;
 use rcgen::{CertificateParams, KeyPair};
 use smtp_in::door::{Arrival, Origin, Rights};
-use smtp_in::{Identity, Limits, Mechanism, Policy, Timeouts, TlsServer, TlsUse};
+use smtp_in::{Identity, Limits, Mechanism, Policy, Timeouts, TlsServer, TlsUse, TurnUse, bare};
 use std::sync::Arc;
 
 pub(crate) struct Settings {
@@ -16,37 +16,20 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new() -> Settings {
+        let policy = bare::policy();
         let limits = Limits {
             size_max: 1_000_000,
             recipients_max: 1000,
-            command_line_max: 2048,
             errors_max: 5,
             idle_commands_max: 50,
-            logins_max: 3,
             hops_max: 3,
-            stores_in_flight_max: 16,
-            replies_max: 65_536,
+            ..policy.limits
         };
-        let timeouts =
-            Timeouts { command_secs: 300, data_secs: 180, data_block_len: 100, handshake_secs: 60 };
-        let policy = Policy {
-            host_name: "mx.example.org".to_owned(),
-            limits,
-            timeouts,
-            bulk_recipients: 100,
-            offer_chunking: true,
-            offer_turn: false,
-            tls: None,
-            tls_use: TlsUse::Offer,
-            mechanisms: Vec::new(),
-            auth_without_tls: false,
-            needs_login: false,
-            greeting_delay_secs: 0,
-            tells_rejections: false,
-        };
+        let timeouts = Timeouts { data_block_len: 100, ..policy.timeouts };
+        let policy = Policy { limits, timeouts, ..policy };
         let origin = Origin::Net { address: "192.0.2.1".parse().expect("an address"), port: 1025 };
         let nonce = std::array::from_fn(|index| u8::try_from(index).expect("16 octets"));
-        let arrival = Arrival { origin, local: None, is_proxied: false, nonce };
+        let arrival = Arrival { origin, nonce, ..bare::arrival() };
         let rights = Rights { may_relay: true, ..Rights::default() };
         Settings { policy, arrival, rights, asks: false }
     }
@@ -57,7 +40,7 @@ impl Settings {
         let policy = &mut self.policy;
         match key {
             "offer_chunking" => policy.offer_chunking = is,
-            "offer_turn" => policy.offer_turn = is,
+            "turn" => policy.turn_use = turn_use(value),
             "auth_without_tls" => policy.auth_without_tls = is,
             "needs_login" => policy.needs_login = is,
             "tells_rejections" => policy.tells_rejections = is,
@@ -117,6 +100,14 @@ fn tls_use(value: &str) -> TlsUse {
         "require" => TlsUse::Require,
         "implicit" => TlsUse::Implicit,
         _ => panic!("no use of TLS {value}"),
+    }
+}
+
+fn turn_use(value: &str) -> TurnUse {
+    match value {
+        "offer" => TurnUse::Offer,
+        "only" => TurnUse::Only,
+        _ => panic!("no use of ATRN {value}"),
     }
 }
 

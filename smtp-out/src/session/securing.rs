@@ -91,6 +91,16 @@ impl Session {
         }
     }
 
+    /// The connection is encrypted already, and who logged in over it has proven to be the host.
+    pub(super) fn take_over(&mut self, now: Instant, connection: rustls::ServerConnection) {
+        let mut channel = Channel::reversed(connection);
+        (self.is_sealed, self.is_verified) = (true, true);
+        self.tell_protection(Protection::Encrypted(channel.facts_with((Verified::Login, None))));
+        // Its greeting may have come behind its ATRN.
+        self.hear_opened(now, &mut channel);
+        self.channel = Some(Box::new(channel));
+    }
+
     /// Ciphertext.
     pub(super) fn hear_sealed(&mut self, now: Instant, bytes: &[u8]) {
         // What is opened borrows from the channel, so it stands outside while that is acted on.

@@ -23,6 +23,8 @@ pub struct Daemon {
     /// Every listener's, in the order of their names.
     pub listening: Vec<SocketAddr>,
     pub http: SocketAddr,
+    /// Addresses of the API, if it is configured.
+    pub api: Vec<SocketAddr>,
 }
 
 /// A daemon's folder after its end.
@@ -46,10 +48,10 @@ impl Daemon {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(talk).spawn();
         let mut child = Own(spawned.expect("the daemon was built"));
         let line = first_line(child.0.stdout.take().expect("it was piped"));
-        let Some((listening, http)) = line.as_deref().and_then(announced) else {
+        let Some(Announced { listening, http, api }) = line.as_deref().and_then(announced) else {
             return Err(format!("{line:?}\n{}", talk_of(&setup)));
         };
-        Ok(Daemon { child, setup, address: listening[0], listening, http })
+        Ok(Daemon { child, setup, address: listening[0], listening, http, api })
     }
 
     pub fn pid(&self) -> u32 {
@@ -203,9 +205,17 @@ fn first_line(stdout: ChildStdout) -> Option<String> {
     receiver.recv_timeout(PATIENCE).ok().filter(|line| !line.is_empty())
 }
 
-/// `listening ADDRESS[,ADDRESS...] http ADDRESS`.
-fn announced(line: &str) -> Option<(Vec<SocketAddr>, SocketAddr)> {
-    let (listening, http) = line.trim_end().strip_prefix("listening ")?.split_once(" http ")?;
-    let listening = listening.split(',').map(|address| address.parse().ok()).collect::<Option<_>>()?;
-    Some((listening, http.parse().ok()?))
+struct Announced {
+    listening: Vec<SocketAddr>,
+    http: SocketAddr,
+    api: Vec<SocketAddr>,
+}
+
+/// `listening ADDRESS[,ADDRESS...] http ADDRESS [api ADDRESS[,ADDRESS...]]`.
+fn announced(line: &str) -> Option<Announced> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let named = |name: &str| words.chunks(2).find(|pair| pair[0] == name).and_then(|pair| pair.get(1));
+    let addresses = |list: &str| list.split(',').map(|address| address.parse().ok()).collect::<Option<_>>();
+    let api = named("api").map_or(Some(Vec::new()), |list| addresses(list))?;
+    Some(Announced { listening: addresses(named("listening")?)?, http: named("http")?.parse().ok()?, api })
 }

@@ -14,6 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// The folder in which one keeps what it takes.
+const CONTENTS: &str = "contents";
+
 /// See the module.
 #[derive(Debug)]
 pub struct Sink {
@@ -95,7 +98,19 @@ impl Sink {
     }
 
     pub fn start_on(address: &str, options: &[&str]) -> Sink {
+        Sink::start_in(setup::temporary_folder(), address, options)
+    }
+
+    /// One that keeps what it takes, for [`Sink::contents`].
+    pub fn keeping(options: &[&str]) -> Sink {
         let folder = setup::temporary_folder();
+        let contents = folder.path().join(CONTENTS);
+        std::fs::create_dir(&contents).expect("the folder is ours");
+        let contents = contents.to_str().expect("temporary folders have plain names").to_owned();
+        Sink::start_in(folder, "127.0.0.1:0", &[&["--contents", &contents], options].concat())
+    }
+
+    fn start_in(folder: TempDir, address: &str, options: &[&str]) -> Sink {
         let mut command = Command::new(programs::loadgen());
         command.args(["sink", address, "--stop-on-stdin-eof", "--stats-interval", "20", "--audit"]);
         command.arg(folder.path().join("received.tsv")).args(options);
@@ -112,6 +127,21 @@ impl Sink {
     pub fn beside(&self, last: u8, options: &[&str]) -> Sink {
         let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), self.address.port()));
         Sink::start_on(&address.to_string(), options)
+    }
+
+    /// What it took so far, in order, if it keeps it.
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(self.folder.path().join(CONTENTS)).expect("this sink keeps contents");
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder's entry").path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "eml"));
+        files.sort();
+        files.iter().map(|file| std::fs::read(file).expect("it is whole")).collect()
+    }
+
+    /// As [`Sink::contents`], once it has taken so many.
+    pub fn wait_for_contents(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
+        let enough = || Some(self.contents()).filter(|contents| contents.len() >= count);
+        wait::until_some(&format!("{count} contents"), timeout, enough)
     }
 
     pub fn audit_file(&self) -> PathBuf {

@@ -55,6 +55,23 @@ impl State {
         self.put(inode, offset, bytes)
     }
 
+    /// On a full disk a part of it, as the real one.
+    pub(super) fn put_at_end_now(&mut self, ring: usize, file: u32, bytes: &[u8]) -> io::Result<usize> {
+        let Handle::File { inode, access } = self.file_handle(ring, file) else { panic!("put to a folder") };
+        assert_eq!(access, Access::Append, "put_at_end() is for files opened Append");
+        self.note("put at end", ring as u64, self.disk.len(inode));
+        self.may_write()?;
+        let room =
+            if self.rng.hits(self.weather.no_space) { self.rng.index(bytes.len() + 1) } else { bytes.len() };
+        let room = room.min(usize::try_from(self.disk.free_space()).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let end = self.disk.len(inode);
+        self.disk.put(inode, end, &bytes[..room]);
+        Ok(room)
+    }
+
     pub(super) fn submit_append(&mut self, ring: usize, token: Token, file: u32, bytes: Vec<u8>) {
         let Handle::File { inode, access } = self.file_handle(ring, file) else {
             panic!("append to a folder")

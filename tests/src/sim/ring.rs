@@ -324,6 +324,10 @@ impl Ring for SimRing {
         self.alive(|state, id| state.submit_append(id, token, file.0, bytes));
     }
 
+    fn put_at_end(&mut self, file: File, bytes: &[u8]) -> io::Result<usize> {
+        self.alive_or(|state, id| state.put_at_end_now(id, file.0, bytes))
+    }
+
     fn read(&mut self, token: Token, file: File, offset: u64, len: usize) {
         self.alive(|state, id| state.submit_read(id, token, file.0, offset, len));
     }

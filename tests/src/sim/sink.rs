@@ -57,6 +57,10 @@ impl Sink {
         Sink { address, offers, sessions: BTreeMap::new(), stalled: BTreeMap::new(), next_timer: 0 }
     }
 
+    pub(super) fn connections(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Lets the session go on; it may end itself, or stall.
     fn work(&mut self, io: &mut Io<'_>, link: Link) {
         let Some(session) = self.sessions.get_mut(&link) else { return };

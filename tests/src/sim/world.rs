@@ -9,6 +9,7 @@ use super::audit::Audit;
 use super::clock::{MICRO, SimClock, nanos};
 use super::disk::Disk;
 use super::ledger::Ledger;
+use super::letter::Intake;
 use super::net::Net;
 use super::ring::{RingState, SimRing};
 use super::rng::Rng;
@@ -250,6 +251,14 @@ impl World {
 
     pub fn audit(&self) -> Audit {
         Audit::of(&self.state.borrow().ledger)
+    }
+
+    /// Recipients whose letters got their 250.
+    pub fn accepted(&self) -> Vec<String> {
+        let state = self.state.borrow();
+        let recipients = state.ledger.letters.iter().flat_map(|letter| &letter.recipients);
+        let accepted = recipients.filter(|recipient| recipient.intake == Intake::Accepted);
+        accepted.map(|recipient| recipient.address.clone()).collect()
     }
 
     /// Equal for equal runs.

@@ -65,12 +65,23 @@ pub(crate) fn policy(resolution: &Resolution) -> &TlsPolicy {
     &hosts(resolution)[0].tls
 }
 
+/// Each host's name and policy, for mail that is not held to what the domain publishes; none if that makes no difference.
+#[allow(dead_code, reason = "not every test looks")]
+pub(crate) fn relaxed(resolution: &Resolution) -> Vec<(&str, &TlsPolicy)> {
+    let relaxed = match resolution {
+        Resolution::Site { relaxed, .. } => relaxed.as_ref(),
+        Resolution::Barred { relaxed, .. } => Some(relaxed),
+        Resolution::Failed(_) | Resolution::Deferred(_) => None,
+    };
+    relaxed.iter().flat_map(|relaxed| &relaxed.hosts).map(|host| (&*host.name, &*host.tls)).collect()
+}
+
 /// `failed` or `deferred`, and the codes.
 #[allow(dead_code, reason = "not every test looks")]
 pub(crate) fn refusal(resolution: &Resolution) -> String {
     let (word, reply) = match resolution {
         Resolution::Failed(reply) => ("failed", reply),
-        Resolution::Deferred(reply) => ("deferred", reply),
+        Resolution::Deferred(reply) | Resolution::Barred { reply, .. } => ("deferred", reply),
         site @ Resolution::Site { .. } => panic!("{site:?}"),
     };
     let enhanced = reply.enhanced.map(|code| code.to_string()).unwrap_or_default();

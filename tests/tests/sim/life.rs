@@ -1,19 +1,28 @@
 //! Lives of the daemon in the simulator: its cores, the resolver that answers them, and how a life begins and ends.
 
 use engine::clock::Clock;
-use engine::config::{self, Config};
+use engine::config::{self, Config, Events};
 use engine::core::{Core, CoreConfig, StartError};
 use engine::crossing::{Crossing, Mail, Question};
 use engine::domains::{Host, Resolution};
+use engine::events::EventLog;
+use engine::events::line::Head;
 use engine::observe::{Counter, Counters};
 use engine::recovery::read_journals;
 use engine::settings::Settings;
 use message::{Reply, UnixMillis};
+use ring::Ring as _;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::sim::{CORE, SimClock, SimRing, World};
+
+const EVENTS: &str = "/queue/events";
+
+/// Event files are short here, so that cores go on in new ones all the time.
+const TURNS_PER_EVENT_FILE: u64 = 100;
 
 /// A run that has not settled by then never will: longer than any back-off and the longest stall.
 const SETTLED_BY: Duration = Duration::from_secs(5 * 86_400);
@@ -40,7 +49,8 @@ pub(super) struct Life {
 }
 
 pub(super) fn config() -> Config {
-    let text = "host_name = 'relay.example'\nqueue = '/queue'\n[intake]\nrelay_from = ['10.0.0.0/8']";
+    let text = "host_name = 'relay.example'\nqueue = '/queue'\n[intake]\nrelay_from = ['10.0.0.0/8']\n\
+                [bounces]\ndoublebounce_to = 'postmaster@lists.example'";
     let mut config = config::parse(text, "sim").unwrap();
     // Small, so that segments are recycled and journals turned over within a short life.
     config.storage.segment_len = 64 << 10;
@@ -58,6 +68,7 @@ impl Life {
     /// The ordinary start, on whatever disk there is.
     pub(super) fn begin(world: &World, cores: usize) -> Life {
         let mut config = config();
+        config.events = Some(Events::default());
         if world.random(4) == 0 {
             // One core has the only connection to a site, and the others their mail for it.
             config.delivery.connections_max = 1;
@@ -71,9 +82,13 @@ impl Life {
 
     /// On a disk that errs, a start may fail.
     pub(super) fn try_begin(world: &World, cores: usize, config: Config) -> Result<Life, StartError> {
+        let config_has_events = config.events.is_some();
         let settings = Arc::new(Settings::new(config, &[7; 32]));
         let crossing = Arc::new(Crossing::new(cores));
         let mut rings: Vec<SimRing> = (0..cores).map(|_| world.ring()).collect();
+        if config_has_events {
+            crossing.events.set(events_of(&mut rings[0], &crossing)?).unwrap();
+        }
         let journals = Arc::new(read_journals(&mut rings[0], Path::new("/queue"))?);
         let start = |(index, ring): (usize, SimRing)| {
             let (settings, crossing, journals) = (settings.clone(), crossing.clone(), journals.clone());
@@ -112,10 +127,17 @@ impl Life {
     pub(super) fn live_until(&mut self, world: &World, span: Duration, is_over: fn(&World) -> bool) -> bool {
         let crossing = Arc::clone(&self.crossing);
         let resolver = world.clone();
+        let mut turns = 0;
         let turn = move |core: &mut SimCore| {
             let mut events = Vec::new();
             core.turn(&mut events).unwrap();
             answer(&resolver, &crossing);
+            turns += 1;
+            if turns % TURNS_PER_EVENT_FILE == 0
+                && let Some(log) = crossing.events.get()
+            {
+                log.go_on_in(log.current() + 1);
+            }
         };
         world.run(&mut self.cores, span, turn, is_over)
     }
@@ -138,6 +160,28 @@ impl Life {
     }
 }
 
+/// The event log of a new life: its first file is one that was never there.
+fn events_of(ring: &mut SimRing, crossing: &Crossing) -> Result<Arc<EventLog>, StartError> {
+    let path = Path::new(EVENTS);
+    let names = ring.list(path).map_err(|source| StartError::File { path: path.to_owned(), source })?;
+    let last = names.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok()).max();
+    let first = last.unwrap_or(0) + 1;
+    Ok(Arc::new(EventLog::new(path.to_owned(), first, crossing.counters.clone())))
+}
+
+/// Everybody who was delivered to, or failed, as the event log has it. Lines that a death cut short are none.
+pub(super) fn concluded(world: &World) -> BTreeSet<String> {
+    let files = world.files("0").into_iter().filter(|(path, _)| path.starts_with(EVENTS));
+    let contents: Vec<Vec<u8>> = files.filter_map(|(path, _)| world.file(path)).collect();
+    let lines = contents.iter().flat_map(|content| content.split_inclusive(|octet| *octet == b'\n'));
+    let events = lines.filter_map(|line| {
+        let head = Head::find(line)?;
+        serde_json::from_slice::<serde_json::Value>(&line[head.start..]).ok()
+    });
+    let is_last = |event: &serde_json::Value| event["kind"] == "delivered" || event["kind"] == "failed";
+    events.filter(is_last).filter_map(|event| Some(event["rcpt"].as_str()?.to_owned())).collect()
+}
+
 /// Answers the cores' questions from the world's routes, a little later.
 fn answer(world: &World, crossing: &Arc<Crossing>) {
     while let Some(question) = crossing.next_question() {
@@ -152,6 +196,7 @@ fn answer(world: &World, crossing: &Arc<Crossing>) {
                 hosts,
                 basis: Arc::default(),
                 ttl_secs: 3600,
+                relaxed: None,
             },
             None => Resolution::Failed(Reply::ours(550, (5, 1, 2), "no such domain")),
         };

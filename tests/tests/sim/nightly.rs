@@ -3,7 +3,7 @@
 //! A test of its own for each scenario, so that they run beside each other. A seed that fails is repeated with the
 //! scenario's everyday test, whose name is printed with it.
 
-use super::{orders, storage};
+use super::{fetch, orders, storage};
 use tests::sim::for_seeds;
 
 #[test]
@@ -52,6 +52,12 @@ fn sim_nightly_orders() {
 #[ignore = "for the night"]
 fn sim_nightly_deletions() {
     for_seeds("deleted_mail_is_gone_and_no_other", 3_000, orders::deletions);
+}
+
+#[test]
+#[ignore = "for the night"]
+fn sim_nightly_fetches() {
+    for_seeds("fetched_mail_survives_crashes", 5_000, fetch::crashes);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{QueueError, Which};
 use crate::steer::condition::{self, TERMS_MAX, Term, TextField};
 use crate::steer::order::Chosen;
 use message::MessageId;
-use queue::log::record::{Group, Head, Meta, next_name};
+use queue::log::record::{Group, Head, Meta, NameAt, next_name};
 use std::collections::BTreeSet;
 
 pub(super) use message::class::HEADER_MAX;
@@ -85,8 +85,8 @@ impl Filter {
         let mut offset = group.name_offset;
         for index in group.first..group.first.saturating_add(group.count) {
             let names = bytes.get(offset as usize..).unwrap_or_default();
-            let Some((name, asked, _)) = next_name(names, layout.asked) else { break };
-            let end = offset + 1 + u32::try_from(name.len() + asked.len()).unwrap_or(0);
+            let Some(NameAt { name, rest, .. }) = next_name(names, layout) else { break };
+            let end = offset + u32::try_from(names.len() - rest.len()).unwrap_or(0);
             let is_chosen = self.holds_for(TextField::Recipient, &format!("{name}@{}", group.domain));
             match &mut open {
                 Some(span) if is_chosen => (span.count, span.name_end) = (span.count + 1, end),
@@ -170,7 +170,7 @@ mod tests {
         let bytes = meta();
         let span = all[0];
         assert_eq!((span.first, span.count), (1, 2));
-        assert_eq!(next_name(&bytes[span.name_offset as usize..], false).unwrap().0, "bob");
+        assert_eq!(next_name(&bytes[span.name_offset as usize..], Layout::default()).unwrap().name, "bob");
         assert_eq!(span.name_end - span.name_offset, 8);
         let firsts: Vec<_> =
             chosen(&[], "recipient=ann@*", "").iter().map(|span| (span.first, span.count)).collect();

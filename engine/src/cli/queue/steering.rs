@@ -65,6 +65,8 @@ fn say(action: Action, is_dry: bool, report: &Report, json: bool) {
         Action::Retry | Action::Flush => "tried now",
         Action::Bounce => "returned",
         Action::Delete => "deleted",
+        Action::Fetch => "fetched",
+        Action::Sift => "sifted",
         Action::Stat | Action::List | Action::Show => "found",
     };
     let would = if is_dry { "would be " } else { "" };

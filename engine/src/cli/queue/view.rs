@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::steer::order::{Action, ByState, Chosen, MessageRow, OTHER, Report, SpanRow, Stat};
 use crate::steer::wire::Request;
 use message::{MessageId, UnixMillis};
-use queue::log::record::{Meta, next_name};
+use queue::log::record::{Meta, NameAt, next_name};
 use serde_json::json;
 use std::cmp::Reverse;
 use std::io::{self, BufWriter, Write};
@@ -278,8 +278,9 @@ fn spans_of_daemon(daemon: &mut Daemon, id: MessageId) -> Result<Vec<SpanRow>, Q
 pub(super) fn names(found: &Found, span: &SpanRow) -> impl Iterator<Item = (u32, String)> {
     let mut offset = span.name_offset as usize;
     (span.first..span.first + span.count).map_while(move |index| {
-        let (name, asked, _) = next_name(found.meta.get(offset..)?, found.head.layout.asked)?;
-        offset += 1 + name.len() + asked.len();
+        let names = found.meta.get(offset..)?;
+        let NameAt { name, rest, .. } = next_name(names, found.head.layout)?;
+        offset += names.len() - rest.len();
         Some((index, format!("{name}@{}", span.domain)))
     })
 }

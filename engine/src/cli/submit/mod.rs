@@ -58,7 +58,10 @@ impl Program {
             return Some((program, words));
         }
         let (first, words) = words.split_first()?;
-        Program::named(first).map(|program| (program, words))
+        // `inject --list …` is no message's: it is a command of ours.
+        let is_bulk = |word: &OsString| word == "--list" || word.as_encoded_bytes().starts_with(b"--list=");
+        let program = Program::named(first)?;
+        (program != Program::Inject || !words.iter().any(is_bulk)).then_some((program, words))
     }
 
     pub(crate) fn run(self, words: &[OsString]) -> ExitCode {

@@ -12,6 +12,9 @@ const WORDS_MAX: usize = 200;
 /// Networks of one rule.
 const NETWORKS_MAX: usize = 4096;
 
+/// Domains of one login, as rules have them.
+const ATRN_MAX: usize = 1000;
+
 /// See the module. What is not written is decided by what would hold without the rule.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,6 +46,10 @@ pub struct Rule {
     pub size_max: Option<u64>,
     /// May have a domain's mail tried now (RFC 1985).
     pub etrn: Option<bool>,
+    /// Whose mail the login of `user` may have over the connection that it asks by (RFC 2645): `example.net` is the domain,
+    /// `.example.net` everything below it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub atrn: Vec<String>,
     pub xclient: Option<bool>,
     /// Missing Date and Message-ID are added, addresses are qualified.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -281,6 +288,7 @@ impl Rule {
             (self.size_max != Some(0), "size_max must be at least 1; leave it out for the listener's own"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what.to_owned()))?;
+        self.check_atrn()?;
         match &self.listener {
             Some(name) if name != DEFAULT && !listeners.contains_key(name) => {
                 Err(format!("there is no [listeners.{name}]"))
@@ -288,6 +296,23 @@ impl Rule {
             Some(_) | None => Ok(()),
         }
     }
+
+    fn check_atrn(&self) -> Result<(), String> {
+        let is_of_one = matches!(&self.user, Some(UserIs::Exactly(_)));
+        match self.atrn.iter().find(|entry| !is_domain(entry)) {
+            Some(entry) => Err(format!("atrn: {entry:?} is no domain and no .domain")),
+            None if self.atrn.len() > ATRN_MAX => Err(format!("atrn: more than {ATRN_MAX} domains")),
+            None if !self.atrn.is_empty() && !is_of_one => {
+                Err("atrn is one customer's mail: write user, the name that it logs in by".into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// `example.net`, or `.example.net` for what is below it.
+fn is_domain(entry: &str) -> bool {
+    message::Domain::parse(entry.strip_prefix('.').unwrap_or(entry)).is_ok()
 }
 
 impl fmt::Display for RuleSource {

@@ -25,11 +25,13 @@ pub(super) struct Found {
     pub(super) secs: u64,
 }
 
-/// A host that may be tried.
+/// A host that has addresses.
 pub(super) struct FoundHost {
     pub(super) name: Arc<str>,
     pub(super) addresses: Vec<SocketAddr>,
     dane: Option<Association>,
+    /// Why it cannot be told whether it has TLSA records.
+    pub(super) untold: Option<String>,
     secs: u64,
 }
 
@@ -53,7 +55,7 @@ impl FoundHost {
     pub(super) fn candidate(&mut self) -> Candidate {
         let dane = self.dane.take();
         let (dane, lines) = dane.map_or((None, Vec::new()), |dane| (Some(dane.policy), dane.lines));
-        Candidate { name: Arc::clone(&self.name), dane, lines }
+        Candidate { name: Arc::clone(&self.name), dane, lines, is_untold: self.untold.is_some() }
     }
 
     pub(super) fn at_each_address(&self, tls: &Arc<TlsPolicy>) -> impl Iterator<Item = Host> {
@@ -151,7 +153,7 @@ impl Resolver {
         addresses.into_iter().any(|address| self.own.is_address(*address))
     }
 
-    /// The host, if it may be tried: one whose TLSA records cannot be told may not.
+    /// The host with its addresses.
     async fn usable(
         &self,
         questions: &Questions,
@@ -165,9 +167,12 @@ impl Resolver {
             Some(next_hop) => dane::association(questions, host, &answer, port, next_hop).await,
             None => Ok(None),
         };
-        let dane = dane.inspect_err(|what| self.note_untold(domain, host, what)).map_err(Lack::Trouble)?;
+        let (dane, untold) = match dane.inspect_err(|what| self.note_untold(domain, host, what)) {
+            Ok(dane) => (dane, None),
+            Err(what) => (None, Some(what)),
+        };
         let secs = dane.as_ref().map_or(answer.secs, |dane| dane.secs.min(answer.secs));
-        Ok(FoundHost { name: host.into(), addresses, dane, secs })
+        Ok(FoundHost { name: host.into(), addresses, dane, untold, secs })
     }
 }
 

@@ -219,8 +219,13 @@ fn anchors(path: &Path) -> Result<TrustAnchors, StartError> {
 }
 
 /// The domain as name servers know it: A-labels for U-labels (RFC 5890). `None` for what cannot be a name.
-pub(super) fn ascii(domain: &str) -> Option<String> {
+pub(crate) fn ascii(domain: &str) -> Option<String> {
     Name::from_utf8(domain).ok().map(|name| plain(&name))
+}
+
+/// The same with U-labels.
+pub(crate) fn unicode(domain: &str) -> Option<String> {
+    Name::from_utf8(domain).ok().map(|name| name.to_utf8().trim_end_matches('.').to_lowercase())
 }
 
 /// In lower case, without the last dot.

@@ -13,12 +13,9 @@ use crate::core::{Core, Place};
 use crate::crossing::Mail;
 use crate::verify::Letter;
 use bytes::Bytes;
-use message::ContentFacts;
-use message::results::strip_forged;
 use ring::Ring;
 use smtp_in::door::{Answer, Client, Origin, Question, Refusal};
 use smtp_in::{Stored, Submission};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A message whose content is here and of which something is to be found out.
@@ -147,6 +144,31 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.answer_session(place, answer);
     }
 
+    /// The client wants mail over this very connection (RFC 2645). Its answer comes when all cores have looked.
+    pub(super) fn take_atrn(&mut self, place: Place, asked: &[Box<str>]) {
+        let Some((client, listener)) = self.intake.get_with_number(place) else { return };
+        let known = Arc::clone(client.session.client());
+        let Some(domains) = self.settings.access.may_fetch(&known, listener, asked) else {
+            return self.answer_session(place, Answer::TurnDenied);
+        };
+        let fetch = self.begin_fetch(place, &known, &domains);
+        if fetch.is_none() {
+            return self.answer_session(place, Answer::Unavailable);
+        }
+        if let Some(client) = self.intake.get(place) {
+            client.fetch = fetch;
+        }
+    }
+
+    /// `Turning`, or no mail, or not now.
+    pub(crate) fn answer_atrn(&mut self, place: Place, answer: Answer) {
+        if let Some(client) = self.intake.get(place).filter(|_| !matches!(answer, Answer::Turning)) {
+            client.fetch = None;
+        }
+        self.answer_session(place, answer);
+        self.drain_client(place);
+    }
+
     fn ask_control(&mut self, place: Place, ask: Ask) -> bool {
         self.crossing.ask_about_client(clients::Question { core: self.index, place, ask })
     }
@@ -172,7 +194,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Stores it, or waits until what must be known of it is.
     pub(super) fn take_submission(&mut self, place: Place, submission: Submission) {
         let Some((client, listener)) = self.intake.get_with_number(place) else { return };
-        client.stores += 1;
+        (client.stores, client.is_active) = (client.stores + 1, true);
         let submitter = Submitter { place, transaction: submission.transaction, fields_len: 0 };
         let sender = &submission.envelope.reverse_path;
         let access = &self.settings.access;
@@ -199,29 +221,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     fn on_message_known(&mut self, slot: u32, found: &Found, verified: Option<&[u8]>) {
-        let Some(Parked { submitter, mut submission }) = self.unpark(slot) else { return };
+        let Some(Parked { submitter, submission }) = self.unpark(slot) else { return };
         let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
-        // Also where nothing could be verified: a field under our name is believed.
-        if self.settings.access.wants_verified(&submission.client, listener) {
-            self.strip_forged(&mut submission);
-        }
         let verified = verified.unwrap_or_default();
         match self.settings.access.judge_message(listener, found) {
             Judgement::Nothing => self.store(submitter, submission, &[verified]),
             Judgement::Tag(field) => self.store(submitter, submission, &[verified, field.as_bytes()]),
             Judgement::Refuse(refusal) => self.answer(submitter, Stored::Refused(refusal)),
-        }
-    }
-
-    /// What strangers wrote under our name goes (RFC 8601 §5).
-    fn strip_forged(&self, submission: &mut Submission) {
-        let config = &self.settings.config;
-        let own = config.verify.authserv_id.as_ref().unwrap_or(&config.host_name);
-        let ids: Vec<&str> =
-            std::iter::once(own).chain(&config.verify.trusted_authserv_ids).map(String::as_str).collect();
-        if let Cow::Owned(content) = strip_forged(&submission.content, &ids) {
-            submission.facts = ContentFacts::of(&content);
-            submission.content = content;
         }
     }
 }

@@ -10,16 +10,17 @@ mod nonces;
 mod storing;
 
 use asking::Parked;
-use complaints::Complaints;
 use nonces::Nonces;
 
 use crate::access::{AccessDoor, Found, Seat, Shared};
 use crate::clock::Clock;
 use crate::control::dns::is_local;
 use crate::core::{Core, Kind, Place, token};
+use crate::drive::fetch::Handed;
+use crate::observe::LineBudget;
 use ring::{Outgoing, Piece, Received, Ring, Socket};
 use slab::Slab;
-use smtp_in::door::{Answer, Origin};
+use smtp_in::door::Origin;
 use smtp_in::{Output, Session, TransactionKey};
 use std::io;
 use std::net::SocketAddr;
@@ -39,13 +40,16 @@ struct Client {
     origin: Origin,
     session: Session,
     held: Vec<u8>,
-    outgoing: Option<Outgoing>,
+    /// Room for what is sent next, while nothing is.
+    room: Vec<u8>,
     /// What the session held at the last look, for the sum over all sessions.
     buffered: usize,
     receiving: Receiving,
-    is_closing: bool,
+    leaving: Leaving,
     /// The peer sends no more.
     has_ended: bool,
+    /// It brought a message since its timer last came up: it keeps its room for the next one.
+    is_active: bool,
     /// Messages of its that are on their way to the disk.
     stores: u32,
     /// Since when a send has been under way.
@@ -54,7 +58,12 @@ struct Client {
     known: Option<Box<Known>>,
     /// Its place among all sessions of the daemon.
     seat: Option<Seat>,
+    /// What it asked for by ATRN.
+    fetch: Option<u32>,
 }
+
+// Ten thousand idle connections hold one each, and little besides.
+const _: () = assert!(size_of::<Client>() <= 576);
 
 /// What was found out about a client.
 #[derive(Debug, Default)]
@@ -73,15 +82,26 @@ impl Client {
             origin,
             session,
             held: Vec::new(),
-            outgoing: Some(Outgoing::default()),
+            room: Vec::new(),
             buffered: 0,
             receiving: Receiving::Armed,
-            is_closing: false,
+            leaving: Leaving::No,
             has_ended: false,
+            is_active: false,
             stores: 0,
             sending_since: None,
             known: None,
             seat: None,
+            fetch: None,
+        }
+    }
+
+    /// Idle sessions are many: they hold no room for what may never come.
+    fn shrink_if_idle(&mut self) {
+        if self.session.is_idle() && !self.is_active {
+            self.session.shrink();
+            self.room = Vec::new();
+            self.held.shrink_to_fit();
         }
     }
 }
@@ -92,6 +112,15 @@ enum Receiving {
     Armed,
     Stopping,
     Paused,
+}
+
+/// How a session ends, once what was said is with the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Leaving {
+    No,
+    Close,
+    /// Its connection goes the other way (ATRN).
+    Reverse,
 }
 
 /// A socket that takes connections.
@@ -120,7 +149,7 @@ pub(crate) struct Intake {
     nonces: Nonces,
     /// Messages that wait for what is found out about them.
     parked: Slab<Parked>,
-    complaints: Complaints,
+    complaints: LineBudget,
 }
 
 /// Refusals stand in the upper half of the places.
@@ -132,7 +161,7 @@ pub(crate) struct Submitter {
     place: Place,
     transaction: TransactionKey,
     /// Octets that we put on top of its content.
-    fields_len: u32,
+    pub(crate) fields_len: u32,
 }
 
 impl Intake {
@@ -163,6 +192,12 @@ fn place_of(index: usize, generation: u32) -> Place {
     Place { index: u32::try_from(index).expect("sessions_max is far below 2^31"), generation }
 }
 
+/// All of it as one send.
+fn whole(own: Vec<u8>) -> Outgoing {
+    let len = u32::try_from(own.len()).expect("replies_max bounds it");
+    Outgoing { own, pieces: std::iter::once(Piece::Own(0..len)).collect(), zero_copy: false }
+}
+
 impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn on_intake_received(&mut self, place: Place, data: Received) {
         let gate = self.gate();
@@ -171,8 +206,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let (client, listener) = client;
         let bytes = ring.received(&data);
         let used = if client.held.is_empty() {
+            let returns = Some(&settings.returns);
             let suppressed = suppressing.at_rcpt(&settings.suppression);
-            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, suppressed };
+            let rates = &crossing.rates;
+            let shared = Shared { rates, now: *now, gate, listener, is_local, returns, suppressed };
             client.session.handle_bytes(*now, &mut AccessDoor::new(&settings.access, shared), bytes)
         } else {
             0
@@ -187,7 +224,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let was_paused = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
         if was_paused {
             client.receiving = Receiving::Paused;
-            return self.pause_if_ahead(place);
+            return match client.leaving {
+                Leaving::Reverse => self.flush_client(place),
+                Leaving::No | Leaving::Close => self.pause_if_ahead(place),
+            };
         }
         client.has_ended = true;
         self.drain_client(place);
@@ -202,7 +242,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let Some(client) = self.intake.get(place) else { return };
-        (client.outgoing, client.sending_since) = (Some(outgoing), None);
+        (client.room, client.sending_since) = (outgoing.own, None);
         if result.is_err() {
             return self.close_client(place);
         }
@@ -219,6 +259,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if client.session.poll_timeout().is_some_and(|deadline| deadline <= now) {
             client.session.handle_timeout(now);
             self.drain_client(place);
+        } else {
+            client.shrink_if_idle();
+            client.is_active = false;
         }
         self.watch_client(place);
     }
@@ -257,9 +300,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Output::Flush(flush) => self.flush_for_client(&flush),
             Output::Ask(question) => self.ask_for_session(place, question),
             Output::Rejected(rejection) => self.complain(place, &rejection),
-            // Not offered: no listener's policy has it.
-            Output::Turn(_) => client.session.handle_answer(self.now, Answer::TurnDenied),
-            Output::Close | Output::HandOver => client.is_closing = true,
+            Output::Turn(domains) => self.take_atrn(place, &domains),
+            Output::Close => client.leaving = Leaving::Close,
+            Output::HandOver => client.leaving = Leaving::Reverse,
         }
         true
     }
@@ -270,11 +313,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Core { intake, settings, crossing, now, suppressing, .. } = self;
         let Some((client, listener)) = intake.get_with_number(place) else { return false };
         let has_some = !client.held.is_empty() || client.session.wants_turn();
-        if !has_some || client.is_closing {
+        if !has_some || client.leaving != Leaving::No {
             return false;
         }
+        let returns = Some(&settings.returns);
         let suppressed = suppressing.at_rcpt(&settings.suppression);
-        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, suppressed };
+        let rates = &crossing.rates;
+        let shared = Shared { rates, now: *now, gate, listener, is_local, returns, suppressed };
         let mut door = AccessDoor::new(&settings.access, shared);
         let wanted_turn = client.session.wants_turn();
         let used = client.session.handle_bytes(*now, &mut door, &client.held);
@@ -292,30 +337,50 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Sends what may be said, holds back a peer that is ahead, closes what has ended.
     fn flush_client(&mut self, place: Place) {
-        let Some(client) = self.intake.get(place) else { return };
-        let Some(mut outgoing) = client.outgoing.take() else { return };
-        outgoing.clear();
-        let socket = client.socket;
-        if client.session.take_replies(&mut outgoing.own) {
-            let len = u32::try_from(outgoing.own.len()).expect("replies_max bounds it");
-            outgoing.pieces.push(Piece::Own(0..len));
+        let Some(client) = self.intake.get(place).filter(|client| client.sending_since.is_none()) else {
+            return;
+        };
+        client.room.clear();
+        if client.session.take_replies(&mut client.room) {
+            let (socket, outgoing) = (client.socket, whole(std::mem::take(&mut client.room)));
             client.sending_since = Some(self.now);
             self.ring.send(token(Kind::Intake, place), socket, outgoing);
             self.pause_if_ahead(place);
             return;
         }
-        if client.session.is_idle() {
-            // What EHLO was answered is not said again soon.
-            outgoing.own = Vec::new();
-        }
-        client.outgoing = Some(outgoing);
+        client.shrink_if_idle();
         // What was said last may have been the goodbye.
-        let last = client.session.poll_output();
-        client.is_closing |= matches!(last, Some(Output::Close | Output::HandOver));
-        if client.is_closing || client.has_ended && client.stores == 0 {
-            return self.close_client(place);
+        match client.session.poll_output() {
+            Some(Output::Close) => client.leaving = Leaving::Close,
+            Some(Output::HandOver) => client.leaving = Leaving::Reverse,
+            _ => {}
         }
-        self.pause_if_ahead(place);
+        match client.leaving {
+            _ if client.has_ended && client.stores == 0 => self.close_client(place),
+            Leaving::Close => self.close_client(place),
+            Leaving::Reverse => self.hand_over(place),
+            Leaving::No => self.pause_if_ahead(place),
+        }
+    }
+
+    /// The connection is given away when nothing more is received under the session's name.
+    fn hand_over(&mut self, place: Place) {
+        let Some(client) = self.intake.get(place) else { return };
+        match client.receiving {
+            Receiving::Armed => {
+                client.receiving = Receiving::Stopping;
+                self.ring.pause(client.socket);
+            }
+            Receiving::Stopping => {}
+            Receiving::Paused => {
+                let Client { socket, session, held, seat, fetch, .. } = *self.remove_client(place);
+                let handed = Handed { socket, tunnel: session.into_tunnel(), held, seat };
+                match fetch {
+                    Some(fetch) => self.reverse(fetch, handed),
+                    None => self.ring.close(socket),
+                }
+            }
+        }
     }
 
     fn pause_if_ahead(&mut self, place: Place) {
@@ -339,9 +404,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if self.intake.get(place).is_none() {
             return;
         }
+        let client = self.remove_client(place);
+        self.ring.close(client.socket);
+        if let Some(fetch) = client.fetch {
+            self.end_fetch(fetch);
+        }
+    }
+
+    fn remove_client(&mut self, place: Place) -> Box<Client> {
         let client = self.intake.clients.remove(place.index as usize);
         self.intake.buffered -= client.buffered;
-        self.ring.close(client.socket);
+        client
     }
 
     pub(crate) fn shut_intake(&mut self) {

@@ -1,19 +1,23 @@
 //! From a session's submission to the log, and back to the session once it is durable.
 
 use super::Submitter;
+use crate::access::LISTS_FIELD;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
+use crate::events::{Event, Kind};
 use crate::keeping::{archive_recipients, hash_line};
-use crate::settings::Settings;
 use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
-use message::{Class, ContentFacts, Envelope, Lane, MailAsked, Marks, MessageId, ReversePath, Traits};
+use message::results::{Ours, strip_forged};
+use message::{Class, ContentFacts, Envelope, Lane, MailAsked, MessageId, ReversePath};
+use queue::fanout::Letter;
 use queue::log::record;
 use ring::Ring;
 use smtp_in::door::{self, Client};
 use smtp_in::{Encrypted, Gate, Stored, Submission};
+use std::borrow::Cow;
 
 /// The client, for the trace field.
 fn peer_of(client: &Client) -> TracePeer<'_> {
@@ -25,17 +29,6 @@ fn peer_of(client: &Client) -> TracePeer<'_> {
             ident: client.rights.ident.as_deref(),
         },
     }
-}
-
-/// Which pool a message goes out from, and whose turn it takes: decided here, once. One pass over the header.
-fn class_of(settings: &Settings, envelope: &Envelope, content: &[u8]) -> Class {
-    let marks = Marks::of(content, &settings.config.lanes.tenant_field);
-    let traits = Traits {
-        sender: envelope.reverse_path.as_str(),
-        campaign: marks.campaign.as_deref(),
-        tenant: marks.tenant.as_deref(),
-    };
-    Class { pool: settings.sources.select(&traits), flow: traits.flow(settings.log_salt) }
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -58,21 +51,40 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Puts our trace field on top, what was found out about client and message below it, and hands the message to the log.
     pub(super) fn store(&mut self, submitter: Submitter, mut submission: Submission, fields: &[&[u8]]) {
+        self.strip_forged(submitter, &mut submission);
         self.mend(submitter, &mut submission);
         let content = self.content_of(submitter, &submission, fields);
         let fields_len = u32::try_from(content.len() - submission.content.len()).unwrap_or(u32::MAX);
         let submitter = Submitter { fields_len, ..submitter };
-        if let Err(outcome) = self.archive(&submission, &content) {
+        let content = Bytes::from(content);
+        let Submission { envelope, facts, .. } = submission;
+        if let Err(outcome) = self.archive(&envelope, facts, &content) {
             return self.answer(submitter, outcome);
         }
-        let Submission { envelope, facts, .. } = submission;
-        let class = class_of(&self.settings, &envelope, &submission.content);
-        let meta = record::meta_of(&envelope);
+        let class = self.settings.class_of(&envelope, &submission.content);
+        let meta = Bytes::from(record::meta_of(&envelope));
         let recipients = envelope.recipients.count();
-        let (content, meta) = (Bytes::from(content), Bytes::from(meta));
         let new = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         if let Err(outcome) = self.append(new, Origin::Session(submitter)) {
             self.answer(submitter, outcome);
+        }
+    }
+
+    /// What a stranger wrote under our name goes, where we write it ourselves: also where nothing came of that this time, as
+    /// readers of our mail believe it.
+    fn strip_forged(&mut self, submitter: Submitter, submission: &mut Submission) {
+        let Some((_, listener)) = self.intake.get_with_number(submitter.place) else { return };
+        let (config, access) = (&self.settings.config, &self.settings.access);
+        let mut ours = Ours::default();
+        if access.wants_verified(&submission.client, listener) {
+            ours.ids = config.verify.trusted_ids(&config.host_name);
+        }
+        if access.tags(&submission.client, listener) {
+            ours.fields.push(LISTS_FIELD);
+        }
+        if let Cow::Owned(content) = strip_forged(&submission.content, &ours) {
+            submission.facts = ContentFacts::of(&content);
+            submission.content = content;
         }
     }
 
@@ -107,8 +119,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// A copy for the archive, if there is one (Q05): a message of its own, in the log before the one that it is of, so
     /// that whoever hears `250` knows both safe.
-    fn archive(&mut self, submission: &Submission, content: &[u8]) -> Result<(), Stored> {
-        let envelope = &submission.envelope;
+    pub(crate) fn archive(
+        &mut self,
+        envelope: &Envelope,
+        facts: ContentFacts,
+        content: &Bytes,
+    ) -> Result<(), Stored> {
         let Some(recipients) = archive_recipients(&self.settings.config.keep, &envelope.recipients) else {
             return Ok(());
         };
@@ -123,27 +139,40 @@ impl<R: Ring, C: Clock> Core<R, C> {
             recipients,
         };
         let (meta, recipients) = (Bytes::from(record::meta_of(&envelope)), envelope.recipients.count());
-        let (content, facts) = (Bytes::copy_from_slice(content), submission.facts);
-        let copy =
-            Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None };
+        let (class, content) = (Class::default(), Bytes::clone(content));
+        let copy = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         // A bounce of no failures: durable, it settles nothing.
         self.append(copy, Origin::Bounce(Vec::new()))
     }
 
     /// For the delivery log: what came, by its one-way hash (Q05).
-    pub(crate) fn note_hash(&mut self, submitter: Submitter, id: MessageId, content: &[u8]) {
+    /// `fields_len`: octets on top of it that are ours.
+    pub(crate) fn note_hash(&mut self, fields_len: u32, id: MessageId, content: &[u8]) {
         if !self.settings.config.keep.hash {
             return;
         }
-        match self.delivery_log.wants_line() {
-            None => {}
-            Some(false) => self.counters.log_lines_dropped.add(1),
-            Some(true) => {
-                let own = content.get(submitter.fields_len as usize..).unwrap_or_default();
-                let line = hash_line(self.wall, id, own);
-                self.delivery_log.lines.extend_from_slice(line.as_bytes());
-            }
+        if let Some(lines) = self.delivery_log.for_line(&self.counters) {
+            let own = content.get(fields_len as usize..).unwrap_or_default();
+            lines.extend_from_slice(hash_line(self.wall, id, own).as_bytes());
         }
+    }
+
+    /// For the event log, if it is to know of what comes in.
+    pub(crate) fn log_accepted(&mut self, submitter: Submitter, letter: &Letter, recipients: u32) {
+        let config = &self.settings.config;
+        if !config.events.as_ref().is_some_and(|events| events.accepted) || !self.events.is_wanted() {
+            return;
+        }
+        let own = letter.content.get(submitter.fields_len as usize..).unwrap_or_default();
+        let hash = config.keep.hash.then(|| blake3::hash(own).to_hex());
+        let event = Event {
+            recipients: Some(recipients),
+            octets: Some(own.len() as u64),
+            hash: hash.as_ref().map_or("", |hash| hash.as_str()),
+            ..Event::new(Kind::Accepted).of_letter(letter, &config.lanes.tenant_field)
+        };
+        self.events.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 
     /// Tells a session what became of its message.

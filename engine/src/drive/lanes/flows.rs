@@ -219,6 +219,14 @@ impl LaneQueue {
         self.list(place);
     }
 
+    /// Takes out what is left of the open range whose turn it is.
+    pub(crate) fn take_open_front(&mut self) -> Option<Range> {
+        let place = usize::from(*self.ready.front()?);
+        let open = self.flows[place].open.pop_front();
+        self.list(place);
+        open.map(|open| open.range())
+    }
+
     /// The first open range that is fit, by turns of the flows: part of it may be lent to another core.
     pub(crate) fn first_open(&mut self, is_fit: impl Fn(&Range) -> bool) -> Option<&mut OpenRange> {
         let has_fit = |flow: &FlowQueue| flow.open.front().is_some_and(|open| is_fit(&open.range()));

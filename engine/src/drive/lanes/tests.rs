@@ -89,7 +89,7 @@ fn what_is_taken_out_is_taken_from_where_it_stands() {
 
 /// The range with its names, all of one octet.
 fn open(flow: Flow, range: Range) -> OpenRange {
-    let class = Class { pool: PoolTag::DEFAULT, flow };
+    let class = Class { pool: PoolTag::DEFAULT, flow, campaign: None };
     let letter = Letter::new(
         (MessageId(1), UnixMillis(0)),
         (ReversePath::Null, None),

@@ -187,11 +187,12 @@ impl Session {
     }
 
     fn record(&self, digest: u64, paths: &[u8], recipients: u64, books: &mut Books) {
-        let Books { log, tally, peers, now_ns, .. } = books;
+        let Books { log, tally, peers, contents, now_ns, .. } = books;
         tally.transactions += 1;
         tally.recipients += recipients;
         tally.bytes += self.arrival.size_bytes();
         peers.note_message(self.pair, *now_ns, recipients);
+        contents.keep(self.arrival.kept());
         let token = self.arrival.token();
         let shared =
             Received { time_ns: *now_ns, digest, token, reverse_path: &self.reverse_path, forward_path: b"" };

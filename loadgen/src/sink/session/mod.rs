@@ -2,7 +2,8 @@
 //!
 //! Bytes in, replies out: whatever a buffer holds is answered in one flight, be it half a line or twenty
 //! transactions. A command is decided in one `match` over (where we are, what was said). Trusts nothing that a
-//! client sends. Bounds: a line of `LINE_MAX` bytes, `recipients_max` recipients, content is never kept.
+//! client sends. Bounds: a line of `LINE_MAX` bytes, `recipients_max` recipients; content is not kept, unless
+//! a test wants it.
 
 mod auth;
 mod content;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 
 use super::arrival::{Arrival, DataPlace};
 use super::command::Command;
+use super::contents::Contents;
 use super::faults::{Dice, FaultAction, Faults, Place, Stage};
 use super::log::Log;
 use super::peers::{Pair, Peers};
@@ -42,6 +44,8 @@ pub(crate) struct Policy {
     pub(crate) close_after: u64,
     pub(crate) faults: Faults,
     pub(crate) seed: u64,
+    /// Contents are gathered in memory, for [`Books::contents`].
+    pub(crate) keeps_contents: bool,
 }
 
 /// What the sessions of one thread share.
@@ -51,12 +55,14 @@ pub(crate) struct Books {
     pub(crate) peers: Peers,
     /// One line per connection.
     pub(crate) connections: Log,
+    pub(crate) contents: Contents,
     pub(crate) now_ns: u64,
 }
 
 impl Books {
     pub(crate) fn new(log: Log, connections: Log) -> Books {
-        Books { log, tally: Tally::new(), peers: Peers::default(), connections, now_ns: 0 }
+        let (tally, peers, contents) = (Tally::new(), Peers::default(), Contents::default());
+        Books { log, tally, peers, connections, contents, now_ns: 0 }
     }
 
     fn note_mail(&mut self, pair: Pair) {
@@ -150,7 +156,7 @@ impl Session {
             reverse_path: Vec::new(),
             forward_paths: Vec::new(),
             recipients: 0,
-            arrival: Arrival::new(),
+            arrival: Arrival::new(policy.keeps_contents),
             content_begun: false,
             chunk_fault: None,
             auth: None,

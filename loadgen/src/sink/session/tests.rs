@@ -58,6 +58,7 @@ fn policy() -> Policy {
         close_after: 0,
         faults: Faults::default(),
         seed: 1,
+        keeps_contents: false,
     }
 }
 

@@ -242,13 +242,7 @@ impl<'a> Parser<'a> {
             return Phrase { tokens, quoted: None };
         }
         self.list.altered = true;
-        let mut words = Vec::new();
-        for token in tokens.iter().filter(|token| !is_comment(token)) {
-            if token.space && !words.is_empty() {
-                words.push(b' ');
-            }
-            words.extend(quoting::meaning(token));
-        }
+        let words = quoting::meanings(tokens.iter().filter(|token| !is_comment(token)));
         let comments = tokens.into_iter().filter(is_comment).collect();
         Phrase { tokens: comments, quoted: Some(quoting::quoted(&words)) }
     }

@@ -1,11 +1,24 @@
-//! The names of a meta part: groups by domain, and what was asked about a recipient behind its name (RFC 3461).
+//! The names of a meta part: groups by domain, and behind a name what was asked about the recipient (RFC 3461) and the
+//! values that its copy of the message is made with.
 //!
-//! A name can be read from its offset on, without what is before it. Bound: [`NAME_LEN_MAX`] octets a name.
+//! A name can be read from its offset on, without what is before it. Bound: [`name_len_max`] octets a name.
 
+use super::Layout;
+use message::envelope::VALUES_MAX;
 use message::{MailboxRef, Notify, OriginalRecipient, RecipientAsked};
 
 /// Octets of the longest name in a meta part: length, local part, NOTIFY, and ORCPT with its length.
-pub const NAME_LEN_MAX: u32 = 1 + 255 + 1 + 2 + 500;
+const NAME_LEN_MAX: u32 = 1 + 255 + 1 + 2 + 500;
+
+/// Octets of the longest name of such a meta part.
+#[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
+pub const fn name_len_max(layout: Layout) -> u32 {
+    match (layout.asked, layout.table) {
+        (false, false) => 256,
+        (true, false) => NAME_LEN_MAX,
+        (_, true) => NAME_LEN_MAX + 2 + VALUES_MAX as u32,
+    }
+}
 
 /// What stands behind a name.
 pub(super) trait Behind {
@@ -37,6 +50,30 @@ impl Behind for RecipientAsked<'_> {
     }
 }
 
+/// `values' length u16, values`.
+impl Behind for &[u8] {
+    fn len(&self) -> usize {
+        2 + <[u8]>::len(self)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let len = u16::try_from(<[u8]>::len(self)).expect("a row has at most VALUES_MAX octets");
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(self);
+    }
+}
+
+impl<A: Behind, B: Behind> Behind for (A, B) {
+    fn len(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+}
+
 pub(super) fn encode_groups<'a, B: Behind>(
     list: impl Iterator<Item = (MailboxRef<'a>, B)>,
     out: &mut Vec<u8>,
@@ -65,25 +102,42 @@ fn encode_group(group: &[(MailboxRef<'_>, impl Behind)], out: &mut Vec<u8>) {
     }
 }
 
-/// The name at the start of `names`, and what follows it, which is what was asked about it if [`Layout::asked`].
-fn split_name(names: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = names.split_first()?;
-    rest.split_at_checked(usize::from(*len))
+/// A name of a meta part, with what belongs to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NameAt<'a> {
+    pub name: &'a str,
+    /// What was asked about it, for [`asked_of`]; empty unless [`Layout::asked`].
+    pub asked: &'a [u8],
+    /// Its values; empty unless [`Layout::table`].
+    pub values: &'a [u8],
+    /// The next name on.
+    pub rest: &'a [u8],
 }
 
-/// The name at the start of `names`, what was asked about it in octets for [`asked_of`], and the next name on.
-/// `has_asked`: as [`Layout::asked`] says.
-pub fn next_name(names: &[u8], has_asked: bool) -> Option<(&str, &[u8], &[u8])> {
-    let (name, rest) = split_name(names)?;
-    let (asked, rest) = rest.split_at_checked(if has_asked { asked_len(rest)? } else { 0 })?;
-    Some((std::str::from_utf8(name).ok()?, asked, rest))
+/// The name at the start of `names`.
+pub fn next_name(names: &[u8], layout: Layout) -> Option<NameAt<'_>> {
+    let (name, asked, values, rest) = split(names, layout)?;
+    Some(NameAt { name: std::str::from_utf8(name).ok()?, asked, values, rest })
 }
 
 /// Octets of the name at the start of `names`, with all that belongs to it. The octets themselves are not looked at.
-pub fn name_len(names: &[u8], has_asked: bool) -> Option<u32> {
-    let (name, rest) = split_name(names)?;
-    let asked_len = if has_asked { asked_len(rest)? } else { 0 };
-    u32::try_from(1 + name.len() + asked_len).ok()
+pub fn name_len(names: &[u8], layout: Layout) -> Option<u32> {
+    let (.., rest) = split(names, layout)?;
+    u32::try_from(names.len() - rest.len()).ok()
+}
+
+type Split<'a> = (&'a [u8], &'a [u8], &'a [u8], &'a [u8]);
+
+fn split(names: &[u8], layout: Layout) -> Option<Split<'_>> {
+    let (len, rest) = names.split_first()?;
+    let (name, rest) = rest.split_at_checked(usize::from(*len))?;
+    let (asked, rest) = rest.split_at_checked(if layout.asked { asked_len(rest)? } else { 0 })?;
+    if !layout.table {
+        return Some((name, asked, &[], rest));
+    }
+    let (len, rest) = rest.split_first_chunk::<2>()?;
+    let (values, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+    Some((name, asked, values, rest))
 }
 
 fn asked_len(bytes: &[u8]) -> Option<usize> {

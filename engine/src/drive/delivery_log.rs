@@ -1,9 +1,13 @@
 //! The delivery log's file: lines gather in memory and are appended in pieces.
+//!
+//! It is the plain one of two: a line may be lost, and is counted then. What must not be lost is the event log's.
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, Kind, StartError, token_of};
-use crate::observe::LINES_MAX;
+use crate::events::{Event, Stamp};
+use crate::observe::{Counters, LINES_MAX};
+use message::UnixMillis;
 use ring::{Access, File, Ring};
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +20,7 @@ const LINGER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct DeliveryLog {
     file: Option<File>,
-    pub(crate) lines: Vec<u8>,
+    lines: Vec<u8>,
     spare: Option<Vec<u8>>,
     is_writing: bool,
     due: Option<Instant>,
@@ -34,9 +38,24 @@ impl DeliveryLog {
         Ok(DeliveryLog { file, lines: Vec::new(), spare: None, is_writing: false, due: None })
     }
 
-    /// Where the next line goes; `None` if nobody wants it.
-    pub(crate) fn wants_line(&self) -> Option<bool> {
-        self.file.map(|_| self.lines.len() < LINES_MAX)
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Where the next line goes. `None` if nobody wants it, or there is no room for it, which is counted.
+    pub(crate) fn for_line(&mut self, counters: &Counters) -> Option<&mut Vec<u8>> {
+        self.file?;
+        if self.lines.len() >= LINES_MAX {
+            counters.log_lines_dropped.add(1);
+            return None;
+        }
+        Some(&mut self.lines)
+    }
+
+    pub(crate) fn log(&mut self, event: &Event<'_>, at: UnixMillis, counters: &Counters) {
+        if let Some(lines) = self.for_line(counters) {
+            event.render(Stamp { id: None, at }, lines);
+        }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -54,6 +73,13 @@ impl DeliveryLog {
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
+    /// A line from the control thread.
+    pub(crate) fn log_line(&mut self, line: &[u8]) {
+        if let Some(lines) = self.delivery_log.for_line(&self.counters) {
+            lines.extend_from_slice(line);
+        }
+    }
+
     pub(crate) fn run_delivery_log(&mut self) {
         let log = &mut self.delivery_log;
         let Some(file) = log.file.filter(|_| !log.is_writing && !log.lines.is_empty()) else { return };

@@ -1,0 +1,470 @@
+//! The control side of campaigns: creates them, takes recipients in, carries out orders, and keeps the books.
+//!
+//! Recipients of one campaign are taken in one batch after the other: who was added before is found in the books, the
+//! others become one message without a content of its own, durable in a core's log; then the books know them, and only
+//! then they are served and the client is answered. So a batch that is sent again adds nobody twice, whoever died
+//! in between. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
+//! Bounds: `campaigns_max` campaigns, `memory_max` octets of their contents.
+
+use super::books::{Books, BooksError, Entry, Found, crc32c, format};
+use super::{Campaign, Phase, Saved, Shared};
+use crate::api::cores::Cores;
+use crate::api::rows::{self, Rows};
+use crate::api::{
+    Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName,
+    NewCampaign, Order, Promise, Recipient, Refused, Rejected, Terms, Values,
+};
+use crate::clock;
+use crate::config::Rate;
+use crate::crossing::{Crossing, Mail};
+use crate::drive::log::Incoming;
+use bytes::Bytes;
+use message::copies::Pattern;
+use message::merge::Bound;
+use message::{
+    BodyKind, CampaignNumber, Class, ContentFacts, Envelope, Lane, MailAsked, Mailbox, MessageId, Recipients,
+    ReversePath, UnixMillis, Verp,
+};
+use parking_lot::{Mutex, RwLock};
+use queue::log::record;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Counts are written this often while they change.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// What takes recipients in for one campaign.
+#[derive(Debug)]
+struct Row {
+    campaign: Arc<Campaign>,
+    letter: Letter,
+    entry: Mutex<Entry>,
+    /// One batch at a time.
+    adding: tokio::sync::Mutex<()>,
+}
+
+/// See the module.
+pub struct Clerk {
+    cores: Arc<Cores>,
+    crossing: Arc<Crossing>,
+    books: Arc<Books>,
+    rows: RwLock<BTreeMap<Box<str>, Arc<Row>>>,
+    /// One creation at a time: numbers and names are given out once.
+    creating: Mutex<()>,
+}
+
+impl Clerk {
+    /// With the campaigns that were found and that [`put_up`] has put into the table.
+    pub fn new(cores: Arc<Cores>, crossing: Arc<Crossing>, books: Arc<Books>, found: Vec<Found>) -> Clerk {
+        let table = crossing.campaigns.table();
+        let row = |found: Found| {
+            let campaign = Arc::clone(table.get(found.number)?);
+            let letter = letter_of(&found.entry, &campaign)?;
+            let id = campaign.id.clone();
+            Some((
+                id,
+                Arc::new(Row {
+                    campaign,
+                    letter,
+                    entry: Mutex::new(found.entry),
+                    adding: tokio::sync::Mutex::default(),
+                }),
+            ))
+        };
+        let rows = found.into_iter().filter_map(row).collect();
+        Clerk { cores, crossing, books, rows: RwLock::new(rows), creating: Mutex::default() }
+    }
+
+    fn row(&self, id: &CampaignId) -> Result<Arc<Row>, Refused> {
+        self.rows.read().get(id.as_str()).cloned().ok_or(Refused::Unknown("campaign"))
+    }
+
+    fn make(&self, id: &CampaignId, new: NewCampaign) -> Result<Created, Refused> {
+        let _one = self.creating.lock();
+        let source_crc = crc32c(&new.letter.content);
+        if let Ok(row) = self.row(id) {
+            let entry = row.entry.lock();
+            let wanted = entry_of(id, &new, (entry.content_len, entry.content_crc), source_crc);
+            let same = Entry {
+                created: entry.created,
+                phase: entry.phase,
+                rate: entry.rate.clone(),
+                counts: entry.counts,
+                ..wanted
+            };
+            let refused =
+                || Refused::Conflict("a campaign of this name has another letter or other terms".to_owned());
+            return if *entry == same { Ok(Created::Before) } else { Err(refused()) };
+        }
+        let number = self.crossing.campaigns.table().free_number().ok_or(Refused::Full)?;
+        let (content, _) = self.cores.content(&self.cores.settings(), &new.letter);
+        check_template(&new.letter, &content)?;
+        let entry = entry_of(id, &new, (content.len() as u64, crc32c(&content)), source_crc);
+        self.books.create(number, &entry, &content).map_err(|error| broken(&error))?;
+        let campaign = self.campaign(number, &entry, content);
+        let letter = Letter { content: Bytes::clone(&campaign.shared.content), ..new.letter };
+        self.crossing.campaigns.insert(Arc::clone(&campaign));
+        let row = Row { campaign, letter, entry: Mutex::new(entry), adding: tokio::sync::Mutex::default() };
+        self.rows.write().insert(id.as_str().into(), Arc::new(row));
+        Ok(Created::New)
+    }
+
+    fn campaign(&self, number: CampaignNumber, entry: &Entry, content: Bytes) -> Arc<Campaign> {
+        Arc::new(campaign_of(number, entry, content, &self.cores.settings(), self.crossing.cores()))
+    }
+
+    async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
+        let row = self.row(id)?;
+        let _one = row.adding.lock().await;
+        let number = row.campaign.number;
+        if row.campaign.valve.phase() == Phase::Cancelled {
+            return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
+        }
+        let keys: Vec<_> = recipients
+            .iter()
+            .map(|recipient| self.books.key_of(number, recipient.mailbox.as_ref()))
+            .collect();
+        let known = self.books.known(number, &keys).map_err(|error| broken(&error))?;
+        let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
+        let mut seen = HashSet::new();
+        let (mut new_keys, mut rejected) = (Vec::new(), Vec::new());
+        let (mut duplicate, mut suppressed) = (0, 0);
+        for (place, (recipient, key)) in recipients.iter().zip(&keys).enumerate() {
+            if known[place] || !seen.insert(*key) {
+                duplicate += 1;
+                continue;
+            }
+            if self.is_suppressed(&row, recipient) {
+                suppressed += 1;
+                continue;
+            }
+            match list.push(recipient) {
+                Ok(()) => new_keys.push(*key),
+                Err(what) => rejected.push(Rejected::new(place, recipient, what)),
+            }
+        }
+        let added = Added { new: new_keys.len() as u64, duplicate, suppressed, rejected };
+        if new_keys.is_empty() {
+            return Ok(added);
+        }
+        let message = self.store(&row, list.list).await?;
+        self.books.note(number, message, &new_keys, clock::wall()).map_err(|error| broken(&error))?;
+        row.campaign.add_recipients(added.new);
+        self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
+        Ok(added)
+    }
+
+    /// Who has left the list, or gets no mail at all. Who is on the list but cannot be looked up at once is found before
+    /// sending.
+    fn is_suppressed(&self, row: &Row, recipient: &Recipient) -> bool {
+        let Some(suppression) = self.crossing.suppression.get() else { return false };
+        let list = row.campaign.shared.list.as_deref().unwrap_or_default();
+        suppression.is_suppressed(list, recipient.mailbox.as_ref())
+    }
+
+    /// Answered when the message is durable; nobody of it is served yet.
+    async fn store(&self, row: &Row, recipients: Recipients) -> Result<MessageId, Refused> {
+        let Row { campaign, letter, .. } = row;
+        let smtputf8 = recipients.iter().any(|to| to.needs_smtputf8()) || !letter.sender.as_str().is_ascii();
+        let facts = campaign.shared.facts;
+        let envelope = Envelope {
+            reverse_path: letter.sender.clone(),
+            verp: letter.terms.verp,
+            body: if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit },
+            smtputf8,
+            requires_tls: false,
+            lane: letter.terms.lane.unwrap_or(Lane::Bulk),
+            asked: MailAsked::default(),
+            recipients,
+        };
+        let class = self.cores.settings().class_of(&envelope, &letter.content);
+        let class = Class { campaign: Some(campaign.number), ..class };
+        let (recipients, meta) = (envelope.recipients.count(), Bytes::from(record::meta_of(&envelope)));
+        let incoming =
+            Incoming { envelope, class, recipients, facts, content: Bytes::new(), meta, moved: None };
+        self.cores.take(incoming).await
+    }
+
+    /// A letter to a core, sent again while its box is full.
+    async fn tell(&self, core: usize, mail: impl Fn() -> Mail) {
+        while self.crossing.send(core, mail()).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn obey(&self, id: &CampaignId, order: Order) -> Result<crate::api::Campaign, Refused> {
+        let row = self.row(id)?;
+        let valve = &row.campaign.valve;
+        let before = valve.phase();
+        let phase = match order {
+            _ if before == Phase::Cancelled && order != Order::Cancel => {
+                return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
+            }
+            Order::Pause => Phase::Paused,
+            Order::Resume => Phase::Running,
+            Order::Cancel => Phase::Cancelled,
+            Order::Rate(_) => before,
+        };
+        if phase == Phase::Paused {
+            // At once, whatever the disk says.
+            valve.set_phase(phase);
+        }
+        {
+            let mut entry = row.entry.lock();
+            entry.phase = phase;
+            if let Order::Rate(rate) = order {
+                entry.rate = rate.map(|rate| rate.to_string());
+                valve.set_interval(rate.map(interval_of));
+            }
+            self.save(&row.campaign, &mut entry)?;
+        }
+        valve.set_phase(phase);
+        if phase != before && phase != Phase::Paused {
+            let sift = (phase == Phase::Cancelled).then(crate::steer::order::Order::sifting);
+            for core in 0..self.crossing.cores() {
+                self.tell(core, || Mail::CampaignOrder(row.campaign.number)).await;
+                if let Some(sift) = &sift {
+                    self.tell(core, || Mail::Order(Arc::clone(sift))).await;
+                }
+            }
+        }
+        Ok(row.shown())
+    }
+
+    fn save(&self, campaign: &Campaign, entry: &mut Entry) -> Result<(), Refused> {
+        entry.counts = Saved::of(campaign);
+        self.books.save(campaign.number, entry).map_err(|error| broken(&error))
+    }
+
+    /// Writes counts that have changed. For ever.
+    pub async fn run(self: Arc<Clerk>) {
+        loop {
+            tokio::time::sleep(SAVE_EVERY).await;
+            self.save_all();
+        }
+    }
+
+    /// Before we end, so that the next start knows how many were delivered and how many failed.
+    pub fn save_all(&self) {
+        let rows: Vec<Arc<Row>> = self.rows.read().values().cloned().collect();
+        for row in rows {
+            let mut entry = row.entry.lock();
+            if entry.counts != Saved::of(&row.campaign) {
+                let _ = self.save(&row.campaign, &mut entry);
+            }
+        }
+    }
+}
+
+impl Row {
+    fn shown(&self) -> crate::api::Campaign {
+        let Row { campaign, letter, entry, .. } = self;
+        let (entry, now) = (entry.lock(), Saved::of(campaign));
+        let needed = bound_of(campaign).map(|bound| bound.template().fields()).unwrap_or_default();
+        crate::api::Campaign {
+            id: CampaignId::parse(&campaign.id).expect("it was one when it was created"),
+            phase: campaign.valve.phase(),
+            created: UnixMillis(entry.created),
+            sender: letter.sender.as_str().to_owned(),
+            list: letter.terms.list.clone(),
+            rate: entry.rate.clone().and_then(|rate| Rate::try_from(rate).ok()),
+            fields: needed
+                .iter()
+                .filter(|field| !field.has_default)
+                .map(|field| field.name.clone())
+                .collect(),
+            counts: Counts {
+                recipients: now.recipients,
+                delivered: now.delivered,
+                failed: now.failed,
+                waiting: now.recipients.saturating_sub(now.ended()),
+                suppressed: now.suppressed,
+                cancelled: now.cancelled,
+            },
+        }
+    }
+}
+
+/// A message that names its campaign makes it, if there is none of that name, and adds its recipients to it: who has had
+/// the campaign's letter does not get it again, whatever is tried again.
+impl Injector for Clerk {
+    fn inject(&self, injection: Injection) -> Promise<'_, Result<Injected, Refused>> {
+        let Some(id) = injection.letter.terms.campaign.clone() else { return self.cores.inject(injection) };
+        Box::pin(async move {
+            self.gate()?;
+            let Injection { letter, recipients } = injection;
+            self.make(&id, NewCampaign { letter, rate: None, is_paused: false })?;
+            let added = self.take_in(&id, &recipients).await?;
+            let duplicate = u32::try_from(added.duplicate).unwrap_or(u32::MAX);
+            Ok(Injected { message: None, rejected: added.rejected, duplicate })
+        })
+    }
+
+    fn gate(&self) -> Result<(), Refused> {
+        self.cores.gate()
+    }
+}
+
+impl Campaigns for Clerk {
+    fn create(&self, id: CampaignId, campaign: NewCampaign) -> Promise<'_, Result<Created, Refused>> {
+        Box::pin(async move { self.make(&id, campaign) })
+    }
+
+    fn add<'a>(
+        &'a self,
+        id: &'a CampaignId,
+        recipients: &'a [Recipient],
+    ) -> Promise<'a, Result<Added, Refused>> {
+        Box::pin(self.take_in(id, recipients))
+    }
+
+    fn order<'a>(
+        &'a self,
+        id: &'a CampaignId,
+        order: Order,
+    ) -> Promise<'a, Result<crate::api::Campaign, Refused>> {
+        Box::pin(self.obey(id, order))
+    }
+
+    fn get(&self, id: &CampaignId) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
+        let shown = self.row(id).map(|row| row.shown());
+        Box::pin(async move { shown })
+    }
+
+    fn list(
+        &self,
+        after: Option<&CampaignId>,
+        count: usize,
+    ) -> Promise<'_, Result<Vec<crate::api::Campaign>, Refused>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |after| Excluded(after.as_str()));
+        let shown = self
+            .rows
+            .read()
+            .range::<str, _>((from, Unbounded))
+            .take(count)
+            .map(|(_, row)| row.shown())
+            .collect();
+        Box::pin(async move { Ok(shown) })
+    }
+}
+
+/// A letter that cannot be filled in is refused before anybody is added.
+fn check_template(letter: &Letter, content: &[u8]) -> Result<(), Refused> {
+    if letter.is_template { rows::compile(content).map(drop) } else { Ok(()) }
+}
+
+/// The template of a letter that names fields.
+fn bound_of(campaign: &Campaign) -> Option<&Bound> {
+    campaign.shared.pattern.as_deref().and_then(Pattern::bound)
+}
+
+/// `None`: all copies are the same.
+fn pattern_of(entry: &Entry, content: &[u8]) -> Option<Pattern> {
+    if entry.is_template {
+        return rows::compile(content).ok().map(Pattern::template);
+    }
+    entry.unsubscribe.then(|| Pattern::plain(content))
+}
+
+fn entry_of(
+    id: &CampaignId,
+    new: &NewCampaign,
+    (content_len, content_crc): (u64, u32),
+    source_crc: u32,
+) -> Entry {
+    let NewCampaign { letter, rate, is_paused } = new;
+    let Terms { list, lane, verp, unsubscribe, .. } = &letter.terms;
+    Entry {
+        format: format(),
+        id: id.as_str().to_owned(),
+        created: clock::wall().0,
+        sender: letter.sender.as_str().to_owned(),
+        verp: verp.map(Verp::to_bytes),
+        lane: lane.map(|lane| lane.name().to_owned()),
+        list: list.as_ref().map(|list| list.as_str().to_owned()),
+        unsubscribe: *unsubscribe,
+        is_template: letter.is_template,
+        shared: letter.shared.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        phase: if *is_paused { Phase::Paused } else { Phase::Running },
+        rate: rate.map(|rate| rate.to_string()),
+        counts: Saved::default(),
+        content_len,
+        content_crc,
+        source_crc,
+    }
+}
+
+/// The row of the table that an entry stands for.
+pub fn campaign_of(
+    number: CampaignNumber,
+    entry: &Entry,
+    content: Bytes,
+    settings: &crate::settings::Settings,
+    cores: usize,
+) -> Campaign {
+    let traits = message::Traits { sender: &entry.sender, campaign: Some(&entry.id), tenant: None };
+    let shared = Shared {
+        facts: ContentFacts::of(&content),
+        pool: settings.sources.select(&traits),
+        list: entry.list.as_deref().map(Into::into),
+        unsubscribe: entry.unsubscribe,
+        pattern: pattern_of(entry, &content).map(Arc::new),
+        content,
+    };
+    let campaign = Campaign::new(number, &entry.id, shared, cores);
+    campaign.valve.set_phase(entry.phase);
+    let rate = entry.rate.clone().and_then(|rate| Rate::try_from(rate).ok());
+    campaign.valve.set_interval(rate.map(interval_of));
+    campaign
+}
+
+/// The letter of an entry that was read; `None` if what stands there is none of ours.
+fn letter_of(entry: &Entry, campaign: &Campaign) -> Option<Letter> {
+    let sender = match &*entry.sender {
+        "" => ReversePath::Null,
+        sender => ReversePath::Mailbox(Mailbox::parse(sender).ok()?),
+    };
+    let mut shared = Values::new();
+    entry.shared.iter().try_for_each(|(name, value)| shared.push(name, value)).ok()?;
+    let terms = Terms {
+        campaign: CampaignId::parse(&entry.id),
+        list: entry.list.as_deref().and_then(ListName::parse),
+        lane: entry.lane.as_deref().and_then(|name| Lane::ALL.into_iter().find(|lane| lane.name() == name)),
+        verp: entry.verp.map(Verp::from_bytes),
+        unsubscribe: entry.unsubscribe,
+        trace: None,
+    };
+    let content = Bytes::clone(&campaign.shared.content);
+    Some(Letter { sender, content, is_template: entry.is_template, shared, terms })
+}
+
+fn interval_of(rate: Rate) -> Duration {
+    rate.window() / rate.count()
+}
+
+/// The disk's trouble is the operator's to see.
+fn broken(error: &BooksError) -> Refused {
+    tracing::error!(%error, "the books of campaigns");
+    Refused::Broken
+}
+
+/// What a start finds stands in the table before the first core looks at its messages.
+pub fn put_up(found: &[Found], crossing: &Crossing, settings: &crate::settings::Settings) {
+    for Found { number, entry, content } in found {
+        let content = Bytes::copy_from_slice(content);
+        let campaign = campaign_of(*number, entry, content, settings, crossing.cores());
+        crossing.campaigns.insert(Arc::new(campaign));
+    }
+}
+
+/// All cores have said what of it they owe.
+pub fn take_up(found: &[Found], crossing: &Crossing, books: &Books) -> Result<(), BooksError> {
+    let table = crossing.campaigns.table();
+    for Found { number, entry, .. } in found {
+        let Some(campaign) = table.get(*number) else { continue };
+        campaign.take_up(books.recipients(*number)?, &entry.counts);
+    }
+    Ok(())
+}
