@@ -9,6 +9,7 @@ use crate::core::{Core, Stop};
 use crate::drive::log::{Incoming, Origin};
 use crate::settings::Settings;
 use crate::steer::reason::RETURNED;
+use crate::suppression::Who;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
     Mailbox, MailboxRef, MessageId, Notify, RecipientAsked, RecipientIndex, Recipients, ReversePath,
@@ -39,8 +40,9 @@ pub(crate) struct Failing {
 /// What becomes of it afterwards.
 #[derive(Debug)]
 enum Then {
-    /// It failed, and is owed until its bounce is durable.
-    Settle,
+    /// It failed, and is owed until its bounce is durable; and, if its host does not know it, until it is on the
+    /// suppression list.
+    Settle { unknown: Option<Box<Who>> },
     /// It has its mail, and is owed until the report of that is durable.
     Report(Box<Report>),
     /// It is late: it waits on, and the mark that says so also says that the sender knows.
@@ -59,7 +61,7 @@ impl Failing {
     /// When it is to be tried again if we die now; 0 is at once.
     pub(crate) fn due(&self) -> UnixMillis {
         match self.then {
-            Then::Settle | Then::Report(_) => UnixMillis(0),
+            Then::Settle { .. } | Then::Report(_) => UnixMillis(0),
             Then::Wait { due } => due,
         }
     }
@@ -67,17 +69,24 @@ impl Failing {
 
 impl<R: Ring, C: Clock> Core<R, C> {
     /// Whoever is to know of it is told, and only then the recipient is settled.
-    pub(super) fn fail(&mut self, letter: &Arc<Letter>, range: Range, reported: ReportedRecipient) {
+    pub(super) fn fail(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        unknown: Option<Box<Who>>,
+        reported: ReportedRecipient,
+    ) {
         match self.told(letter, range, &reported.recipient) {
             Some(to) => {
-                self.tell(letter, Failing { range, then: Then::Settle }, Action::Failed, (to, reported))
+                let failing = Failing { range, then: Then::Settle { unknown } };
+                self.tell(letter, failing, Action::Failed, (to, reported));
             }
-            None => self.lose(letter, range),
+            None => self.lose(letter, range, unknown),
         }
     }
 
     /// Nobody wants to hear of it.
-    fn lose(&mut self, letter: &Letter, range: Range) {
+    fn lose(&mut self, letter: &Letter, range: Range, unknown: Option<Box<Who>>) {
         let is_wanted = self.settings.double_bounces.is_some();
         let is_triple = letter.reverse_path.mailbox().is_none() && is_wanted;
         if is_triple || letter.reverse_path == ReversePath::DoubleBounce {
@@ -86,7 +95,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 tracing::warn!(msg = %letter.id, index = range.first, left_out, "triple bounce: discarded");
             }
         }
-        self.settle(range);
+        self.settle_unknown(range, unknown);
     }
 
     /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
@@ -223,7 +232,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The range is settled once that message is durable. False if the log takes none now.
     pub(crate) fn settle_with(&mut self, range: Range, message: Incoming) -> bool {
-        let mark = self.failing.insert(Failing { range, then: Then::Settle });
+        let mark = self.failing.insert(Failing { range, then: Then::Settle { unknown: None } });
         let is_queued = self.append(message, Origin::Bounce(vec![mark])).is_ok();
         if !is_queued {
             self.failing.remove(mark);
@@ -236,7 +245,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut late = Vec::new();
         for mark in marks {
             match self.failing.try_remove(*mark) {
-                Some(Failing { range, then: Then::Settle | Then::Report(_) }) => self.settle(range),
+                Some(Failing { range, then: Then::Settle { unknown } }) => {
+                    self.settle_unknown(range, unknown)
+                }
+                Some(Failing { range, then: Then::Report(_) }) => self.settle(range),
                 Some(Failing { range, then: Then::Wait { due } }) => {
                     late.push((Range { attempts: range.attempts.warned(), ..range }, due));
                 }
@@ -255,7 +267,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         for mark in marks {
             match self.failing.try_remove(mark) {
                 Some(Failing { range, .. }) if range.reason == RETURNED => self.steering.return_again(range),
-                Some(Failing { range, then: Then::Settle }) => self.schedule_or_return(range, again),
+                Some(Failing { range, then: Then::Settle { .. } }) => self.schedule_or_return(range, again),
                 Some(Failing { range, then: Then::Report(report) }) => self.report_again(range, report),
                 Some(Failing { range, then: Then::Wait { due } }) => self.defer(range, due),
                 None => {}

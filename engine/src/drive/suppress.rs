@@ -3,7 +3,8 @@
 //!
 //! A recipient is looked at when it is about to be offered to its host. One whose key must be read from the disk stands
 //! aside meanwhile, and has its turn again when the page is in memory. A recipient that failed hard is owed until its
-//! entry is durable, as one is until its bounce is: a crash on the way asks its host once more.
+//! bounce is durable and then until its entry is: a crash on the way asks its host once more. In this order: one who is on the
+//! list gets no bounce any more.
 //! Bounds: [`UNREAD_MAX`] recipients aside, past which one comes back in a second; [`FEEDING_MAX`] on their way to the list,
 //! past which one is owed for a minute more, and fails again.
 
@@ -34,23 +35,14 @@ const FEEDING_MAX: usize = 10_000;
 const NOBODY: u32 = u32::MAX;
 const FEED_AGAIN_SECS: u64 = 60;
 
-/// A recipient whose failure is known, and who is not on the list yet.
-#[derive(Debug)]
-struct Feeding {
-    letter: Arc<Letter>,
-    range: Range,
-    to: Addressee,
-    host: Box<str>,
-    reply: Reply,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Suppressing {
     /// None in a simulation.
     screen: Option<Screen>,
     unread: Slab<Range>,
-    feeding: Slab<Feeding>,
+    /// Recipients that failed, and whose senders know, but who are not on the list yet.
+    feeding: Slab<Range>,
     /// The writer had no room for them.
     unsent: VecDeque<Feed>,
 }
@@ -71,7 +63,6 @@ impl Suppressing {
         match screen.look(|| letter.list(), to) {
             Screened::Free => Screened::Free,
             _ if rules.exempts(&letter.reverse_path, letter.lane) => Screened::Free,
-            Screened::Listed(listed) if may_be_its_own(letter, &listed) => Screened::Free,
             found => found,
         }
     }
@@ -85,19 +76,13 @@ impl Suppressing {
     /// Every range that waits here.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range> {
         let unread = self.unread.iter().map(|(_, range)| range);
-        unread.chain(self.feeding.iter().map(|(_, feeding)| &feeding.range))
+        unread.chain(self.feeding.iter().map(|(_, range)| range))
     }
 
     /// Nobody waits to be put on the list.
     pub(crate) fn is_idle(&self) -> bool {
         self.feeding.is_empty()
     }
-}
-
-/// A hard bounce that was listed after the letter came may be the letter's own, of which a crash has lost the bounce:
-/// the host is asked once more, so that the sender hears of it.
-fn may_be_its_own(letter: &Letter, listed: &Listed) -> bool {
-    listed.reason == Reason::HardBounce && listed.at.seconds() >= letter.arrived.seconds()
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {
@@ -169,31 +154,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     // ---- hard bounces ----
 
-    /// The host knows no such recipient: it is put on the list, and the rest follows when that is durable. False if there
-    /// is nothing to wait for.
-    pub(crate) fn learn_bounce(
-        &mut self,
-        letter: &Arc<Letter>,
-        range: Range,
-        to: &Addressee,
-        host: &str,
-        reply: &Reply,
-    ) -> bool {
-        let Some(who) = self.who(to, &range) else { return false };
+    /// The recipient failed, and whoever is to hear of it will: it is settled. One that its host does not know is put on the
+    /// list first.
+    pub(crate) fn settle_unknown(&mut self, range: Range, unknown: Option<Box<Who>>) {
         let Suppressing { screen, feeding, unsent, .. } = &mut self.suppressing;
-        let Some(screen) = screen.as_ref().filter(|screen| !screen.has(&who)) else { return false };
-        if feeding.len() >= FEEDING_MAX {
-            self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));
-            return true;
+        let (Some(screen), Some(who)) = (screen, unknown) else { return self.settle(range) };
+        if screen.has(&who) {
+            return self.settle(range);
         }
-        let (letter, to, host, reply) = (Arc::clone(letter), to.clone(), host.into(), reply.clone());
-        let place = feeding.insert(Feeding { letter, range, to, host, reply });
-        let ticket = u32::try_from(place).expect("FEEDING_MAX is below");
-        let entry = Entry { who, reason: Reason::HardBounce, at: self.wall };
+        if feeding.len() >= FEEDING_MAX {
+            return self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));
+        }
+        let ticket = u32::try_from(feeding.insert(range)).expect("FEEDING_MAX is below");
+        let entry = Entry { who: *who, reason: Reason::HardBounce, at: self.wall };
         if let Err(feed) = screen.suppression().feed(Feed { core: self.index, ticket, entry }) {
             unsent.push_back(feed);
         }
-        true
     }
 
     /// A report that came back says that there is no such recipient, or that it wants no more of a list. Nobody waits for
@@ -212,19 +188,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    fn who(&self, to: &Addressee, range: &Range) -> Option<Who> {
+    pub(crate) fn who(&self, to: &Addressee, range: &Range) -> Option<Box<Who>> {
         let address = format!("{}@{}", to.local_part(), self.domains.get(range.domain).name);
-        Who::parse("", &address).ok()
+        Who::parse("", &address).ok().map(Box::new)
     }
 
-    /// The entry is durable, and the recipient's failure takes its way; or it could not be made, and the recipient fails
-    /// again later.
+    /// The entry is durable; or it could not be made, and the recipient fails again later.
     pub(crate) fn on_suppressed(&mut self, ticket: u32, is_done: bool) {
-        let Some(feeding) = self.suppressing.feeding.try_remove(ticket as usize) else { return };
-        let Feeding { letter, range, to, host, reply } = feeding;
+        let Some(range) = self.suppressing.feeding.try_remove(ticket as usize) else { return };
         if is_done {
             self.counters.bounces_learnt.add(1);
-            return self.end_failed(&letter, range, &to, &host, reply);
+            return self.settle(range);
         }
         self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));
     }

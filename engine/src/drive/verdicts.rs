@@ -10,7 +10,7 @@ use crate::drive::share::is_borrowed;
 use crate::events::{Event, Kind};
 use crate::observe::Via;
 use crate::steer::reason::RETURNED;
-use crate::suppression::Screened;
+use crate::suppression::{Screened, Who};
 use message::dsn::ReportedRecipient;
 use message::{FailureClass, MailboxRef, MessageId, Reply, UnixMillis, Verdict, Wanted};
 use queue::Range;
@@ -63,9 +63,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             }
             Verdict::Failed(reply) => {
                 self.counters.failed.add(1);
-                if !(via.is_hard && self.learn_bounce(letter, range, to, host, &reply)) {
-                    self.end_failed(letter, range, to, host, reply);
-                }
+                let unknown = if via.is_hard { self.who(to, &range) } else { None };
+                self.end_failed(letter, range, to, host, unknown, reply);
             }
         }
     }
@@ -86,21 +85,22 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// The recipient failed for good, and its sender hears of it if that is wanted.
-    pub(crate) fn end_failed(
+    fn end_failed(
         &mut self,
         letter: &Arc<Letter>,
         range: Range,
         to: &Addressee,
         host: &str,
+        unknown: Option<Box<Who>>,
         reply: Reply,
     ) {
         // A bounce says NEVER, which is about its sender: who looks after lost bounces is told all the same.
         let has_sender = letter.reverse_path.mailbox().is_some();
         if has_sender && !to.asked().notify.wants_failure() {
-            return self.settle(range);
+            return self.settle_unknown(range, unknown);
         }
         let reported = self.reported(&range, to, host, reply);
-        self.fail(letter, range, reported);
+        self.fail(letter, range, unknown, reported);
     }
 
     /// What follows if the attempt that `range.attempts` counts failed softly just now.

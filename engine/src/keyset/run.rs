@@ -134,17 +134,19 @@ impl Run {
         }
     }
 
-    /// The last page that may have the key.
+    /// The last page that may have the key. Keys are spread evenly, so it is near where it would be if they were spread
+    /// perfectly: with a million pages, some 70 of them away.
     fn page_of(&self, key: Key) -> Option<usize> {
-        let (prefix, pages) = (prefix_of(key), self.directory.len());
-        // Keys are spread evenly: it is near where it would be if they were spread perfectly.
-        let guess = usize::try_from((u64::from(prefix) * pages as u64) >> 32).unwrap_or_default();
-        let reach = 2 * pages.isqrt() + 1;
-        let (from, to) = (guess.saturating_sub(reach), (guess + reach).min(pages));
-        let is_there = self.directory.get(from).is_some_and(|first| *first <= prefix)
-            && self.directory.get(to).is_none_or(|first| *first > prefix);
-        let (from, to) = if is_there { (from, to) } else { (0, pages) };
-        let behind = from + self.directory[from..to].partition_point(|first| *first <= prefix);
+        let (prefix, firsts) = (prefix_of(key), self.directory.as_slice());
+        let guess = usize::try_from((u64::from(prefix) * firsts.len() as u64) >> 32).unwrap_or_default();
+        let (mut from, mut to, mut step) = (guess, guess, 16);
+        while from > 0 && firsts[from] > prefix {
+            (to, from, step) = (from, from.saturating_sub(step), step * 4);
+        }
+        while firsts.get(to).is_some_and(|first| *first <= prefix) {
+            (from, to, step) = (to, (to + step).min(firsts.len()), step * 4);
+        }
+        let behind = from + firsts[from..to].partition_point(|first| *first <= prefix);
         behind.checked_sub(1)
     }
 
@@ -487,4 +489,63 @@ pub(super) fn span_of(name: &str) -> Option<SpanOfLogs> {
     let number = |text: &str| if text.len() == 8 { text.parse().ok() } else { None };
     let span = SpanOfLogs { first: number(first)?, last: number(last)? };
     (span.first <= span.last).then_some(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyset::tests::key;
+    use proptest::prelude::*;
+
+    fn run_of(folder: &Path, keys: &[Key]) -> Run {
+        let logs = SpanOfLogs { first: 1, last: 1 };
+        let about = About { owner: 7, logs, counts: Counts::default() };
+        let mut writer = RunWriter::create(folder, about, keys.len() as u64).unwrap();
+        for key in keys {
+            writer.push(*key, Value { kind: 1, at_secs: 5 }).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn assert_found(run: &Run, keys: &[Key], others: impl Iterator<Item = Key>) {
+        for key in keys {
+            assert!(run.find(*key, Patience::Disk).unwrap().is_some(), "{key:?}");
+        }
+        for key in others.filter(|key| keys.binary_search(key).is_err()) {
+            assert!(run.find(key, Patience::Disk).unwrap().is_none(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_found_in_its_page_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keys: Vec<Key> = (0..20_000).map(key).collect();
+        keys.sort_unstable();
+        let run = run_of(folder.path(), &keys);
+        let beside = keys.iter().flat_map(|key| [Key(key.0.wrapping_add(1)), Key(key.0.wrapping_sub(1))]);
+        assert_found(&run, &keys, beside.chain([Key(0), Key(u128::MAX)]));
+        assert_eq!(run.directory.len(), 20_000usize.div_ceil(ENTRIES_PER_PAGE));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Not spread at all: many pages may begin with the same octets.
+        #[test]
+        fn keys_that_are_not_spread_are_found_too(
+            tops in proptest::collection::btree_set(0u32..6, 1..4),
+            edge in any::<bool>(),
+            count in 1u64..400,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let top = |top: u32| u128::from(if edge { u32::MAX - top } else { top }) << 96;
+            let tail = |number: u64| u128::from(number) << 40;
+            let mut keys: Vec<Key> =
+                tops.iter().flat_map(|at| (0..count).map(|number| Key(top(*at) | tail(number)))).collect();
+            keys.sort_unstable();
+            let run = run_of(folder.path(), &keys);
+            let others = (0..7).flat_map(|at| [Key(top(at)), Key(top(at) | tail(count)), Key(top(at) | 1)]);
+            assert_found(&run, &keys, others);
+        }
+    }
 }
