@@ -69,6 +69,7 @@ mod world;
 pub use actor::{Actor, Ending, Io};
 pub use audit::Audit;
 pub use clock::SimClock;
+pub use customer::Customer;
 pub use injector::{Injector, InjectorPlan};
 pub use ledger::{Ledger, Place};
 pub use letter::{GONE, Intake, Letter, LetterPlan, Recipient, SENDER_DOMAIN, TOKEN_FIELD};
