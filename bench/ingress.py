@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What taking mail in costs, and what the others of the internet cost besides. One ringpost on loopback, sources of ours.
 
-  bench/ingress.py [accept] [serial] [idle] [beside] [--kinds plain,tls] [--runs 3] [--json]
+  bench/ingress.py [accept] [serial] [idle] [beside] [--kinds plain,tls] [--runs 3] [--quick] [--json]
 
   accept  messages per second and CPU per message: 4 KiB and 64 KiB; 1, 10, 50 and 1,000 sessions; sessions kept, and one for
           each message; in plain text and under TLS (with tickets). A row for each
@@ -246,7 +246,11 @@ def main():
     p.add_argument("--sources", type=int, default=200, help="addresses that ill-behaved clients come from")
     p.add_argument("--rate", type=float, default=500, help="messages a second of the steady client")
     p.add_argument("--seconds", type=int, default=20, help="that the steady client lasts")
+    p.add_argument("--quick", action="store_true", help="a tenth of everything, once: whether all of it works, not what it costs")
     a = p.parse_args()
+    if a.quick:
+        a.runs, a.seconds = 1, max(a.seconds // 10, 2)
+        a.messages, a.idle, a.drips = a.messages // 10, a.idle // 10, a.drips // 10
     a.kinds, a.sizes, sessions = a.kinds.split(","), a.sizes.split(","), a.sessions.split(",")
     known(p, a.works, WORKS), known(p, a.kinds, KINDS), known(p, a.sizes, SIZES)
     a.sessions = [int(count) for count in sessions]

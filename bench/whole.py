@@ -8,6 +8,8 @@ Works:
   relay-session  a session for each message
   fan-window-1   one VERP list message, one transaction in flight per connection
   fan-open       the same with the window open (8)
+  fan-events-1, fan-events
+                 the two with an event log
 
 CPU is the ringpost process's own user and system time, kernel workers of its rings included, from the first
 connection until the queue is empty; divided by deliveries. The engine runs on the CPUs of --cpus (default: the first;
@@ -50,8 +52,8 @@ connections_max = 100
     return result
 
 
-def fan(a, window):
-    command = [a.ringpost, "demo", "--json", "--recipients", str(a.recipients), "--size", str(a.size), "--window", str(window), "--cores", str(len(a.cpus.split(",")))]
+def fan(a, window, *more):
+    command = [a.ringpost, "demo", "--json", *more, "--recipients", str(a.recipients), "--size", str(a.size), "--window", str(window), "--cores", str(len(a.cpus.split(",")))]
     summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     if summary["lost"] or summary["duplicated"]:
         sys.exit(f"lost or duplicated: {summary}")
@@ -60,7 +62,8 @@ def fan(a, window):
 
 WORKS = {"relay-kept": lambda a: in_folder(a, lambda f: relay(a, True, f)),
          "relay-session": lambda a: in_folder(a, lambda f: relay(a, False, f)),
-         "fan-window-1": lambda a: fan(a, 1), "fan-open": lambda a: fan(a, 8)}
+         "fan-window-1": lambda a: fan(a, 1), "fan-open": lambda a: fan(a, 8),
+         "fan-events-1": lambda a: fan(a, 1, "--events"), "fan-events": lambda a: fan(a, 8, "--events")}
 
 
 def main():

@@ -18,6 +18,7 @@ mod retry;
 mod routes;
 mod shaping;
 mod sources;
+mod suppression;
 mod tls;
 mod verify;
 
@@ -44,6 +45,7 @@ pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
+pub use suppression::{AtRcpt, Suppression};
 pub(crate) use tls::parse_sha256;
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
 pub use verify::Verify;
@@ -125,6 +127,8 @@ pub struct Config {
     pub unsubscribe: Unsubscribe,
     #[serde(default)]
     pub dkim: Dkim,
+    #[serde(default)]
+    pub suppression: Suppression,
     /// None: no event log.
     pub events: Option<Events>,
 }
@@ -412,6 +416,7 @@ impl Config {
         self.unsubscribe.check()?;
         self.dkim.check()?;
         self.events.as_ref().map_or(Ok(()), Events::check)?;
+        self.suppression.check()?;
         sources::check(self)
     }
 }

@@ -20,6 +20,7 @@ use crate::drive::journal::JournalDrive;
 use crate::drive::letters::Letters;
 use crate::drive::log::Logs;
 use crate::drive::look::Looks;
+use crate::drive::notices::Failing;
 use crate::drive::outbound::Outbound;
 use crate::drive::returns::ReturnsDrive;
 use crate::drive::secure::TlsClients;
@@ -27,7 +28,7 @@ use crate::drive::share::Shares;
 use crate::drive::sites::Sites;
 use crate::drive::spent::Ledger;
 use crate::drive::steer::Steering;
-use crate::drive::verdicts::Failing;
+use crate::drive::suppress::Suppressing;
 use crate::drive::ways::Ways;
 use crate::observe::{Counters, LineBudget};
 use crate::recovery::{Journals, RecoverError};
@@ -162,6 +163,7 @@ pub struct Core<R, C> {
     pub(crate) fetches: Fetches,
     pub(crate) steering: Steering,
     pub(crate) gates: Gates,
+    pub(crate) suppressing: Suppressing,
     pub(crate) looks: Looks,
     pub(crate) failing: slab::Slab<Failing>,
     pub(crate) bounces: Bounces<usize>,
@@ -220,6 +222,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             fetches: Fetches::default(),
             steering: Steering::default(),
             gates: Gates::default(),
+            suppressing: Suppressing::new(crossing.suppression.get()),
             looks: Looks::default(),
             failing: slab::Slab::new(),
             bounces: Bounces::new(BounceConfig::default()),
@@ -268,6 +271,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.on_event(event);
         }
         self.read_mail();
+        self.run_suppressing();
         self.run_timers();
         self.run_bounces();
         self.run_compaction();
@@ -349,6 +353,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 Mail::Chunk(chunk) => self.borrow(chunk),
                 Mail::ChunkDone(report) => self.on_chunk_done(report),
                 Mail::ChunkNoted { borrowed } => self.shares.forget_borrowed(borrowed),
+                Mail::Suppressed { ticket, is_done } => self.on_suppressed(ticket, is_done),
+                Mail::Screened { ticket, is_known } => self.on_screened(ticket, is_known),
                 Mail::Compose(composed) => self.compose(*composed),
                 Mail::Confirm(id) => self.confirm(id),
                 Mail::CampaignOrder(number) => self.on_campaign_order(number),
@@ -433,7 +439,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// True once everything under way has ended, or had its time, and the journal is durable.
     fn has_ended(&mut self) -> bool {
         let Stop::Draining { until } = self.stop else { return self.stop == Stop::Done };
-        let quiet = self.intake.open() == 0 && self.outbound.open() == 0 && self.logs.is_idle();
+        let quiet = self.intake.open() == 0
+            && self.outbound.open() == 0
+            && self.suppressing.is_idle()
+            && self.logs.is_idle();
         if (quiet || self.now >= until) && (self.halted || !self.journal.has_unsynced()) {
             self.stop = Stop::Done;
         }
@@ -455,6 +464,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.logs.is_idle()
             && self.outbound.open() == 0
             && self.failing.is_empty()
+            && self.suppressing.is_idle()
+            && self.returns.is_idle()
             && self.aside.is_idle()
             && self.compaction.is_idle()
             && !self.journal.has_unsynced()

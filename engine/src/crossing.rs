@@ -18,6 +18,7 @@ use crate::look::call::Call;
 use crate::observe::Counters;
 use crate::settings::Settings;
 use crate::steer::order::Order;
+use crate::suppression::Suppression;
 use crate::tlsrpt::TlsNote;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::deque::{Injector, Steal};
@@ -78,6 +79,16 @@ pub enum Mail {
     /// The owner has a chunk's report in its own journal, durably.
     ChunkNoted {
         borrowed: u32,
+    },
+    /// A recipient that failed is on the suppression list, durably; or could not be put there.
+    Suppressed {
+        ticket: u32,
+        is_done: bool,
+    },
+    /// What the suppression list says of a recipient was read, or cannot be.
+    Screened {
+        ticket: u32,
+        is_known: bool,
     },
     /// A message of our own, to be queued.
     Compose(Box<Composed>),
@@ -151,6 +162,8 @@ pub struct Crossing {
     pub authenticator: OnceLock<Authenticator>,
     /// Where events go; not there if nobody wants them.
     pub events: OnceLock<Arc<EventLog>>,
+    /// Who gets no mail; not there in a simulation.
+    pub suppression: OnceLock<Arc<Suppression>>,
     pub unrestored: Unrestored,
     pub campaigns: Campaigns,
     pub counters: Vec<Arc<Counters>>,
@@ -176,6 +189,7 @@ impl Crossing {
             rates: Rates::default(),
             authenticator: OnceLock::new(),
             events: OnceLock::new(),
+            suppression: OnceLock::new(),
             client_questions: bounded(clients::QUESTIONS_MAX),
             client_waker: OnceLock::new(),
             unrestored: Unrestored::default(),

@@ -38,6 +38,7 @@ pub mod settings;
 pub mod sources;
 pub mod steer;
 pub mod supervise;
+pub mod suppression;
 mod timers;
 pub mod tls;
 pub mod tlsrpt;

@@ -64,6 +64,12 @@ counters! {
     signed,
     /// Messages that have keys and could not be signed
     unsigned,
+    /// Recipients who are on the suppression list, and got nothing
+    suppressed,
+    /// Recipients that a hard bounce put on the suppression list
+    bounces_learnt,
+    /// Looks at the suppression list that had to wait for the disk
+    suppression_reads,
     /// Recipients deleted by an operator
     deleted,
     /// Connections taken
@@ -189,6 +195,8 @@ pub struct Via<'a> {
     pub success: Option<message::dsn::Action>,
     /// How far the host's answer reaches.
     pub scope: Option<Scope>,
+    /// The host's refusal says that there is no such recipient.
+    pub is_hard: bool,
 }
 
 #[cfg(test)]

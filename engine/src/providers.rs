@@ -18,6 +18,7 @@ use crate::config::{ConfigError, HostPattern, Limits};
 use file::Source;
 use message::Reply;
 use rules::Chain;
+pub(crate) use rules::EnhancedRange;
 use smtp_out::Stage;
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use crate::ingress::Ingress;
 use crate::providers::Providers;
 use crate::returns::Returns;
 use crate::sources::{SourceKey, Sources};
+use crate::suppression::SuppressionRules;
 use message::compose::Hosts;
 use message::dkim::Signers;
 use message::unsubscribe::{Links, UnsubscribeKey};
@@ -18,6 +19,16 @@ use smtp_out::TlsBase;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// 32 octets that nobody is shown.
+#[derive(Clone)]
+pub struct Secret32(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret32 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret32")
+    }
+}
 
 /// Shared by all cores; replaced whole by a reload.
 #[derive(Debug)]
@@ -30,10 +41,14 @@ pub struct Settings {
     /// Who is heard over HTTP, and how that is encrypted.
     pub api: Arc<Rules>,
     pub api_tls: Option<Arc<rustls::ServerConfig>>,
+    pub unsubscribe_tls: Option<Arc<rustls::ServerConfig>>,
+    /// The queue's.
+    pub secret: Secret32,
     pub outbound: Arc<smtp_out::Config>,
     pub retry: RetryPolicy,
     pub sources: Sources,
     pub providers: Arc<Providers>,
+    pub suppression: SuppressionRules,
     pub site_limits: SiteLimits,
     /// What TLS connections are made and verified with.
     pub tls: TlsBase,
@@ -64,8 +79,10 @@ impl Settings {
         std::thread::spawn(move || building.build());
         let api = Arc::new(Rules::load(&config)?);
         let api_tls = crate::tls::server(config.api.certificate.as_deref(), config.api.key.as_deref())?;
+        let page = &config.unsubscribe;
+        let unsubscribe_tls = crate::tls::server(page.certificate.as_deref(), page.key.as_deref())?;
         let plain = Settings::new(config, verp_secret);
-        Ok(Settings { ingress, passwords, api, api_tls, tls, providers, dkim, ..plain })
+        Ok(Settings { ingress, passwords, api, api_tls, unsubscribe_tls, tls, providers, dkim, ..plain })
     }
 
     /// `verp_secret` signs VERP tokens; it lives as long as the queue. No authority is trusted, nothing is signed by DKIM.
@@ -77,6 +94,8 @@ impl Settings {
             passwords: Arc::default(),
             api: Arc::new(Rules::without_tokens(&config)),
             api_tls: None,
+            unsubscribe_tls: None,
+            secret: Secret32(*verp_secret),
             outbound: Arc::new(smtp_out::Config {
                 helo: config.host_name.clone(),
                 timeouts: smtp_out::Timeouts::default(),
@@ -86,6 +105,7 @@ impl Settings {
             retry: retry_policy(&config.retry),
             sources: Sources::new(&config),
             providers: Arc::new(Providers::shipped()),
+            suppression: SuppressionRules::new(&config.suppression),
             site_limits: SiteLimits {
                 connections_max: config.delivery.connections_max,
                 slots_initial: config.delivery.connections_initial,
@@ -157,7 +177,7 @@ impl Settings {
 
 /// `None`: nothing says where it would lead. The configuration was checked: its words are good.
 fn unsubscribe(config: &config::Unsubscribe, secret: &[u8; 32]) -> Option<(Links, UnsubscribeKey)> {
-    let base_url = format!("{}/u/", config.base_url.as_deref()?.trim_end_matches('/'));
+    let base_url = config.url()?;
     let mailto = config.mailto.as_deref().and_then(|mailto| Mailbox::parse(mailto).ok());
     let links = Links::new(&base_url, mailto.as_ref()).ok()?;
     Some((links, UnsubscribeKey::new(secret)))

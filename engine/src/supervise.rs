@@ -15,8 +15,10 @@ use crate::core::{Core, CoreConfig};
 use crate::crossing::Crossing;
 use crate::events::keeper::Keeper;
 use crate::events::{self, EventLog, cursor};
+use crate::keyset::KeySetError;
 use crate::recovery::{self, Journals, RecoverError};
 use crate::settings::Settings;
+use crate::suppression::{Store, Suppression};
 use parking_lot::Mutex;
 use queue::log::record::checksum;
 use ring::{Uring, UringConfig};
@@ -43,6 +45,8 @@ pub enum ServeError {
     Ring(#[from] ring::StartError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    #[error("the suppression list: {0}")]
+    Suppression(#[from] KeySetError),
     #[error(transparent)]
     Start(#[from] crate::core::StartError),
     #[error(transparent)]
@@ -83,6 +87,7 @@ impl ServeError {
             | ServeError::Control { .. }
             | ServeError::Submit { .. }
             | ServeError::Config(_) => true,
+            ServeError::Suppression(error) => !matches!(error, KeySetError::Io { .. }),
             ServeError::Recover(error) | ServeError::Start(crate::core::StartError::Recover(error)) => {
                 error.is_the_operators()
             }
@@ -120,6 +125,9 @@ pub fn serve(
     let passwords = Arc::clone(&settings.passwords);
     let authenticator = Authenticator::new(&settings.config.auth, passwords, &secret);
     let _ = crossing.authenticator.set(authenticator.map_err(|_| ServeError::Randomness)?);
+    let suppression = open_suppression(&settings.config, &secret)?;
+    let suppression = Suppression::start(suppression, &crossing).map_err(ServeError::Thread)?;
+    let _ = crossing.suppression.set(suppression);
     crossing.unrestored.take_over(&journals.fold.spent);
     let books = Arc::new(Books::new(&settings.config.queue, &secret));
     let campaigns = books.read().map_err(RecoverError::from)?;
@@ -207,7 +215,7 @@ fn usable_cpus() -> Vec<usize> {
 }
 
 /// One daemon per queue.
-fn lock_queue(queue: &Path) -> Result<File, ServeError> {
+pub(crate) fn lock_queue(queue: &Path) -> Result<File, ServeError> {
     let wrap = |path: &Path| {
         let path = path.to_owned();
         move |source| ServeError::Queue { path, source }
@@ -241,7 +249,7 @@ fn make_partitions(queue: &Path, cores: usize) -> Result<(), ServeError> {
 
 /// The secret that signs VERP tokens: made once per queue, so that bounces of old mail are still known. Its CRC32C
 /// stands behind it (not in files of version 0.1).
-fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
+pub(crate) fn load_secret(path: &Path) -> Result<[u8; 32], ServeError> {
     let wrap = |source| ServeError::Queue { path: path.to_owned(), source };
     match std::fs::read(path) {
         Ok(bytes) => secret_of(&bytes).map_err(|what| ServeError::Secret { path: path.to_owned(), what }),
@@ -273,6 +281,14 @@ fn make_secret(path: &Path) -> io::Result<[u8; 32]> {
     file.sync_all()?;
     std::fs::rename(&half, path)?;
     Ok(secret)
+}
+
+fn open_suppression(config: &Config, secret: &[u8; 32]) -> Result<Store, KeySetError> {
+    let store = Store::open(&config.queue, secret, &config.suppression)?;
+    for place in store.damaged() {
+        tracing::error!(place, "the suppression list is damaged; some entries may be missing");
+    }
+    Ok(store)
 }
 
 fn read_journals(queue: &Path) -> Result<Journals, ServeError> {

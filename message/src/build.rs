@@ -13,8 +13,10 @@
 mod error;
 mod field;
 mod part;
+mod whole;
 
 pub use error::{BuildError, BuildProblem};
+pub use whole::encode_whole;
 
 use crate::compose::Stamp;
 use crate::compose::role::{Known, Role};
@@ -65,18 +67,29 @@ pub enum Data<'a> {
 
 /// Makes the message; its lines end in CR LF. `message_id` is without brackets.
 pub fn build(letter: &Letter<'_>, date: Stamp, message_id: &str) -> Result<Vec<u8>, BuildError> {
+    build_with(letter, Some((date, message_id)))
+}
+
+/// As [`build`], without Date and Message-ID unless they are given: for whoever completes it later. The same letter is the
+/// same message, octet for octet.
+pub fn build_undated(letter: &Letter<'_>) -> Result<Vec<u8>, BuildError> {
+    build_with(letter, None)
+}
+
+fn build_with(letter: &Letter<'_>, stamp: Option<(Stamp, &str)>) -> Result<Vec<u8>, BuildError> {
     let part = Part::of(letter)?;
     let mut out = Vec::with_capacity(part.len_about());
-    header(letter, date, message_id, &mut out)?;
+    header(letter, stamp, &mut out)?;
     out.extend_from_slice(b"MIME-Version: 1.0\r\n");
-    part.put(&mut part::Boundaries::of(message_id), &mut out);
+    let seed = stamp.map_or("", |(_, message_id)| message_id);
+    part.put(&mut part::Boundaries::of(seed), &mut out);
     if !out.ends_with(b"\r\n") {
         out.extend_from_slice(b"\r\n");
     }
     Ok(out)
 }
 
-fn header(letter: &Letter<'_>, date: Stamp, message_id: &str, out: &mut Vec<u8>) -> Result<(), BuildError> {
+fn header(letter: &Letter<'_>, stamp: Option<(Stamp, &str)>, out: &mut Vec<u8>) -> Result<(), BuildError> {
     let given = |role| letter.headers.iter().any(|(name, _)| is_role(name, role));
     match &letter.from {
         Some(person) => field::put_person("From", "from", person, out)?,
@@ -92,10 +105,10 @@ fn header(letter: &Letter<'_>, date: Stamp, message_id: &str, out: &mut Vec<u8>)
     if let Some(subject) = letter.subject {
         field::put_text("Subject", "subject", subject, out)?;
     }
-    if !given(Role::Date) {
+    if let Some((date, _)) = stamp.filter(|_| !given(Role::Date)) {
         field::put_raw("Date", &date.date(), out);
     }
-    if !given(Role::MessageId) {
+    if let Some((_, message_id)) = stamp.filter(|_| !given(Role::MessageId)) {
         field::put_raw("Message-ID", &format!("<{message_id}>"), out);
     }
     for (index, (name, value)) in letter.headers.iter().enumerate() {

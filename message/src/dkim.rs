@@ -8,8 +8,8 @@
 //! line has no body, which is signed as an empty one. A header with a line that is no field is not signed: readers do not
 //! agree where such a header ends.
 //!
-//! Pure. Trusts nothing in the message. Bounds: [`HEADER_MAX`] octets of header, [`FIELDS_MAX`] signed fields; what has more
-//! goes out unsigned.
+//! Pure. Trusts nothing in the message. Bounds: [`HEADER_MAX`] octets of header, [`FIELDS_MAX`] signed fields, 16 KiB of `From`;
+//! what has more goes out unsigned.
 
 mod body;
 mod fields;

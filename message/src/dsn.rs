@@ -151,7 +151,13 @@ impl Notification<'_> {
         for reported in self.recipients {
             let host =
                 reported.remote_host.as_deref().map(|host| format!("{host} said: ")).unwrap_or_default();
-            let _ = write!(text, "<{}>:\r\n    {host}{}\r\n\r\n", reported.recipient, reported.reply);
+            let code = self.action.status_of(&reported.reply);
+            let code = match reported.reply.enhanced == Some(code) {
+                true => String::new(),
+                false => format!(" (#{code})"),
+            };
+            let ReportedRecipient { recipient, reply, .. } = reported;
+            let _ = write!(text, "<{recipient}>:\r\n    {host}{reply}{code}\r\n\r\n");
         }
         text
     }

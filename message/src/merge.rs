@@ -223,8 +223,10 @@ impl Template {
 
     /// Octets that it takes in memory, about.
     pub fn memory(&self) -> usize {
-        let pieces = self.header.len() + self.body.len() + self.references.len();
-        self.text.len() + pieces * 64 + self.fields.len() * 100
+        let pieces: usize = self.header.iter().map(HeaderPiece::memory).sum::<usize>()
+            + self.body.iter().map(BodyPiece::memory).sum::<usize>();
+        let fields: usize = self.fields.iter().map(|field| size_of::<Field>() + field.name.len()).sum();
+        self.text.len() + pieces + size_of_val(&*self.references) + fields
     }
 
     /// Says in which column each field stands: the order of the values that it is rendered with. Columns that it does
@@ -263,6 +265,20 @@ impl HeaderPiece {
         };
         matches!(self, HeaderPiece::Field { items, .. } if items.iter().any(in_item))
     }
+
+    fn memory(&self) -> usize {
+        let of_item = |item: &Item| match item {
+            Item::Text(segments) | Item::Phrase(segments) => size_of_val(&**segments),
+            Item::Literal(_) | Item::Space | Item::Exact { .. } => 0,
+        };
+        size_of::<HeaderPiece>()
+            + match self {
+                HeaderPiece::Literal(_) => 0,
+                HeaderPiece::Field { items, .. } => {
+                    size_of_val(&**items) + items.iter().map(of_item).sum::<usize>()
+                }
+            }
+    }
 }
 
 impl BodyPiece {
@@ -272,6 +288,15 @@ impl BodyPiece {
             BodyPiece::Quoted(pieces) => pieces.iter().any(|one| matches!(one, QuotedPiece::Reference(_))),
             BodyPiece::Base64(pieces) => pieces.iter().any(|one| matches!(one, Base64Piece::Reference(_))),
         }
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<BodyPiece>()
+            + match self {
+                BodyPiece::Literal(_) => 0,
+                BodyPiece::Quoted(pieces) => size_of_val(&**pieces),
+                BodyPiece::Base64(pieces) => size_of_val(&**pieces),
+            }
     }
 }
 

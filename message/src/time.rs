@@ -32,6 +32,12 @@ impl UnixMillis {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
     }
 
+    /// A time of RFC 3339, of any zone.
+    pub fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
+        let time: jiff::Timestamp = text.parse().ok()?;
+        u64::try_from(time.as_millisecond()).ok().map(UnixMillis)
+    }
+
     /// A time beyond what the calendar holds prints as the epoch.
     fn timestamp(self) -> jiff::Timestamp {
         i64::try_from(self.0)
@@ -49,6 +55,17 @@ mod tests {
     fn prints_as_the_standards_want() {
         assert_eq!(UnixMillis(0).rfc5322(), "Thu, 01 Jan 1970 00:00:00 +0000");
         assert_eq!(UnixMillis(951_782_400_007).rfc3339(), "2000-02-29T00:00:00.007Z");
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        for time in [UnixMillis(0), UnixMillis(951_782_400_007)] {
+            assert_eq!(UnixMillis::parse_rfc3339(&time.rfc3339()), Some(time));
+        }
+        assert_eq!(UnixMillis::parse_rfc3339("1970-01-01T01:00:00+01:00"), Some(UnixMillis(0)));
+        for text in ["", "1970", "1969-12-31T23:59:59Z", "yesterday"] {
+            assert_eq!(UnixMillis::parse_rfc3339(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub struct Letter {
     labels: OnceLock<Box<Labels>>,
     pattern: OnceLock<Option<Arc<Pattern>>>,
     prefix: OnceLock<Prefix>,
+    list: OnceLock<Option<Box<str>>>,
 }
 
 impl Letter {
@@ -88,6 +89,7 @@ impl Letter {
             labels: OnceLock::new(),
             pattern: OnceLock::new(),
             prefix: OnceLock::new(),
+            list: OnceLock::new(),
         }
     }
 
@@ -169,6 +171,20 @@ impl Letter {
     /// Octets that go out: the content and what goes before it.
     pub fn sent_len(&self) -> u64 {
         (self.prefix().len() + self.content.len()) as u64
+    }
+
+    /// The list that it comes from, as its header says. Read once, and only if somebody asks.
+    pub fn list(&self) -> Option<&str> {
+        self.list.get_or_init(|| message::list_of(&self.content)).as_deref()
+    }
+
+    /// It comes from that list, whatever its header says.
+    #[must_use]
+    pub fn with_list(self, list: Option<&str>) -> Letter {
+        match list {
+            None => self,
+            list => Letter { list: OnceLock::from(list.map(Into::into)), ..self },
+        }
     }
 
     /// Bytes of memory held.
@@ -440,6 +456,20 @@ mod tests {
         let found: Vec<Name> = std::iter::from_fn(|| open.next_name()).collect();
         let values = found.iter().map(|name| (name.text(&window), name.values(&window)));
         assert!(values.eq([("ann", &b"Ann"[..]), ("bob", b"")]));
+    }
+
+    #[test]
+    fn list_is_that_of_the_header() {
+        let letter = |content: &'static [u8]| {
+            Letter::new(
+                (MessageId(1), UnixMillis(0)),
+                (ReversePath::Null, None),
+                (Bytes::from_static(content), ContentFacts::default()),
+                Handling::default(),
+            )
+        };
+        assert_eq!(letter(b"List-Id: News <news.a.test>\r\n\r\nx").list(), Some("news.a.test"));
+        assert_eq!(letter(b"Subject: x\r\n\r\nList-Id: <no>\r\n").list(), None);
     }
 
     #[test]

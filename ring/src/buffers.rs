@@ -1,9 +1,12 @@
 //! Memory that the kernel reads and writes: receive buffers it picks from, aligned buffers for the disk.
 //!
-//! *Receive buffers* are one pool for all sockets (an idle connection holds none). A buffer is either the
-//! kernel's or lent to the caller, never both: `lent` keeps that true, whatever the caller does with a
-//! [`Received`]. *Write buffers* are one aligned block in equal pieces, registered with the kernel if it lets us
-//! (saves mapping the pages at each write), else used as they are. Past them, [`AlignedBuffer`]s from the heap.
+//! *Receive buffers* are one pool for all sockets (an idle connection holds none). A buffer is the kernel's, or lent to
+//! the caller, or rests here: `whose` keeps these apart, whatever the caller does with a [`Received`]. The kernel fills
+//! its buffers by turns, so it is given as few as bursts need: those stay in the processor's cache, and memory that was
+//! never needed is never touched.
+//!
+//! *Write buffers* are one aligned block in equal pieces, registered with the kernel if it lets us (saves mapping the
+//! pages at each write), else used as they are. Past them, [`AlignedBuffer`]s from the heap.
 //!
 //! Bound: both pools have a fixed size; past it a receive waits and a write allocates.
 
@@ -64,12 +67,27 @@ pub(crate) struct ReceiveBuffers {
     entries: Mapping,
     pool: Mapping,
     size: u32,
-    /// Whether a buffer is the caller's. Its length is the number of buffers, a power of two.
-    lent: Vec<bool>,
+    /// By buffer. Its length is a power of two.
+    whose: Vec<Whose>,
     tail: u16,
     /// Buffers that the kernel can still pick from, as far as the completions seen so far tell.
     free: usize,
+    /// How many it is to have. Only grows.
+    wanted: usize,
+    /// Those that nobody has. The last one that was used is the first to go.
+    resting: Vec<u16>,
 }
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whose {
+    Kernels,
+    /// Until it is given back.
+    Callers,
+    Resting,
+}
+
+/// Buffers that the kernel has at first: enough where few connections speak in the same moment.
+const WANTED_AT_FIRST: usize = 64;
 
 /// The one buffer group of a ring.
 pub(crate) const RECEIVE_GROUP: u16 = 0;
@@ -85,10 +103,25 @@ impl ReceiveBuffers {
         // SAFETY: `entries` has room for `count` entries, is page-aligned and lives as long as the ring, which
         // `Uring` drops first.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count, RECEIVE_GROUP, 0)? };
-        let lent = vec![true; usize::from(count)];
-        let mut buffers = Self { entries, pool, size, lent, tail: 0, free: 0 };
-        (0..count).for_each(|buffer| buffers.give_back(buffer));
+        let (whose, resting) = (vec![Whose::Resting; usize::from(count)], (0..count).rev().collect());
+        let wanted = WANTED_AT_FIRST.min(usize::from(count));
+        let mut buffers = Self { entries, pool, size, whose, tail: 0, free: 0, wanted, resting };
+        buffers.supply();
         Ok(buffers)
+    }
+
+    /// Gives the kernel what it lacks, as far as there are some.
+    fn supply(&mut self) {
+        while self.free < self.wanted {
+            let Some(buffer) = self.resting.pop() else { return };
+            self.offer(buffer);
+        }
+    }
+
+    /// The kernel had none left, or soon has none: from now on it has twice as many.
+    pub(crate) fn want_more(&mut self) {
+        self.wanted = (self.wanted * 2).min(self.whose.len());
+        self.supply();
     }
 
     pub(crate) fn free(&self) -> usize {
@@ -97,13 +130,17 @@ impl ReceiveBuffers {
 
     /// The kernel filled this buffer: it is ours until it is given back.
     pub(crate) fn lend(&mut self, buffer: u16) {
-        self.lent[usize::from(buffer)] = true;
+        self.whose[usize::from(buffer)] = Whose::Callers;
         self.free = self.free.saturating_sub(1);
+        if self.free * 4 < self.wanted {
+            self.want_more();
+        }
     }
 
     /// No copy.
     pub(crate) fn bytes(&self, data: &Received) -> &[u8] {
-        assert!(self.lent[usize::from(data.buffer)], "a buffer is read before it is given back");
+        let whose = self.whose[usize::from(data.buffer)];
+        assert!(whose == Whose::Callers, "a buffer is read before it is given back");
         assert!(data.len <= self.size, "a receive fits its buffer");
         let start = self.pool.at(usize::from(data.buffer) * self.size as usize, data.len as usize);
         // SAFETY: inside the pool (checked by `at`), which starts zeroed and is never uninitialised. The buffer is
@@ -113,11 +150,20 @@ impl ReceiveBuffers {
 
     /// Two stores.
     pub(crate) fn give_back(&mut self, buffer: u16) {
+        assert!(self.whose[usize::from(buffer)] == Whose::Callers, "a buffer is given back once");
+        if self.free < self.wanted {
+            return self.offer(buffer);
+        }
+        self.whose[usize::from(buffer)] = Whose::Resting;
+        self.resting.push(buffer);
+    }
+
+    /// A buffer that the kernel does not have is its own from here on.
+    fn offer(&mut self, buffer: u16) {
         let place = usize::from(buffer);
-        assert!(self.lent[place], "a buffer is given back once");
-        self.lent[place] = false;
+        self.whose[place] = Whose::Kernels;
         let address = self.pool.at(place * self.size as usize, self.size as usize) as u64;
-        let index = usize::from(self.tail) & (self.lent.len() - 1);
+        let index = usize::from(self.tail) & (self.whose.len() - 1);
         let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `index` is below the count, so the entry is inside `entries`; the kernel reads it only once the
         // tail has passed it, and at most `count` buffers are out, so it is not one that the kernel still reads.

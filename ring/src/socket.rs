@@ -202,6 +202,7 @@ impl Uring {
             AfterReceive::Starve => {
                 self.ops.receive(id).state = Receiving::Starved;
                 self.starved.push_back(id);
+                self.receive_buffers.want_more();
             }
             AfterReceive::End(result) => {
                 self.end_receive(id, socket);

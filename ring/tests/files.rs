@@ -94,7 +94,9 @@ fn what_several_put_at_the_end_stays_apart() {
     let text = std::fs::read(&path).unwrap();
     let lines: Vec<&[u8]> = text.split_inclusive(|octet| *octet == b'\n').collect();
     assert_eq!(lines.len(), 150);
-    assert!(lines.iter().all(|line| line.len() == 10_000 && line[..9_999].iter().all(|octet| *octet == line[0])));
+    assert!(
+        lines.iter().all(|line| line.len() == 10_000 && line[..9_999].iter().all(|octet| *octet == line[0]))
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod common;
 use bytes::Bytes;
 use common::*;
 use ring::{Event, Outgoing, Peer, Piece, Ring, Socket, Token, Uring};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -89,6 +90,56 @@ fn a_stream_longer_than_all_buffers_arrives_whole() {
     let writer = thread::spawn(move || peer.write_all(&bytes).unwrap());
     assert_eq!(receive_all(&mut ring, socket), expected);
     writer.join().unwrap();
+}
+
+#[test]
+fn one_message_after_the_other_takes_few_of_many_buffers() {
+    let mut ring = ring();
+    let (socket, mut peer) = connected(&mut ring);
+    ring.receive(Token(1), socket);
+    let mut used = BTreeSet::new();
+    for _ in 0..500 {
+        peer.write_all(b"NOOP\r\n").unwrap();
+        used.insert(give_back_one(&mut ring));
+    }
+    assert!(used.len() <= 64, "{} buffers were touched", used.len());
+}
+
+fn give_back_one(ring: &mut Uring) -> u16 {
+    let data = wait_for(ring, |event| match event {
+        Event::Received { data, .. } => Ok(data),
+        other => Err(other),
+    });
+    let buffer = data.buffer;
+    ring.give_back(data);
+    buffer
+}
+
+#[test]
+fn burst_gets_as_many_buffers_as_there_are() {
+    let mut ring = small_ring(256, 512);
+    let connections: Vec<_> = (0..256).map(|_| connected(&mut ring)).collect();
+    for (socket, _) in &connections {
+        ring.receive(Token(1), *socket);
+    }
+    ring.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    // Twice: the second time they are all with the kernel, and go by turns.
+    for _ in 0..2 {
+        connections.iter().for_each(|(_, peer)| (&mut &*peer).write_all(b"at once").unwrap());
+        let (mut held, mut events, mut rounds) = (Vec::new(), Vec::new(), 0);
+        while held.len() < connections.len() {
+            rounds += 1;
+            assert!(rounds < 1000, "{} of 256 came", held.len());
+            ring.wait(Some(PATIENCE), &mut events).unwrap();
+            held.extend(events.drain(..).map(|event| match event {
+                Event::Received { data, .. } => data,
+                other => panic!("unexpected: {other:?}"),
+            }));
+        }
+        let buffers: BTreeSet<u16> = held.iter().map(|data| data.buffer).collect();
+        assert_eq!(buffers.len(), 256, "each is somebody's");
+        held.into_iter().for_each(|data| ring.give_back(data));
+    }
 }
 
 #[test]

@@ -27,7 +27,10 @@ mod transaction;
 mod xclient;
 mod xtext;
 
-pub use fuzz::{fuzz_auth, fuzz_handshake, fuzz_proxied, fuzz_session, fuzz_xclient};
+pub use fuzz::{
+    fuzz_auth, fuzz_greeting, fuzz_handshake, fuzz_proxied, fuzz_sealed, fuzz_session, fuzz_transaction,
+    fuzz_xclient,
+};
 pub use limits::{Gate, Limits, Mechanism, Policy, Timeouts, TlsUse, TurnUse};
 pub use output::{Flush, Output, Rejection, Stage, Stored, Submission, TransactionKey};
 pub use proxy::fuzz_proxy;

@@ -7,7 +7,7 @@ use crate::output::{Stored, TransactionKey};
 use crate::replies::{self, No, Sentence};
 use std::collections::VecDeque;
 
-/// Room that is kept between two batches of replies of a transaction; an idle session keeps none.
+/// Room that is kept between two batches of replies.
 const READY_KEEP_MAX: usize = 256;
 
 #[derive(Debug, Default)]
@@ -61,18 +61,21 @@ impl ReplyQueue {
         }
     }
 
-    /// Hands over what may be sent. `keeps_room`: more replies will come soon.
-    pub(crate) fn take(&mut self, keeps_room: bool, put: impl FnOnce(&[u8])) {
+    /// Hands over what may be sent.
+    pub(crate) fn take(&mut self, put: impl FnOnce(&[u8])) {
         if !self.ready.is_empty() {
             put(&self.ready);
             self.ready.clear();
         }
-        if !keeps_room || self.ready.capacity() > READY_KEEP_MAX {
+        if self.ready.capacity() > READY_KEEP_MAX {
             self.ready = Vec::new();
         }
-        if self.gaps.is_empty() {
-            self.gaps = VecDeque::new();
-        }
+    }
+
+    /// Gives up the room that nothing stands in.
+    pub(crate) fn shrink(&mut self) {
+        self.ready.shrink_to_fit();
+        self.gaps.shrink_to_fit();
     }
 
     #[cfg(test)]
@@ -112,7 +115,7 @@ mod tests {
 
     fn taken(queue: &mut ReplyQueue) -> String {
         let mut out = Vec::new();
-        queue.take(true, |plain| out.extend_from_slice(plain));
+        queue.take(|plain| out.extend_from_slice(plain));
         String::from_utf8(out).unwrap()
     }
 
@@ -150,7 +153,8 @@ mod tests {
         assert_eq!(taken(&mut queue).len(), 14_000);
         assert!(queue.ready.capacity() <= READY_KEEP_MAX);
         queue.say(replies::RECIPIENT_OK);
-        queue.take(false, |_| {});
-        assert_eq!(queue.ready.capacity(), 0);
+        queue.take(|_| {});
+        queue.shrink();
+        assert_eq!(queue.capacity(), 0);
     }
 }

@@ -270,8 +270,6 @@ impl Session {
         if let Some(output) = self.due.take() {
             return Some(*output);
         }
-        // An idle session keeps no room for what it once had.
-        (self.stores, self.rejections) = (VecDeque::new(), VecDeque::new());
         let (next, output) = match self.ending {
             Ending::Closing => (Ending::Closed, Output::Close),
             Ending::HandingOver => (Ending::HandedOver, Output::HandOver),
@@ -305,6 +303,14 @@ impl Session {
         let at_rest = matches!(self.reading, Reading::Commands) && self.lines.is_empty();
         let nothing_open = matches!(self.waiting, Waiting::Nothing) && self.due.is_none();
         at_rest && nothing_open && self.can_speak() && self.transaction.is_none() && self.replies.is_empty()
+    }
+
+    /// Gives up the room that messages and replies had. The next message makes it anew: for a session that has been idle for
+    /// some time, not for one between two messages.
+    pub fn shrink(&mut self) {
+        self.stores.shrink_to_fit();
+        self.rejections.shrink_to_fit();
+        self.replies.shrink();
     }
 
     /// True at a bound that `handle_stored`, `handle_answer`, `poll_output` or `take_replies` lifts.

@@ -4,6 +4,7 @@
 //! the system's choice. Every wait polls and has a deadline; a deadline that passes is a failed test, with what
 //! the daemon said. Trusts nobody: what a program prints is parsed, and a surprise is a failure.
 
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod dns;
@@ -18,6 +19,7 @@ pub mod volume;
 pub mod wait;
 pub mod webhook;
 
+pub use browser::Browser;
 pub use client::Client;
 pub use daemon::Daemon;
 pub use dns::NameServer;

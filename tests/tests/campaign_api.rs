@@ -2,6 +2,7 @@
 //! of recipients that come in pieces, packed, broken or too fast.
 
 #[path = "campaign_api/memory.rs"]
+#[allow(dead_code, reason = "one of the two tests that share it needs each part")]
 mod memory;
 
 use engine::api::{CampaignId, Refused};
@@ -305,7 +306,7 @@ assert reply.json()["durable"] == 20000 and reply.json()["record"] == 20001, rep
 fn pythons_requests_hears_of_an_error_while_it_still_sends() {
     let Some(mut python) = peer("python3") else { return };
     if !python_has("requests") {
-        return tests::process::peer::skip("Python's requests is not installed");
+        return peer::skip("Python's requests is not installed");
     }
     let office = Office::with_spring();
     let url = format!("http://{}/api/campaigns/spring/recipients", office.address);

@@ -277,7 +277,7 @@ fn a_rate_holds_over_all_cores() {
         .iter()
         .enumerate()
         .map(|(first, from)| at[first..].partition_point(|other| *other < from + 1_000_000_000));
-    assert!(most.max().is_some_and(|most| most <= 200 + 10 + (WINDOW * CONNECTIONS) as usize));
+    assert!(most.max().is_some_and(|most| most as u64 <= 200 + 10 + WINDOW * CONNECTIONS));
     assert_eq!(at.len(), 600);
 }
 

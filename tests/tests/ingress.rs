@@ -1,5 +1,10 @@
 //! The way in as the internet meets it: TLS, logins, who may come, on whose behalf, to whom (Q14, Q16, Q18, Q21–Q24).
 
+#[path = "ingress/ident.rs"]
+mod ident;
+#[path = "ingress/scram.rs"]
+mod scram;
+
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
 use std::net::SocketAddr;

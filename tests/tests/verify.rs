@@ -1,5 +1,8 @@
 //! What is found out about incoming mail: signed by another implementation, judged by records of a name server of ours.
 
+#[path = "verify/daemon.rs"]
+mod daemon;
+
 use bytes::Bytes;
 use engine::config::Config;
 use engine::verify::{Finding, Findings, Letter, Verifier};

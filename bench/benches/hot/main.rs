@@ -10,6 +10,7 @@ use criterion::{criterion_group, criterion_main};
 mod class;
 mod content;
 mod delivery_log;
+mod dkim;
 mod fan_out;
 mod intake;
 mod journal;
@@ -33,6 +34,8 @@ criterion_group!(
     merge::rendering,
     merge::injection,
     merge::unsubscribing,
+    dkim::body_hashes,
+    dkim::signatures,
     outbound::windows,
     outbound::replies,
     journal::marks,

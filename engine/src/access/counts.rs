@@ -17,17 +17,16 @@ const SESSIONS_MAX: u32 = 1 << 20;
 
 const SHARDS: usize = 64;
 
-/// The bits that count; how many; of which family.
+/// The bits that count, in octets, since a number of this length would be padded; and how many, which tells the family too.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Key {
-    bits: u128,
+    bits: [u8; 16],
     prefix_len: u8,
-    is_v6: bool,
 }
 
 impl Key {
     fn of(address: IpAddr, prefix_len: u8) -> Key {
-        Key { bits: bits_of(address, prefix_len), prefix_len, is_v6: address.is_ipv6() }
+        Key { bits: bits_of(address, prefix_len).to_ne_bytes(), prefix_len }
     }
 }
 
@@ -75,7 +74,8 @@ impl Default for Counts {
 #[derive(Debug)]
 pub struct Seat {
     counts: Arc<Counts>,
-    keys: Option<[Key; 2]>,
+    /// Under which it is counted besides.
+    address: Option<IpAddr>,
 }
 
 impl Counts {
@@ -83,7 +83,7 @@ impl Counts {
     pub fn enter(self: &Arc<Counts>, address: Option<IpAddr>, limits: &SessionLimits) -> Result<Seat, Full> {
         let total = self.total.fetch_add(1, Ordering::Relaxed);
         // From here on the seat takes back what was counted.
-        let mut seat = Seat { counts: Arc::clone(self), keys: None };
+        let mut seat = Seat { counts: Arc::clone(self), address: None };
         if total >= limits.total.min(SESSIONS_MAX) {
             return Err(Full::Total);
         }
@@ -96,7 +96,7 @@ impl Counts {
             self.take_back(own);
             return Err(Full::Network);
         }
-        seat.keys = Some([own, network]);
+        seat.address = Some(address);
         Ok(seat)
     }
 
@@ -139,7 +139,7 @@ impl Counts {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.counts.total.fetch_sub(1, Ordering::Relaxed);
-        for key in self.keys.into_iter().flatten() {
+        for key in self.address.into_iter().flat_map(keys) {
             self.counts.take_back(key);
         }
     }

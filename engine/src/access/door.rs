@@ -6,6 +6,7 @@
 use super::{Access, Rates, What, Whose, address_of, refusal, rewrite};
 use crate::config::Pace;
 use crate::returns::Returns;
+use crate::suppression::Refusing;
 use message::{Mailbox, MailboxRef, ReversePath};
 use smtp_in::Gate;
 use smtp_in::door::{Client, Door, Entry, Origin, Refusal};
@@ -27,6 +28,8 @@ pub struct Shared<'a> {
     pub is_local: fn(IpAddr) -> bool,
     /// Addresses that mail comes back to, which anybody may send to. `None`: the key that tells them is not at hand.
     pub returns: Option<&'a Returns>,
+    /// Who is refused for being on the suppression list, if anybody is.
+    pub(crate) suppressed: Option<Refusing<'a>>,
 }
 
 /// See the module.
@@ -149,6 +152,10 @@ impl Door for AccessDoor<'_> {
             now = self.suffixed(client, at)?.or(now);
         } else if !self.access.relay_to.contains(at.domain) {
             self.only_returns(at)?;
+        }
+        let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
+        if self.shared.suppressed.is_some_and(|suppressed| suppressed.refuses(sender, at)) {
+            return Err(refusal(550, (7, 1), "The recipient is on the suppression list"));
         }
         self.spend(client, sender, What::Recipients)?;
         Ok(now.map_or(Entry::AsGiven, Entry::As))

@@ -47,7 +47,15 @@ impl Access {
         if let Some(recipient) = &ask.recipient {
             let to = MailboxRef::parse(recipient).map_err(|error| format!("{recipient:?}: {error}"))?;
             let rates = Rates::default();
-            let shared = Shared { rates: &rates, now, gate: Gate::Open, listener, is_local, returns: None };
+            let shared = Shared {
+                rates: &rates,
+                now,
+                gate: Gate::Open,
+                listener,
+                is_local,
+                returns: None,
+                suppressed: None,
+            };
             let answer = AccessDoor::new(self, shared).recipient(&client, &ReversePath::Null, to);
             let _ = write_entry(&mut out, to, answer);
         }

@@ -51,7 +51,7 @@ fn welcome(access: &Access, client: Client) -> Client {
 
 fn shared(rates: &Rates, now: Instant) -> Shared<'_> {
     let is_local = |address: IpAddr| address == IpAddr::from([192, 0, 2, 25]);
-    Shared { rates, now, gate: Gate::Open, listener: 0, is_local, returns: None }
+    Shared { rates, now, gate: Gate::Open, listener: 0, is_local, returns: None, suppressed: None }
 }
 
 fn sender() -> ReversePath {

@@ -164,12 +164,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn note(&mut self, added: Added, invalid: &[RecordError]) {
+    fn note(&mut self, added: &Added, invalid: &[RecordError]) {
+        let invalid_count = invalid.len() as u64;
         self.added += added.new;
         self.duplicate += added.duplicate;
         self.suppressed += added.suppressed;
-        self.invalid += invalid.len() as u64;
-        self.durable += added.new + added.duplicate + added.suppressed + invalid.len() as u64;
+        self.invalid += invalid_count;
+        self.durable += added.new + added.duplicate + added.suppressed + invalid_count;
         let room = ERRORS_MAX.saturating_sub(self.errors.len());
         self.errors.extend(invalid.iter().take(room).map(ToString::to_string));
     }
@@ -266,12 +267,18 @@ impl<'a> Upload<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {
-        let Batch { recipients, invalid, .. } = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         let mut added = Added::default();
-        if !recipients.is_empty() {
-            added = self.add(&recipients).await?;
+        if !batch.recipients.is_empty() {
+            added = self.add(&batch.recipients).await?;
         }
-        self.tally.note(added, &invalid);
+        for rejected in &added.rejected {
+            // A list has no member of that name: its fields are columns.
+            let what = rejected.what.strip_prefix("substitutions: ").unwrap_or(&rejected.what);
+            batch.reject(rejected.place as usize, what);
+        }
+        batch.invalid.sort_by_key(|error| error.record);
+        self.tally.note(&added, &batch.invalid);
         Ok(())
     }
 

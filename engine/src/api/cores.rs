@@ -4,7 +4,7 @@
 //! fields is stored once with the values of each recipient; copies are made as they are sent.
 
 use super::rows::{self, Rows};
-use super::{Injected, Injection, Injector, Letter, Promise, Refused, Terms};
+use super::{Injected, Injection, Injector, Letter, Promise, Refused, Rejected, Terms};
 use crate::clock;
 use crate::crossing::{Crossing, Mail};
 use crate::drive::inject::{Injected as OnItsWay, Outcome, Waiting};
@@ -82,22 +82,21 @@ impl Cores {
         }
     }
 
-    /// The message as a core takes it, and how many octets on top of its content are ours.
-    fn incoming(&self, injection: Injection) -> Result<(Incoming, u32), Refused> {
+    /// The message as a core takes it, how many octets on top of its content are ours, and whom it is not for.
+    fn incoming(&self, injection: Injection) -> Result<(Incoming, u32, Vec<Rejected>), Refused> {
         let Injection { letter, recipients } = injection;
         let settings = self.settings();
         let (content, fields_len) = self.content(&settings, &letter);
         let bound = letter.is_template.then(|| rows::compile(&content)).transpose()?;
         let mut rows = Rows::new(bound.as_ref(), &letter.shared)?;
-        for (place, recipient) in recipients.iter().enumerate() {
-            rows.push(place, recipient)?;
-        }
+        let rejected = rows.push_all(&recipients);
         let list = rows.list;
         let facts = ContentFacts::of(&content);
         let envelope = envelope(&settings, &letter, list, facts, &content);
         let (class, recipients) = (settings.class_of(&envelope, &content), envelope.recipients.count());
         let meta = Bytes::from(record::meta_of(&envelope));
-        Ok((Incoming { envelope, class, recipients, facts, content, meta, moved: None }, fields_len))
+        let incoming = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
+        Ok((incoming, fields_len, rejected))
     }
 
     /// With what a submission lacks (RFC 6409 §8), and with the fields that its terms ask for on top.
@@ -127,9 +126,12 @@ impl Injector for Cores {
     fn inject(&self, injection: Injection) -> Promise<'_, Result<Injected, Refused>> {
         Box::pin(async move {
             self.gate()?;
-            let (incoming, fields_len) = self.incoming(injection)?;
+            let (incoming, fields_len, rejected) = self.incoming(injection)?;
+            if incoming.recipients == 0 {
+                return Ok(Injected { message: None, rejected, duplicate: 0 });
+            }
             let id = self.take_with(incoming, fields_len).await?;
-            Ok(Injected { message: Some(id), suppressed: Vec::new(), duplicate: 0 })
+            Ok(Injected { message: Some(id), rejected, duplicate: 0 })
         })
     }
 

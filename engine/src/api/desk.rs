@@ -33,6 +33,7 @@ pub struct Rules {
     pub tokens: Option<Tokens>,
     pub recipients_max: u32,
     pub message_size_max: u64,
+    pub can_unsubscribe: bool,
 }
 
 impl Rules {
@@ -49,6 +50,7 @@ impl Rules {
             api: config.api.clone(),
             recipients_max: config.intake.recipients_max,
             message_size_max: config.intake.message_size_max,
+            can_unsubscribe: config.unsubscribe.base_url.is_some(),
         }
     }
 }
@@ -84,7 +86,8 @@ impl Desk {
 
     pub(super) fn limits(&self) -> Limits {
         let rules = self.rules();
-        Limits { recipients_max: rules.recipients_max, message_size_max: rules.message_size_max }
+        let Rules { recipients_max, message_size_max, can_unsubscribe, .. } = *rules;
+        Limits { recipients_max, message_size_max, can_unsubscribe }
     }
 
     fn admit(&self, headers: &HeaderMap, peer: Option<Peer>, scope: Scope) -> Result<Who, Problem> {

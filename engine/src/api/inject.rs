@@ -3,6 +3,7 @@
 //! 200 only when the message is durable for all that `success_count` counts. Who cannot be written to is one of
 //! `failed_recipients`, and `errors` says why; a request that is wrong as a whole is 4xx, and nothing of it is kept.
 
+use super::Rejected;
 use super::desk::Desk;
 use super::letter::{Failed, Read};
 use super::reply::{Problem, json};
@@ -43,16 +44,16 @@ pub(super) async fn inject(State(desk): State<Arc<Desk>>, request: Request) -> R
     }
     let injected = desk.interfaces.injector.inject(injection).await?;
     let reply = Reply {
-        success_count: count - injected.suppressed.len(),
+        success_count: count - injected.rejected.len(),
         message: injected.message.map(|id| id.to_string()),
         duplicate_count: injected.duplicate,
         ..Reply::default()
     };
-    let suppressed = injected.suppressed.into_iter().map(|(index, mailbox)| {
-        let place = places.get(index as usize).copied().unwrap_or(index);
-        Failed::new(place, mailbox.to_string(), "the suppression list names it")
+    let rejected = injected.rejected.into_iter().map(|Rejected { place, mailbox, what }| {
+        let place = places.get(place as usize).copied().unwrap_or(place);
+        Failed::new(place, mailbox.to_string(), &what)
     });
-    Ok(json(StatusCode::OK, &reply.with_failed(failed.into_iter().chain(suppressed))))
+    Ok(json(StatusCode::OK, &reply.with_failed(failed.into_iter().chain(rejected))))
 }
 
 impl Reply {

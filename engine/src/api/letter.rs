@@ -4,11 +4,8 @@ use super::recipients::parse_mailbox;
 use super::reply::Problem;
 use super::request::{CampaignRequest, Content, Dialect, InjectRequest, RecipientObject, VerpWish};
 use super::{CampaignId, Injection, Letter, NewCampaign, Recipient, Terms, Values};
-use bytes::Bytes;
-use message::compose::header::put_lines;
-use message::merge::Template;
 use message::verp::BASE_LOCAL_PART_MAX;
-use message::{ContentFacts, ReversePath, Verp};
+use message::{ReversePath, Verp};
 use std::net::IpAddr;
 
 /// What the operator allows.
@@ -16,6 +13,8 @@ use std::net::IpAddr;
 pub(super) struct Limits {
     pub(super) recipients_max: u32,
     pub(super) message_size_max: u64,
+    /// The configuration says where unsubscribing leads.
+    pub(super) can_unsubscribe: bool,
 }
 
 /// An injection, and those who cannot be written to.
@@ -36,7 +35,7 @@ pub(super) struct Failed {
 
 impl Failed {
     pub(super) fn new(place: u32, email: String, what: &str) -> Failed {
-        Failed { email, error: format!("recipients[{place}].email: {what}") }
+        Failed { email, error: format!("recipients[{place}].{what}") }
     }
 }
 
@@ -88,12 +87,12 @@ impl RecipientObject {
         let RecipientObject { email, name, substitutions: mut values } = self;
         let mailbox = match parse_mailbox(&email) {
             Ok(mailbox) => mailbox,
-            Err(what) => return Err((email, what)),
+            Err(what) => return Err((email, format!("email: {what}"))),
         };
         if let Some(name) = name.filter(|_| values.get("name").is_none())
             && let Err(error) = values.push("name", &name)
         {
-            return Err((email, format!("its name: {error}")));
+            return Err((email, format!("name: {error}")));
         }
         Ok(Recipient { mailbox, values })
     }
@@ -134,10 +133,22 @@ impl Words {
     fn letter(self, limits: Limits) -> Result<Letter, Problem> {
         let sender = read_sender(&self.sender)?;
         let verp = fitting(self.verp, &sender)?;
-        let content = content_of(self.content, limits)?;
-        let is_template = self.dialect != Dialect::Static && is_template(&content)?;
+        self.check_unsubscribe(limits)?;
+        let (content, is_template) = self.content.compose(self.dialect, limits.message_size_max)?;
         let terms = Terms { verp, ..self.terms };
         Ok(Letter { sender, content, is_template, shared: self.shared, terms })
+    }
+
+    /// A way to leave must lead somewhere, and say what is left.
+    fn check_unsubscribe(&self, limits: Limits) -> Result<(), Problem> {
+        let Terms { campaign, list, unsubscribe, .. } = &self.terms;
+        let wrong = match unsubscribe {
+            true if !limits.can_unsubscribe => "unsubscribe.base_url must be configured",
+            true if list.is_none() => "list must say what would be left",
+            true if campaign.is_none() => "campaign must say what this is part of",
+            _ => return Ok(()),
+        };
+        Err(Problem::unfit("unsubscribe", wrong))
     }
 }
 
@@ -165,34 +176,36 @@ fn fitting(wish: VerpWish, sender: &ReversePath) -> Result<Option<Verp>, Problem
     }
 }
 
-/// As it goes over the wire.
-fn content_of(content: Content, limits: Limits) -> Result<Bytes, Problem> {
-    let Content::Whole(text) = content else {
-        return Err(Problem::unfit("content", "it must be a string"));
-    };
-    let mut lines = Vec::with_capacity(text.len() + text.len() / 32);
-    put_lines(text.as_bytes(), &mut lines);
-    let facts = ContentFacts::of(&lines);
-    if facts.has_nul() || facts.has_bare_newlines() {
-        return Err(Problem::unfit("content", "it has a NUL, or a CR that no LF follows"));
-    }
-    if lines.len() as u64 > limits.message_size_max {
-        let (len, most) = (lines.len(), limits.message_size_max);
-        return Err(Problem::unfit(
-            "content",
-            format!("{len} octets, and intake.message_size_max allows {most}"),
-        ));
-    }
-    Ok(Bytes::from(lines))
+/// Any octets as a request: no panic, and a letter that is taken can be filled in.
+pub fn fuzz_inject_request(bytes: &[u8]) {
+    let limits = Limits { recipients_max: 100, message_size_max: 1 << 20, can_unsubscribe: true };
+    let Ok(request) = super::request::read_json::<InjectRequest>(bytes) else { return };
+    let Ok(read) = request.read(limits, IpAddr::from([127, 0, 0, 1])) else { return };
+    let Injection { letter, recipients } = read.injection;
+    assert_eq!(recipients.len(), read.places.len());
+    assert!(!letter.is_template || message::merge::Template::compile(&letter.content).is_ok());
 }
 
-/// Whether anything is to be filled in. A message without braces may be written in any way; one with them must be a
-/// template that can be filled in.
-fn is_template(content: &[u8]) -> Result<bool, Problem> {
-    let has_braces = content.windows(2).any(|pair| matches!(pair, b"{{" | b"{%" | b"{#"));
-    match Template::compile(content) {
-        Ok(template) => Ok(has_braces || !template.fields().is_empty()),
-        Err(error) if has_braces => Err(Problem::unfit("content", error)),
-        Err(_) => Ok(false),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_request_is_read_or_refused(
+            sender in "([a-z@.]{0,8}|a@x.test)", content in "[ -~\n]{0,60}", email in "([a-z@.{}]{0,8}|b@x.test)", dialect in "(Jinja|Static)"
+        ) {
+            let whole = serde_json::json!({
+                "envelope_sender": sender, "content": content, "template_dialect": dialect,
+                "recipients": [{ "email": email, "name": content }],
+            });
+            fuzz_inject_request(whole.to_string().as_bytes());
+            let parts = serde_json::json!({
+                "envelope_sender": sender, "template_dialect": dialect, "recipients": [{ "email": email }],
+                "content": { "from": { "email": "a@x.test", "name": content }, "subject": content, "text_body": content },
+            });
+            fuzz_inject_request(parts.to_string().as_bytes());
+        }
     }
 }

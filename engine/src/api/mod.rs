@@ -6,10 +6,12 @@
 
 mod body;
 mod campaigns;
+mod content;
 pub mod cores;
 pub mod desk;
 mod gate;
 mod inject;
+mod leaving;
 mod letter;
 pub mod recipients;
 mod reply;
@@ -19,9 +21,11 @@ pub(crate) mod rows;
 pub mod serve;
 mod terms;
 pub(crate) mod thread;
+pub mod unsubscribe;
 pub mod values;
 
 pub use crate::campaigns::Phase;
+pub use letter::fuzz_inject_request;
 pub use terms::{CampaignId, Letter, ListName, NotAName, Recipient, Terms};
 pub use values::Values;
 
@@ -73,10 +77,19 @@ pub struct Injection {
 pub struct Injected {
     /// `None`: there was nobody left to send to.
     pub message: Option<MessageId>,
-    /// Those who are not written to, because the suppression list names them, with their places in the list.
-    pub suppressed: Vec<(u32, Mailbox)>,
+    pub rejected: Vec<Rejected>,
     /// How many have the message already: its campaign named them before.
     pub duplicate: u32,
+}
+
+/// A recipient who is not written to, while the others are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rejected {
+    /// Among those who were given.
+    pub place: u32,
+    pub mailbox: Mailbox,
+    /// With the member of the recipient that it is about: `substitutions: …`, `email: …`.
+    pub what: String,
 }
 
 /// List jobs that have a name. A recipient is in one of them once, however often he is added.
@@ -123,12 +136,14 @@ pub enum Created {
 }
 
 /// What became of recipients: every one is one of these.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Added {
     pub new: u64,
     /// In the campaign before.
     pub duplicate: u64,
     pub suppressed: u64,
+    /// What the letter wants of them is not there, or may not stand where it wants it.
+    pub rejected: Vec<Rejected>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -50,6 +50,8 @@ pub struct RecordError {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub recipients: Vec<Recipient>,
+    /// Where each of them stands in the list.
+    places: Vec<Place>,
     /// Those whose address is none.
     pub invalid: Vec<RecordError>,
     len: usize,
@@ -65,9 +67,17 @@ impl Batch {
         self.records() >= BATCH_MAX || self.len >= BATCH_LEN_MAX
     }
 
-    fn push(&mut self, recipient: Recipient) {
+    /// Notes one of its recipients as invalid.
+    pub fn reject(&mut self, index: usize, what: &str) {
+        if let Some(place) = self.places.get(index) {
+            self.invalid.push(place.error(what));
+        }
+    }
+
+    fn push(&mut self, place: Place, recipient: Recipient) {
         self.len += recipient.values.len_bytes() + recipient.mailbox.as_str().len() + size_of::<Recipient>();
         self.recipients.push(recipient);
+        self.places.push(place);
     }
 
     fn push_invalid(&mut self, error: RecordError) {
@@ -157,7 +167,7 @@ pub(super) fn parse_mailbox(text: &str) -> Result<Mailbox, String> {
 /// Puts a whole record into the batch.
 fn put(batch: &mut Batch, place: Place, address: &str, values: Values) {
     match parse_mailbox(address) {
-        Ok(mailbox) => batch.push(Recipient { mailbox, values }),
+        Ok(mailbox) => batch.push(place, Recipient { mailbox, values }),
         Err(what) => batch.push_invalid(place.error(format!("email: {what}"))),
     }
 }

@@ -1,10 +1,10 @@
 //! Recipients with what is put into their copies, as a core's log takes them.
 //!
-//! Every field that a letter names is a column; a recipient who brings no value for one that has no default is refused
-//! here, with the field's name, and so is a value that may not stand where the letter wants it. Trusts no value.
+//! Every field that a letter names is a column; a recipient who brings no value for one that has no default is rejected
+//! here, with the field's name, and so is one whose value may not stand where the letter wants it. Trusts no value.
 //! Bounds: [`COLUMNS_MAX`](message::envelope::COLUMNS_MAX) and [`VALUES_MAX`](message::envelope::VALUES_MAX).
 
-use super::{Recipient, Refused, Values};
+use super::{Recipient, Refused, Rejected, Values};
 use message::merge::{self, Bound, Template};
 use message::{RecipientAsked, Recipients};
 
@@ -32,32 +32,44 @@ impl<'a> Rows<'a> {
         Ok(Rows { list, bound, columns, shared, encoded: Vec::new() })
     }
 
-    /// `place`: of the recipient in the request, for what does not fit.
-    pub(crate) fn push(&mut self, place: usize, recipient: &Recipient) -> Result<(), Refused> {
+    /// Returns those who do not fit.
+    pub(crate) fn push_all(&mut self, recipients: &[Recipient]) -> Vec<Rejected> {
+        let mut rejected = Vec::new();
+        for (place, recipient) in recipients.iter().enumerate() {
+            if let Err(what) = self.push(recipient) {
+                rejected.push(Rejected::new(place, recipient, what));
+            }
+        }
+        rejected
+    }
+
+    /// Says what does not fit, with the recipient's member that it is about.
+    pub(crate) fn push(&mut self, recipient: &Recipient) -> Result<(), String> {
         let mailbox = recipient.mailbox.as_ref();
         let Some(bound) = self.bound else {
             self.list.push(mailbox);
             return Ok(());
         };
-        let unfit = |field: &str, what: &str| Refused::Unfit {
-            place: format!("recipients[{place}].{field}"),
-            what: what.to_owned(),
-        };
         let email = mailbox.to_string();
         let own = |name: &str| recipient.values.get(name).or_else(|| self.shared.get(name));
         let value = |name: &str| if name == merge::EMAIL { Some(&*email) } else { own(name) };
-        let missing = bound.template().check(|name| value(name).is_some()).err();
-        if let Some(missing) = missing {
-            return Err(unfit(&missing.field, "is missing, and the letter has no default for it"));
-        }
+        let is_there = |name: &str| value(name).is_some();
+        bound.template().check(is_there).map_err(|missing| format!("substitutions: {missing}"))?;
         let values: Vec<&str> = self.columns.iter().map(|name| value(name).unwrap_or_default()).collect();
-        bound.check(&values).map_err(|error| unfit("substitutions", &error.to_string()))?;
+        bound.check(&values).map_err(|error| format!("substitutions: {error}"))?;
         self.encoded.clear();
         let is_short = merge::fields::encode(&values, &mut self.encoded).is_ok();
         if is_short && self.list.push_row(mailbox, RecipientAsked::default(), &self.encoded) {
             return Ok(());
         }
-        Err(unfit("substitutions", "a recipient's values have at most 16 KiB together"))
+        Err("substitutions: a recipient's values have at most 16 KiB together".to_owned())
+    }
+}
+
+impl Rejected {
+    pub(crate) fn new(place: usize, recipient: &Recipient, what: String) -> Rejected {
+        let place = u32::try_from(place).expect("a batch, or a request's recipients");
+        Rejected { place, mailbox: recipient.mailbox.clone(), what }
     }
 }
 

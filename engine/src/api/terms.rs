@@ -6,8 +6,10 @@ use message::{Lane, Mailbox, ReversePath, Verp};
 use serde::Deserialize;
 use std::net::IpAddr;
 
-/// Octets of a campaign's or a list's name.
-const NAME_MAX: usize = 100;
+/// Octets of a campaign's or a list's name: of those that unsubscribing tokens have room for.
+const NAME_MAX: usize = 64;
+
+const _: () = assert!(NAME_MAX <= message::unsubscribe::LIST_MAX);
 
 /// A campaign's name: letters, digits and `-._~`, so that it stands as it is in an address, a header and a file's name.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -21,7 +23,7 @@ pub struct ListName(Box<str>);
 
 /// It is no name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("a name has 1 to 100 letters, digits and -._~, and begins with a letter or digit")]
+#[error("a name has 1 to 64 letters, digits and -._~, and begins with a letter or digit")]
 pub struct NotAName;
 
 impl TryFrom<String> for CampaignId {
@@ -108,8 +110,8 @@ mod tests {
     #[test]
     fn names_stand_anywhere_as_they_are() {
         let is_one = |name: &str| CampaignId::parse(name).is_some() && ListName::parse(name).is_some();
-        assert!(["a", "spring-24", "News_Letter.2~x", &"x".repeat(100)].into_iter().all(is_one));
-        let others = ["", ".", "..", "-x", "a b", "a/b", "\u{e4}", "a\n", "a%", &"x".repeat(101)];
+        assert!(["a", "spring-24", "News_Letter.2~x", &"x".repeat(64)].into_iter().all(is_one));
+        let others = ["", ".", "..", "-x", "a b", "a/b", "\u{e4}", "a\n", "a%", &"x".repeat(65)];
         assert!(!others.into_iter().any(is_one));
         assert!(
             CampaignId::try_from("a b".to_owned()).is_err() && ListName::try_from("a".to_owned()).is_ok()

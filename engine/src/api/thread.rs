@@ -2,8 +2,10 @@
 
 use super::cores::Cores;
 use super::desk::{Desk, Interfaces};
+use super::leaving::Suppressing;
 use super::router::router;
 use super::serve::{Encryption, Front, serve};
+use super::unsubscribe;
 use crate::access::SessionLimits;
 use crate::campaigns::clerk::Clerk;
 use crate::config;
@@ -20,16 +22,22 @@ use tokio::sync::watch;
 /// Below the cores' threads: mail that is here goes before mail that comes.
 const NICENESS: i32 = 2;
 
+/// A page is read, and its button pressed, within this time; else there is another connection.
+const PAGE_IDLE: Duration = Duration::from_secs(30);
+
 /// Sockets that listen.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    pub(crate) api: Vec<TcpListener>,
+    api: Vec<TcpListener>,
+    /// Of the page where recipients leave a list.
+    unsubscribe: Vec<TcpListener>,
 }
 
 impl Listeners {
     /// On error the address that it is about.
     pub(crate) fn bind(config: &config::Config) -> Result<Listeners, (SocketAddr, io::Error)> {
-        Ok(Listeners { api: bind_all(&config.api.listen)? })
+        let unsubscribe = bind_all(&config.unsubscribe.listen)?;
+        Ok(Listeners { api: bind_all(&config.api.listen)?, unsubscribe })
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
@@ -37,7 +45,7 @@ impl Listeners {
     }
 
     fn is_empty(&self) -> bool {
-        self.api.is_empty()
+        self.api.is_empty() && self.unsubscribe.is_empty()
     }
 }
 
@@ -58,6 +66,7 @@ pub(crate) struct Running {
     cores: Arc<Cores>,
     clerk: Arc<Clerk>,
     encryption: Encryption,
+    page_encryption: Encryption,
 }
 
 impl Running {
@@ -79,11 +88,13 @@ impl Running {
         let desk = Arc::new(Desk::new(interfaces, Arc::clone(&settings.api), guesses));
         let encryption: Encryption = Arc::new(RwLock::new(settings.api_tls.clone()));
         let front = front(&settings.config.api, router(Arc::clone(&desk)), Arc::clone(&encryption));
+        let page = page(&settings.config.unsubscribe, settings, crossing);
+        let page_encryption = Arc::clone(&page.encryption);
         let (stop, stopping) = watch::channel(false);
         let saving = Arc::clone(&clerk);
-        let run = move || run(listeners, &front, &stopping, saving);
+        let run = move || run(listeners, [&front, &page], &stopping, saving);
         let thread = std::thread::Builder::new().name("api".to_owned()).spawn(run)?;
-        Ok(Some(Running { thread, stop, desk, cores, clerk, encryption }))
+        Ok(Some(Running { thread, stop, desk, cores, clerk, encryption, page_encryption }))
     }
 
     /// Tokens, certificates and limits of the new settings; addresses and bounds of connections are those of the start.
@@ -91,6 +102,7 @@ impl Running {
         self.desk.configure(Arc::clone(&settings.api));
         self.cores.configure(Arc::clone(settings));
         *self.encryption.write() = settings.api_tls.clone();
+        *self.page_encryption.write() = settings.unsubscribe_tls.clone();
     }
 
     /// No new connections; requests under way end.
@@ -116,7 +128,24 @@ fn front(config: &config::Api, router: axum::Router, encryption: Encryption) -> 
     Front { router, encryption, limits, counts: Arc::default(), idle }
 }
 
-fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>, clerk: Arc<Clerk>) {
+/// What `unsubscribe.listen` serves.
+fn page(config: &config::Unsubscribe, settings: &Settings, crossing: &Arc<Crossing>) -> Front {
+    let limits = SessionLimits {
+        total: config.connections_max,
+        per_address: config.connections_per_address,
+        ..SessionLimits::default()
+    };
+    let leaving = Arc::new(Suppressing(Arc::clone(crossing)));
+    Front {
+        router: unsubscribe::router(&settings.secret.0, leaving),
+        encryption: Arc::new(RwLock::new(settings.unsubscribe_tls.clone())),
+        limits,
+        counts: Arc::default(),
+        idle: PAGE_IDLE,
+    }
+}
+
+fn run(listeners: Listeners, [api, page]: [&Front; 2], stopping: &watch::Receiver<bool>, clerk: Arc<Clerk>) {
     let _ = rustix::process::nice(NICENESS);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -125,7 +154,9 @@ fn run(listeners: Listeners, front: &Front, stopping: &watch::Receiver<bool>, cl
     runtime.block_on(async {
         tokio::spawn(clerk.run());
         let mut serving = Vec::new();
-        for listener in listeners.api {
+        let api = listeners.api.into_iter().map(|listener| (listener, api));
+        for (listener, front) in api.chain(listeners.unsubscribe.into_iter().map(|listener| (listener, page)))
+        {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => serving.push(tokio::spawn(serve(listener, front.clone(), stopping.clone()))),
                 Err(error) => tracing::error!(%error, "an address of the API cannot be served"),

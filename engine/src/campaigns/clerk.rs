@@ -12,7 +12,7 @@ use crate::api::cores::Cores;
 use crate::api::rows::{self, Rows};
 use crate::api::{
     Added, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, Letter, ListName,
-    NewCampaign, Order, Promise, Recipient, Refused, Terms, Values,
+    NewCampaign, Order, Promise, Recipient, Refused, Rejected, Terms, Values,
 };
 use crate::clock;
 use crate::config::Rate;
@@ -128,19 +128,23 @@ impl Clerk {
         let known = self.books.known(number, &keys).map_err(|error| broken(&error))?;
         let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
         let mut seen = HashSet::new();
-        let mut new_keys = Vec::new();
+        let (mut new_keys, mut rejected) = (Vec::new(), Vec::new());
+        let (mut duplicate, mut suppressed) = (0, 0);
         for (place, (recipient, key)) in recipients.iter().zip(&keys).enumerate() {
             if known[place] || !seen.insert(*key) {
+                duplicate += 1;
                 continue;
             }
-            list.push(place, recipient)?;
-            new_keys.push(*key);
+            if self.is_suppressed(&row, recipient) {
+                suppressed += 1;
+                continue;
+            }
+            match list.push(recipient) {
+                Ok(()) => new_keys.push(*key),
+                Err(what) => rejected.push(Rejected::new(place, recipient, what)),
+            }
         }
-        let added = Added {
-            new: new_keys.len() as u64,
-            duplicate: (recipients.len() - new_keys.len()) as u64,
-            suppressed: 0,
-        };
+        let added = Added { new: new_keys.len() as u64, duplicate, suppressed, rejected };
         if new_keys.is_empty() {
             return Ok(added);
         }
@@ -149,6 +153,14 @@ impl Clerk {
         row.campaign.add_recipients(added.new);
         self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
         Ok(added)
+    }
+
+    /// Who has left the list, or gets no mail at all. Who is on the list but cannot be looked up at once is found before
+    /// sending.
+    fn is_suppressed(&self, row: &Row, recipient: &Recipient) -> bool {
+        let Some(suppression) = self.crossing.suppression.get() else { return false };
+        let list = row.campaign.shared.list.as_deref().unwrap_or_default();
+        suppression.is_suppressed(list, recipient.mailbox.as_ref())
     }
 
     /// Answered when the message is durable; nobody of it is served yet.
@@ -285,7 +297,7 @@ impl Injector for Clerk {
             self.make(&id, NewCampaign { letter, rate: None, is_paused: false })?;
             let added = self.take_in(&id, &recipients).await?;
             let duplicate = u32::try_from(added.duplicate).unwrap_or(u32::MAX);
-            Ok(Injected { message: None, suppressed: Vec::new(), duplicate })
+            Ok(Injected { message: None, rejected: added.rejected, duplicate })
         })
     }
 

@@ -47,6 +47,9 @@ pub(crate) struct Demo {
     /// Transactions in flight on a connection; 1 makes each delivery a flight of its own.
     #[arg(long, default_value_t = 8)]
     window: u16,
+    /// Keep an event log, a line for each delivery.
+    #[arg(long)]
+    events: bool,
     /// Folder for the temporary queue. Default: one that is on disk.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -225,6 +228,9 @@ impl Demo {
             "routes".into(),
             toml::Table::from_iter([("*".to_owned(), sink.to_string().into())]).into(),
         );
+        if self.events {
+            config.insert("events".into(), toml::Table::new().into());
+        }
         let path = folder.join("ringpost.toml");
         std::fs::write(&path, toml::to_string(&config)?)?;
         Ok(path)

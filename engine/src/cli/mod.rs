@@ -19,6 +19,7 @@ mod secrets;
 mod serve;
 mod sites;
 pub mod submit;
+mod suppress;
 mod token;
 mod trace;
 
@@ -55,6 +56,9 @@ enum Command {
     Sites(sites::Sites),
     /// Show the SMTP dialogues with a domain's hosts as they happen, until Ctrl-C.
     Trace(trace::Trace),
+    /// Who is on the suppression list, whether the daemon runs or not.
+    #[command(subcommand)]
+    Suppress(suppress::SuppressCommand),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
@@ -115,6 +119,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
+            Command::Suppress(command) => suppress::run(&command),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),

@@ -12,6 +12,7 @@ mod look;
 pub mod lookups;
 mod socket;
 pub mod sts;
+mod suppress;
 mod tlsrpt;
 
 use crate::api::thread::Running;

@@ -6,10 +6,12 @@
 //! [`SILENCE_MAX`] for a client that does not read.
 
 use super::look::Sight;
+use super::suppress;
 use crate::crossing::{Crossing, Mail};
 use crate::look::ask::Look;
 use crate::steer::order::{Order, Report};
 use crate::steer::wire::{Answer, Checked, REQUEST_MAX, Request};
+use crate::suppression::Ask;
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
@@ -96,6 +98,11 @@ async fn attend(stream: UnixStream, gate: &Gate) -> io::Result<()> {
     while let Some(line) = client.request().await? {
         if let Some(look) = Look::parse(&line) {
             gate.sight.attend(look, uid, &mut client.reader, &mut client.writer).await?;
+            continue;
+        }
+        if let Some(ask) = Ask::parse(&line) {
+            drop(line);
+            suppress::attend(ask, uid, &gate.crossing, &mut client.writer).await?;
             continue;
         }
         let answer = match Request::parse(&line) {

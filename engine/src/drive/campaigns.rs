@@ -90,6 +90,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.campaign(number?)?.shared.pattern.clone()
     }
 
+    /// The list that the campaign's mail is from, where it is said.
+    pub(crate) fn list_of_campaign(&mut self, number: Option<CampaignNumber>) -> Option<Box<str>> {
+        self.campaign(number?)?.shared.list.clone()
+    }
+
     /// The range, if its mail may go out; one of a paused campaign is kept here, one of a cancelled campaign has ended.
     pub(crate) fn past_gate(&mut self, range: Range) -> Option<Range> {
         let Some(campaign) = self.campaign_of(range.message) else { return Some(range) };

@@ -393,6 +393,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             steering,
             gates,
             returns,
+            suppressing,
             ..
         } = self;
         let (journal, ring, now, mut sum, mut result) =
@@ -427,6 +428,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         letters.loading().for_each(|range| add(range, at_once));
         outbound.ranges().for_each(|range| add(&range, at_once));
         failing.iter().for_each(|(_, failing)| add(&failing.range, failing.due()));
+        suppressing.ranges().for_each(|range| add(range, at_once));
         shares.lent().for_each(|range| add(range, at_once));
         fetches.ranges().for_each(|range| add(range, at_once));
         aside.ranges().for_each(|range| add(range, at_once));

@@ -34,8 +34,7 @@ struct Cached {
     letter: Arc<Letter>,
     /// The whole meta part, if it fits into a window.
     meta: Option<Bytes>,
-    /// What it counted for when it came. (A dot-stuffed copy made later is not
-    /// counted.)
+    /// What it counted for when it came or was signed. (A dot-stuffed copy made later is not counted.)
     len: usize,
 }
 
@@ -381,7 +380,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let content = self.content_of_campaign(queued.campaign(), content);
         // Nobody is sent nothing: its campaign's folder is gone.
         let letter = envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())?;
-        Some(letter.with_pattern(pattern))
+        let list = self.list_of_campaign(queued.campaign());
+        Some(letter.with_pattern(pattern).with_list(list.as_deref()))
     }
 
     /// What a bounce needs of a message past its lifetime: all but the content. Not kept: nothing may deliver it.

@@ -657,6 +657,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let parsed = Meta::parse(&meta, head.layout);
         let pattern = self.pattern_of_campaign(head.class.campaign.filter(|_| content.is_empty()));
+        let list = self.list_of_campaign(head.class.campaign);
         let content = self.content_of_campaign(head.class.campaign, content);
         let letter = Letter::new(
             (head.id, head.arrived),
@@ -665,7 +666,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.store.get(key).expect("it was just admitted").handling(),
         )
         .with_meta(head.layout, parsed.and_then(|meta| meta.asked()), parsed.and_then(|meta| meta.columns))
-        .with_pattern(pattern);
+        .with_pattern(pattern)
+        .with_list(list.as_deref());
         for group in parsed.into_iter().flat_map(|meta| meta.groups()) {
             let domain = self.domains.owe(group.domain, group.count);
             let range = Range {

@@ -9,6 +9,7 @@ use crate::drive::copies::{Copy, Desk};
 use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
 use crate::drive::signing;
+use crate::drive::suppress::{ASIDE_MAX, Picked, pick};
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
@@ -412,7 +413,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.trace_verdict(place, to.local_part(), range.domain, &verdict);
         let settings = Arc::clone(&self.settings);
         let source = if is_reversed { "" } else { settings.source_name(self.sites.get(site).source) };
-        let via = Via { host: &host, source, tls, success, scope: Some(scope) };
+        let is_hard = matches!(&verdict, Verdict::Failed(reply) if scope == Scope::Recipient
+            && settings.suppression.learns_from(letter.lane) && settings.suppression.is_hard(reply));
+        let via = Via { host: &host, source, tls, success, scope: Some(scope), is_hard };
         if is_reversed && matches!(scope, Scope::Host | Scope::Site) {
             return self.wait_on(&letter, range, &to, via, verdict);
         }
@@ -676,7 +679,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if !self.may_begin(key) {
             return None;
         }
-        loop {
+        let mut looked_aside = 0;
+        while looked_aside < ASIDE_MAX {
             let lane = self.sites.get(key).lanes.next()?;
             self.open_unread(key, lane);
             let Some(open) = self.sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
@@ -688,17 +692,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 let signed = signing::sign(open, &mut self.letters, &self.settings.dkim, self.wall);
                 self.counters.count_signed(signed);
             }
+            let Core { sites, domains, suppressing, settings, .. } = self;
+            let Some(open) = sites.get_mut(key).lanes.get_mut(lane).open_front() else { continue };
             let range = open.range();
-            let mut names = SmallVec::new();
-            while names.len() < most
-                && let Some(name) = open.next_name()
-            {
-                names.push(name);
-            }
+            let domain = Arc::clone(&domains.get(range.domain).name);
+            let look = |open: &OpenRange, name: Name| {
+                let to = MailboxRef { local_part: name.text(open.window()), domain: &domain };
+                suppressing.look(&settings.suppression, open.letter(), to)
+            };
+            let Picked { names, aside } = pick(open, most, look);
             let (letter, window, is_done) =
                 (Arc::clone(open.letter()), open.window().clone(), open.is_done());
-            let is_over = is_done || names.is_empty();
+            let is_over = is_done || names.is_empty() && aside.is_empty();
             self.sites.get_mut(key).lanes.get_mut(lane).note_handed_out(names.len(), is_over);
+            looked_aside += aside.len();
+            for (name, found) in aside {
+                self.set_name_aside((&letter, &window), range, name, found);
+            }
             if !names.is_empty() {
                 self.sites.get_mut(key).lanes.note_pick();
                 self.spend(key);
@@ -715,9 +725,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     window,
                     copy: None,
                 };
-                return Some((delivery, Arc::clone(&self.domains.get(range.domain).name)));
+                return Some((delivery, domain));
             }
         }
+        // Others have their turn; this one goes on in the next.
+        self.sites.touch(key);
+        None
     }
 
     /// Where a pool has several sources, each has its part of a list: the rest goes to the one whose turn is next.

@@ -44,7 +44,7 @@ pub(super) fn sign(
     });
     match signing {
         Signing::Done => letters.renew(open.range().message, &letter),
-        Signing::Failed(error) => tracing::info!(msg = %letter.id, %error, "the message goes out unsigned"),
+        Signing::Failed(error) => tracing::debug!(msg = %letter.id, %error, "the message goes out unsigned"),
         Signing::Nothing => {}
     }
     signing

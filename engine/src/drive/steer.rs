@@ -223,6 +223,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut ranges: Vec<Range> = self.outbound.ranges().collect();
         ranges.extend(self.letters.loading());
         ranges.extend(self.failing.iter().map(|(_, failing)| failing.range));
+        ranges.extend(self.suppressing.ranges());
         ranges.extend(self.shares.lent());
         ranges.extend(self.returns.ranges());
         ranges.extend(self.fetches.ranges());

@@ -159,20 +159,27 @@ pub fn pack(folder: &Path, number: u32) -> io::Result<Extent> {
     let (plain, packed) = (path_of(folder, number, Form::Plain), path_of(folder, number, Form::Packed));
     let extent = extent(folder, number, Form::Plain)?;
     let half = packed.with_extension("zst.new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&half)?;
+    if let Err(error) = write_packed(&plain, &half, extent) {
+        let _ = fs::remove_file(&half);
+        return Err(error);
+    }
+    fs::rename(&half, &packed)?;
+    File::open(folder)?.sync_all()?;
+    fs::remove_file(&plain)?;
+    Ok(extent)
+}
+
+fn write_packed(plain: &Path, half: &Path, extent: Extent) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(half)?;
     file.write_all(&FRAME)?;
     file.write_all(&extent.events.to_le_bytes())?;
     file.write_all(&extent.octets.to_le_bytes())?;
     let mut encoder = zstd::Encoder::new(file, LEVEL)?;
     encoder.include_checksum(true)?;
-    io::copy(&mut File::open(&plain)?, &mut encoder)?;
+    io::copy(&mut File::open(plain)?, &mut encoder)?;
     let file = encoder.finish()?;
     file.sync_all()?;
-    file.set_permissions(Permissions::from_mode(0o400))?;
-    fs::rename(&half, &packed)?;
-    File::open(folder)?.sync_all()?;
-    fs::remove_file(&plain)?;
-    Ok(extent)
+    file.set_permissions(Permissions::from_mode(0o400))
 }
 
 /// What is in a file, from an offset of its unpacked contents on.

@@ -96,9 +96,10 @@ impl Keeper {
         if now < self.rests_until {
             return;
         }
-        let done = self.rotate(now).and_then(|()| self.complete_left()).and_then(|()| self.pack_one());
-        let done = done.and_then(|()| self.sync(now)).and_then(|()| self.remove(now, wall));
-        if let Err(error) = done {
+        // One that fails must not keep the others back: on a full disk the last one makes room.
+        let steps =
+            [self.rotate(now), self.complete_left(), self.pack_one(), self.sync(now), self.remove(now, wall)];
+        for error in steps.into_iter().filter_map(Result::err) {
             self.complain(&error);
             self.rests_until = now + AGAIN;
         }

@@ -82,7 +82,10 @@ mod tests {
         for example in examples {
             let value: serde_json::Value = serde_json::from_str(example).unwrap();
             for field in value.as_object().unwrap().keys() {
-                assert!(text.contains(&format!("| `{field}`")) || text.contains(&format!(", `{field}`")), "{field}");
+                assert!(
+                    text.contains(&format!("| `{field}`")) || text.contains(&format!(", `{field}`")),
+                    "{field}"
+                );
             }
         }
     }

@@ -38,14 +38,14 @@ impl Rule {
 
 /// `5.7.1`, `5.7.*` or `5.7.606-649`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct EnhancedRange {
+pub(crate) struct EnhancedRange {
     class: u8,
     subject: u16,
     details: (u16, u16),
 }
 
 impl EnhancedRange {
-    pub(super) fn parse(text: &str) -> Option<EnhancedRange> {
+    pub(crate) fn parse(text: &str) -> Option<EnhancedRange> {
         let (front, detail) = text.rsplit_once('.')?;
         let low = |end: &str| Some(EnhancedCode::parse_prefix(format!("{front}.{end}").as_bytes())?.0);
         let (first, last) = match detail.split_once('-') {
@@ -57,7 +57,7 @@ impl EnhancedRange {
         (first.0 != 2 && first.2 <= last.2).then_some(range)
     }
 
-    fn holds(self, code: Option<EnhancedCode>) -> bool {
+    pub(crate) fn holds(self, code: Option<EnhancedCode>) -> bool {
         code.is_some_and(|EnhancedCode(class, subject, detail)| {
             (class, subject) == (self.class, self.subject)
                 && (self.details.0..=self.details.1).contains(&detail)

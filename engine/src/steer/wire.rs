@@ -8,6 +8,7 @@ use crate::look::trace::TraceLine;
 use crate::look::view::View;
 use crate::steer::condition::{self, TERMS_MAX, Term};
 use crate::steer::order::{Action, CHOSEN_MAX, Chosen, PAGE_MAX, Page, Report};
+use crate::suppression::Told;
 use message::MessageId;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ pub enum Answer {
     Trace(TraceLine),
     /// Lines of the dialogue that came too fast to be shown.
     Lost(u64),
+    /// What was asked of the suppression list.
+    Suppression(Told),
     /// Nothing was done.
     Error(String),
     /// This user may not ask.

@@ -62,10 +62,10 @@ impl<'a> Writer<'a> {
 
     /// Text that [`code`] has coded.
     pub(crate) fn put_coded(&mut self, text: &[u8], coded: Coded) {
-        if text.starts_with(b"\r") {
-            self.end()
-        } else {
-            self.put_blank()
+        match text.first() {
+            Some(b'\r') => self.end(),
+            None if coded.blank.is_none() => return,
+            _ => self.put_blank(),
         }
         if self.column() > 0 && self.column() + usize::from(coded.first) > LINE_MAX {
             self.break_line();
@@ -206,10 +206,24 @@ mod tests {
         assert_eq!(read("a "), "a ");
     }
 
+    #[test]
+    fn nothing_between_a_blank_and_a_line_end_hides_it() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        writer.put(b"a ");
+        for text in ["", " ", "", "\nb"] {
+            let mut before = Vec::new();
+            let coded = code(text.as_bytes(), &mut before);
+            writer.put_coded(&before, coded);
+        }
+        writer.end();
+        assert_eq!(out, b"a =20\r\nb");
+    }
+
     proptest! {
         #[test]
         fn pieces_meet_anywhere_and_read_the_same(
-            pieces in proptest::collection::vec(("[ -.=\\n\\PC]{0,120}", any::<bool>()), 0..8)
+            pieces in proptest::collection::vec(("([ -.=\\n\\PC]{0,120}|[ \n]{0,2})", any::<bool>()), 0..8)
         ) {
             let (mut out, mut plain, mut before) = (Vec::new(), String::new(), Vec::new());
             let mut writer = Writer::new(&mut out);

@@ -11,6 +11,9 @@ use crate::time::UnixMillis;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Octets of a `From` field; nobody is the author by a longer one.
+const AUTHOR_MAX: usize = 16 << 10;
+
 /// All that we sign for. To be shared by all threads, and replaced whole.
 #[derive(Debug, Default)]
 pub struct Signers {
@@ -80,6 +83,9 @@ impl Signers {
 /// `None` if there is no author, or none that can be read.
 fn author_domain(content: &[u8]) -> Option<Domain> {
     let from = RawFields::of(content).find(|field| field.name.eq_ignore_ascii_case(b"from"))?;
+    if from.value.len() > AUTHOR_MAX {
+        return None;
+    }
     let text = unfold(from.value);
     let authors = AddressList::parse(&text).ok()?;
     let host = authors.entries().find_map(|entry| entry.address.as_ref()?.host.as_deref())?;
@@ -143,7 +149,10 @@ mod tests {
         for from in ["ann@x.a.test", "ann@test", "ann@xb.test", "ann", "", "<>", "a b c@"] {
             assert_eq!(found(&format!("From: {from}\r\n\r\n")), None, "{from}");
         }
-        for header in ["", "\r\nFrom: ann@a.test\r\n", "Subject: x\r\n\r\nFrom: ann@a.test\r\n"] {
+        let long = format!("From: ann@a.test{}\r\n", ",bob@a.test".repeat(AUTHOR_MAX / 11));
+        for header in
+            ["", long.as_str(), "\r\nFrom: ann@a.test\r\n", "Subject: x\r\n\r\nFrom: ann@a.test\r\n"]
+        {
             assert_eq!(found(header), None, "{header}");
         }
         assert_eq!(Signers::default().fields_for(b"From: ann@a.test\r\n", UnixMillis(0)), Ok(None));

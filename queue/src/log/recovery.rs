@@ -137,7 +137,7 @@ pub fn scan_segment(
         (Some(entries), Depth::Contents) => check_listed(&mut reader, entries, life, &mut scan, on_message)?,
         (None, _) => {
             scan.lacks_index = has_successor && !life.is_head_damaged;
-            walk(&mut reader, life, len, has_successor, &mut scan, on_message)?;
+            walk(&mut reader, life, has_successor, &mut scan, on_message)?;
         }
     }
     Ok(scan)

@@ -91,18 +91,17 @@ impl Session {
     /// Appends what may be sent now to `out`; true if there was anything.
     pub fn take_replies(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        let keeps_room = self.transaction.is_some();
         match (&mut self.tunnel, self.securing) {
             (Some(tunnel), Securing::Sealed) => {
                 tunnel.write_output(out);
-                self.replies.take(keeps_room, |plain| tunnel.seal(plain, out));
+                self.replies.take(|plain| tunnel.seal(plain, out));
                 if self.ending == Ending::Closing && self.replies.is_empty() {
                     tunnel.say_goodbye();
                     tunnel.write_output(out);
                 }
             }
             (Some(tunnel), _) => tunnel.write_output(out),
-            (None, _) => self.replies.take(keeps_room, |plain| out.extend_from_slice(plain)),
+            (None, _) => self.replies.take(|plain| out.extend_from_slice(plain)),
         }
         if self.securing == Securing::Agreed && self.ending == Ending::Open && self.replies.is_empty() {
             self.begin_handshake();

@@ -130,10 +130,24 @@ fn idle_session_is_small_and_holds_nothing() {
     assert!(session.poll_output().is_none());
     taken(&mut session);
     assert!(session.is_idle());
+    session.shrink();
     assert_eq!((session.stores.capacity(), session.rejections.capacity()), (0, 0));
     assert_eq!((session.replies.capacity(), session.lines.capacity()), (0, 0));
     let boxes = (&session.transaction, &session.due, &session.exchange, &session.tunnel, &session.named);
     assert!(matches!(boxes, (None, None, None, None, None)));
+}
+
+#[test]
+fn session_between_two_messages_keeps_its_room() {
+    let now = Instant::now();
+    let mut session = session(now);
+    let mail = b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.net>\r\nBDAT 3 LAST\r\nabc";
+    read(&mut session, now, mail);
+    let Some(Output::Store(submission)) = session.poll_output() else { panic!("nothing to store") };
+    session.handle_stored(now, submission.transaction, Stored::Full);
+    taken(&mut session);
+    assert!(session.poll_output().is_none() && session.is_idle());
+    assert!(session.stores.capacity() > 0 && session.replies.capacity() > 0);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A client that speaks SMTP line by line, right or wrong, as a test wants it.
 
+use rustix::net::{AddressFamily, SocketType};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -15,7 +16,19 @@ pub struct Client {
 impl Client {
     /// Says nothing yet.
     pub fn connect(to: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&to, TIMEOUT).expect("somebody listens");
+        Client::on(TcpStream::connect_timeout(&to, TIMEOUT).expect("somebody listens"))
+    }
+
+    /// As [`Client::connect`], from that address of this machine.
+    pub fn connect_from(source: IpAddr, to: SocketAddr) -> Client {
+        let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::new(source, 0)).expect("an address of this machine");
+        rustix::net::connect(&socket, &to).expect("somebody listens");
+        Client::on(socket.into())
+    }
+
+    fn on(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout above zero");
         stream.set_write_timeout(Some(TIMEOUT)).expect("a timeout above zero");
         Client { stream: BufReader::new(stream) }
@@ -27,6 +40,10 @@ impl Client {
         client.expect("220");
         client.say_expecting("EHLO client.process.test", "250");
         client
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().expect("it is connected")
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -12,7 +12,7 @@ pub struct Audit {
     pub accepted: u32,
     pub refused: u32,
     pub delivered: u32,
-    /// Refused for good by a sink, and the sender was told (or is null).
+    /// Refused for good by a sink, and the sender was told, or the postmaster if there is none.
     pub failed: u32,
     /// Accepted, and neither.
     pub lost: Vec<String>,
@@ -45,7 +45,7 @@ impl Audit {
         self.accepted += u32::from(accepted);
         self.refused += u32::from(recipient.intake == Intake::Refused);
         self.bounced_unfailed += u32::from(recipient.bounced > 0 && recipient.failed == 0);
-        let told = letter.sender.is_empty() || recipient.bounced > 0;
+        let told = recipient.bounced > 0;
         if recipient.delivered > 0 {
             self.delivered += 1;
             self.count_copies(recipient);

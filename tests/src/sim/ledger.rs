@@ -167,7 +167,7 @@ impl Ledger {
             })
             .map(|(index, _)| index)
             .collect();
-        if letter.sender.is_empty() || about.is_empty() {
+        if about.is_empty() {
             self.corrupt(format!("a bounce of letter {token} went to <{forward_path}> about nobody"));
         }
         for index in about {
@@ -200,10 +200,7 @@ impl Letter {
         self.recipients.iter().all(|recipient| match recipient.intake {
             Intake::Owed => false,
             Intake::Refused | Intake::GivenUp => true,
-            Intake::Accepted => {
-                let told = self.sender.is_empty() || recipient.bounced > 0;
-                recipient.delivered > 0 || recipient.failed > 0 && told
-            }
+            Intake::Accepted => recipient.delivered > 0 || recipient.failed > 0 && recipient.bounced > 0,
         })
     }
 }

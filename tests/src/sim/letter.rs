@@ -13,6 +13,9 @@ pub const TOKEN_FIELD: &str = "X-Sim: ";
 /// The domain of all senders. A sink must take its mail: bounces go there.
 pub const SENDER_DOMAIN: &str = "lists.example";
 
+/// Who is told of letters from the null reverse-path.
+pub(super) const POSTMASTER: &str = "postmaster@lists.example";
+
 /// Recipients whose local part begins so are refused for good by every sink.
 pub const GONE: &str = "gone";
 
@@ -93,7 +96,10 @@ impl Letter {
 
     /// True if a bounce about this recipient may go to `forward_path`.
     pub fn may_bounce_to(&self, recipient: &str, forward_path: &str) -> bool {
-        forward_path == self.sender || self.may_come_from(recipient, forward_path)
+        match self.sender.is_empty() {
+            true => forward_path == POSTMASTER,
+            false => forward_path == self.sender || self.may_come_from(recipient, forward_path),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ struct Kept {
 
 /// See the module. With `remembers` off, recipients are counted and forgotten.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     kept: Mutex<BTreeMap<CampaignId, Kept>>,
     /// What `add` answers instead of adding, one after the other.
     refusals: Mutex<Vec<Refused>>,
@@ -39,12 +39,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    pub fn forgetful() -> Memory {
+    pub(crate) fn forgetful() -> Memory {
         Memory { forgets: true, ..Memory::default() }
     }
 
     /// The next batches get this answer.
-    pub fn refuse(&self, refused: &Refused, times: usize) {
+    pub(crate) fn refuse(&self, refused: &Refused, times: usize) {
         lock(&self.refusals).extend(std::iter::repeat_n(refused.clone(), times));
     }
 
@@ -125,7 +125,7 @@ impl Memory {
         Ok(shown.clone())
     }
 
-    pub fn shown(&self, id: &CampaignId) -> Result<Campaign, Refused> {
+    pub(crate) fn shown(&self, id: &CampaignId) -> Result<Campaign, Refused> {
         lock(&self.kept).get(id).map(|kept| kept.shown.clone()).ok_or(Refused::Unknown("campaign"))
     }
 }
@@ -168,11 +168,11 @@ impl Campaigns for Memory {
 }
 
 /// Takes everything, keeps nothing.
-pub struct Anything;
+pub(crate) struct Anything;
 
 impl Injector for Anything {
     fn inject(&self, _: Injection) -> Promise<'_, Result<Injected, Refused>> {
-        Box::pin(async { Ok(Injected { message: Some(MessageId(1)), suppressed: Vec::new(), duplicate: 0 }) })
+        Box::pin(async { Ok(Injected { message: Some(MessageId(1)), rejected: Vec::new(), duplicate: 0 }) })
     }
 
     fn gate(&self) -> Result<(), Refused> {
@@ -181,7 +181,7 @@ impl Injector for Anything {
 }
 
 /// A listener for them, for as long as the process lasts.
-pub fn listen(memory: &Arc<Memory>, config: &str) -> SocketAddr {
+pub(crate) fn listen(memory: &Arc<Memory>, config: &str) -> SocketAddr {
     let config = format!("queue = \"/nonexistent\"\n{config}");
     let config: Config = engine::config::parse(&config, "test").expect("a configuration");
     let campaigns = Arc::clone(memory) as Arc<dyn Campaigns>;

@@ -49,7 +49,8 @@ pub(super) struct Life {
 }
 
 pub(super) fn config() -> Config {
-    let text = "host_name = 'relay.example'\nqueue = '/queue'\n[intake]\nrelay_from = ['10.0.0.0/8']";
+    let text = "host_name = 'relay.example'\nqueue = '/queue'\n[intake]\nrelay_from = ['10.0.0.0/8']\n\
+                [bounces]\ndoublebounce_to = 'postmaster@lists.example'";
     let mut config = config::parse(text, "sim").unwrap();
     // Small, so that segments are recycled and journals turned over within a short life.
     config.storage.segment_len = 64 << 10;

@@ -9,6 +9,7 @@ use crate::look::trace::TraceLine;
 use crate::look::view::View;
 use crate::steer::order::Report;
 use crate::steer::wire::{Answer, Request};
+use crate::suppression::{Ask, Told};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
@@ -76,6 +77,24 @@ impl Daemon {
                 Answer::Progress { .. } => {}
                 other => return Err(unwanted(other)),
             }
+        }
+    }
+
+    /// Asks about the suppression list, and waits for the first line of the answer.
+    pub(in crate::cli) fn ask_list(&mut self, ask: &Ask) -> Result<Told, QueueError> {
+        let sent = self.say(ask)?;
+        self.told(sent.as_ref().err())
+    }
+
+    /// The next line of an export.
+    pub(in crate::cli) fn next_of_list(&mut self) -> Result<Told, QueueError> {
+        self.told(None)
+    }
+
+    fn told(&mut self, unsent: Option<&io::Error>) -> Result<Told, QueueError> {
+        match self.answer(unsent)? {
+            Answer::Suppression(told) => Ok(told),
+            other => Err(unwanted(other)),
         }
     }
 

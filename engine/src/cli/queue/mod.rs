@@ -168,6 +168,8 @@ pub(crate) enum QueueError {
     Daemon(String),
     #[error(transparent)]
     Recover(#[from] crate::recovery::RecoverError),
+    #[error("the suppression list: {0}")]
+    Suppression(#[from] crate::keyset::KeySetError),
     #[error(transparent)]
     Ring(#[from] ring::StartError),
     #[error(transparent)]

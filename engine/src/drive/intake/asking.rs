@@ -194,7 +194,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Stores it, or waits until what must be known of it is.
     pub(super) fn take_submission(&mut self, place: Place, submission: Submission) {
         let Some((client, listener)) = self.intake.get_with_number(place) else { return };
-        client.stores += 1;
+        (client.stores, client.is_active) = (client.stores + 1, true);
         let submitter = Submitter { place, transaction: submission.transaction, fields_len: 0 };
         let sender = &submission.envelope.reverse_path;
         let access = &self.settings.access;

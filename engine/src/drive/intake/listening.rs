@@ -4,12 +4,12 @@
 //!
 //! Bound: `sessions_max` sessions (421 past it). What is refused costs a send and a close.
 
-use super::{Client, Listening, REFUSED, place_of};
+use super::{Client, Listening, REFUSED, place_of, whole};
 use crate::access::SOCKET;
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, StartError, Stop, token, token_of, untoken};
 use crate::settings::Settings;
-use ring::{Outgoing, Peer, Piece, Ring, Socket, Token};
+use ring::{Peer, Ring, Socket, Token};
 use smtp_in::Session;
 use smtp_in::door::{Arrival, Origin};
 use std::io;
@@ -106,9 +106,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// One sentence, then the door.
     fn refuse(&mut self, socket: Socket, generation: u32) {
-        let own = smtp_in::refusal_too_busy(&self.settings.config.host_name);
-        let mut outgoing = Outgoing { own, ..Outgoing::default() };
-        outgoing.pieces.push(Piece::Own(0..u32::try_from(outgoing.own.len()).unwrap_or(0)));
+        let outgoing = whole(smtp_in::refusal_too_busy(&self.settings.config.host_name));
         let index = self.intake.refused.insert((generation, socket));
         let mut place = place_of(index, generation);
         place.index |= REFUSED;

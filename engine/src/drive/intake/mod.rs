@@ -40,13 +40,16 @@ struct Client {
     origin: Origin,
     session: Session,
     held: Vec<u8>,
-    outgoing: Option<Outgoing>,
+    /// Room for what is sent next, while nothing is.
+    room: Vec<u8>,
     /// What the session held at the last look, for the sum over all sessions.
     buffered: usize,
     receiving: Receiving,
     leaving: Leaving,
     /// The peer sends no more.
     has_ended: bool,
+    /// It brought a message since its timer last came up: it keeps its room for the next one.
+    is_active: bool,
     /// Messages of its that are on their way to the disk.
     stores: u32,
     /// Since when a send has been under way.
@@ -58,6 +61,9 @@ struct Client {
     /// What it asked for by ATRN.
     fetch: Option<u32>,
 }
+
+// Ten thousand idle connections hold one each, and little besides.
+const _: () = assert!(size_of::<Client>() <= 576);
 
 /// What was found out about a client.
 #[derive(Debug, Default)]
@@ -76,16 +82,26 @@ impl Client {
             origin,
             session,
             held: Vec::new(),
-            outgoing: Some(Outgoing::default()),
+            room: Vec::new(),
             buffered: 0,
             receiving: Receiving::Armed,
             leaving: Leaving::No,
             has_ended: false,
+            is_active: false,
             stores: 0,
             sending_since: None,
             known: None,
             seat: None,
             fetch: None,
+        }
+    }
+
+    /// Idle sessions are many: they hold no room for what may never come.
+    fn shrink_if_idle(&mut self) {
+        if self.session.is_idle() && !self.is_active {
+            self.session.shrink();
+            self.room = Vec::new();
+            self.held.shrink_to_fit();
         }
     }
 }
@@ -176,16 +192,24 @@ fn place_of(index: usize, generation: u32) -> Place {
     Place { index: u32::try_from(index).expect("sessions_max is far below 2^31"), generation }
 }
 
+/// All of it as one send.
+fn whole(own: Vec<u8>) -> Outgoing {
+    let len = u32::try_from(own.len()).expect("replies_max bounds it");
+    Outgoing { own, pieces: std::iter::once(Piece::Own(0..len)).collect(), zero_copy: false }
+}
+
 impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn on_intake_received(&mut self, place: Place, data: Received) {
         let gate = self.gate();
-        let Core { ring, intake, settings, crossing, now, .. } = self;
+        let Core { ring, intake, settings, crossing, now, suppressing, .. } = self;
         let Some(client) = intake.get_with_number(place) else { return ring.give_back(data) };
         let (client, listener) = client;
         let bytes = ring.received(&data);
         let used = if client.held.is_empty() {
             let returns = Some(&settings.returns);
-            let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, returns };
+            let suppressed = suppressing.at_rcpt(&settings.suppression);
+            let rates = &crossing.rates;
+            let shared = Shared { rates, now: *now, gate, listener, is_local, returns, suppressed };
             client.session.handle_bytes(*now, &mut AccessDoor::new(&settings.access, shared), bytes)
         } else {
             0
@@ -218,7 +242,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let Some(client) = self.intake.get(place) else { return };
-        (client.outgoing, client.sending_since) = (Some(outgoing), None);
+        (client.room, client.sending_since) = (outgoing.own, None);
         if result.is_err() {
             return self.close_client(place);
         }
@@ -235,6 +259,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if client.session.poll_timeout().is_some_and(|deadline| deadline <= now) {
             client.session.handle_timeout(now);
             self.drain_client(place);
+        } else {
+            client.shrink_if_idle();
+            client.is_active = false;
         }
         self.watch_client(place);
     }
@@ -283,14 +310,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// Gives the session what it has not taken yet; false if it takes none of it.
     fn read_on(&mut self, place: Place) -> bool {
         let gate = self.gate();
-        let Core { intake, settings, crossing, now, .. } = self;
+        let Core { intake, settings, crossing, now, suppressing, .. } = self;
         let Some((client, listener)) = intake.get_with_number(place) else { return false };
         let has_some = !client.held.is_empty() || client.session.wants_turn();
         if !has_some || client.leaving != Leaving::No {
             return false;
         }
         let returns = Some(&settings.returns);
-        let shared = Shared { rates: &crossing.rates, now: *now, gate, listener, is_local, returns };
+        let suppressed = suppressing.at_rcpt(&settings.suppression);
+        let rates = &crossing.rates;
+        let shared = Shared { rates, now: *now, gate, listener, is_local, returns, suppressed };
         let mut door = AccessDoor::new(&settings.access, shared);
         let wanted_turn = client.session.wants_turn();
         let used = client.session.handle_bytes(*now, &mut door, &client.held);
@@ -308,23 +337,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Sends what may be said, holds back a peer that is ahead, closes what has ended.
     fn flush_client(&mut self, place: Place) {
-        let Some(client) = self.intake.get(place) else { return };
-        let Some(mut outgoing) = client.outgoing.take() else { return };
-        outgoing.clear();
-        let socket = client.socket;
-        if client.session.take_replies(&mut outgoing.own) {
-            let len = u32::try_from(outgoing.own.len()).expect("replies_max bounds it");
-            outgoing.pieces.push(Piece::Own(0..len));
+        let Some(client) = self.intake.get(place).filter(|client| client.sending_since.is_none()) else {
+            return;
+        };
+        client.room.clear();
+        if client.session.take_replies(&mut client.room) {
+            let (socket, outgoing) = (client.socket, whole(std::mem::take(&mut client.room)));
             client.sending_since = Some(self.now);
             self.ring.send(token(Kind::Intake, place), socket, outgoing);
             self.pause_if_ahead(place);
             return;
         }
-        if client.session.is_idle() {
-            // What EHLO was answered is not said again soon.
-            outgoing.own = Vec::new();
-        }
-        client.outgoing = Some(outgoing);
+        client.shrink_if_idle();
         // What was said last may have been the goodbye.
         match client.session.poll_output() {
             Some(Output::Close) => client.leaving = Leaving::Close,

@@ -15,50 +15,84 @@ use std::ops::Range;
 pub(super) fn walk(
     reader: &mut Window<'_>,
     life: &Life,
-    len: u64,
     has_successor: bool,
     scan: &mut Scan,
     on_message: OnMessage<'_>,
 ) -> Result<(), ScanError> {
-    let (mut at, mut broken, mut broken_end, mut last_commit) = (BLOCK, None, 0, 0);
-    let mut damaged: Vec<Range<u64>> = life.is_head_damaged.then_some(0..BLOCK).into_iter().collect();
-    let mut index = IndexWriter::default();
-    while let Some(place) = next_head(reader, at, life)? {
-        let start = match broken.take() {
-            Some(start) => start,
-            None => behind_padding(reader, at, place)?,
+    let (mut walk, mut index) = (Walk::new(life), IndexWriter::default());
+    let mut list = |head: &Head, groups: Groups<'_>| {
+        index.push(&head.encode(), groups.iter());
+        on_message(head, groups);
+    };
+    while let Some(place) = next_head(reader, walk.at, life)? {
+        walk.arrive(reader, place)?;
+        let head = head_at(reader, place, life)?.expect("next_head() saw it");
+        let is_whole = hand_out_record(reader, &head, &mut list)?;
+        walk.pass(&head, is_whole);
+    }
+    scan.end = walk.end;
+    scan.damaged.extend(walk.damage(life, has_successor));
+    scan.index = missing_index(index, life, scan);
+    Ok(())
+}
+
+/// How far the walk has come, and what it met.
+struct Walk {
+    at: u64,
+    /// Behind the last record that is whole.
+    end: u64,
+    /// A record that is not whole, from where it begins to where it would end; what follows it belongs to it until another
+    /// head is found.
+    broken: Option<Range<u64>>,
+    /// Where the commit of the last whole record begins.
+    last_commit: u64,
+    damaged: Vec<Range<u64>>,
+}
+
+impl Walk {
+    fn new(life: &Life) -> Walk {
+        let damaged = life.is_head_damaged.then_some(0..BLOCK).into_iter().collect();
+        Walk { at: BLOCK, end: 0, broken: None, last_commit: 0, damaged }
+    }
+
+    /// The next head stands at `place`: between it and the last whole record there may be padding, and nothing else.
+    fn arrive(&mut self, reader: &mut Window<'_>, place: u64) -> Result<(), ScanError> {
+        let start = match self.broken.take() {
+            Some(broken) => broken.start,
+            None => behind_padding(reader, self.at, place)?,
         };
         if start < place {
-            damaged.push(start..place);
+            self.damaged.push(start..place);
         }
-        let head = head_at(reader, place, life)?.expect("next_head() saw it");
-        let mut list = |head: &Head, groups: Groups<'_>| {
-            index.push(&head.encode(), groups.iter());
-            on_message(head, groups);
-        };
-        if hand_out_record(reader, &head, &mut list)? {
-            (at, last_commit) = (place + head.record_len(), head.bound.commit_at());
-            scan.end = at;
+        Ok(())
+    }
+
+    fn pass(&mut self, head: &Head, is_whole: bool) {
+        let place = head.bound.location.offset();
+        let end = place + head.record_len();
+        if is_whole {
+            (self.at, self.end, self.last_commit) = (end, end, head.bound.commit_at());
         } else {
-            (at, broken) = (place + MessageId::PLACE_UNIT, Some(place));
-            broken_end = place + head.record_len();
+            (self.at, self.broken) = (place + MessageId::PLACE_UNIT, Some(place..end));
         }
     }
-    // The last commit may have been torn: then none of it was acknowledged, and what is broken in it is no damage.
-    damaged.extend(broken.map(|start| start..len.min(broken_end)));
-    damaged.retain(|damage| has_successor || damage.start < last_commit);
-    scan.damaged.extend(damaged);
-    // Damage is to be found again by the next start, until it has been moved aside: no index hides it.
-    let index_len = index.len_with(0);
-    if life.version >= 2
-        && len.is_multiple_of(BLOCK)
-        && index.count() > 0
-        && scan.damaged.is_empty()
-        && scan.end.next_multiple_of(BLOCK) + index_len <= len
-    {
-        scan.index = Some((len - index_len, index.finish(life.generation, life.salt)));
+
+    /// The last commit may have been torn: then none of it was acknowledged, and what is broken in it is no damage.
+    fn damage(self, life: &Life, has_successor: bool) -> impl Iterator<Item = Range<u64>> {
+        let broken = self.broken.map(|broken| broken.start..life.len.min(broken.end));
+        let all = self.damaged.into_iter().chain(broken);
+        all.filter(move |damage| has_successor || damage.start < self.last_commit)
     }
-    Ok(())
+}
+
+/// The index that the segment should end in, and where it goes. Damage is to be found again by the next start, until it has
+/// been moved aside: no index hides it.
+fn missing_index(index: IndexWriter, life: &Life, scan: &Scan) -> Option<(u64, Vec<u8>)> {
+    let index_len = index.len_with(0);
+    let has_room = scan.end.next_multiple_of(BLOCK) + index_len <= life.len;
+    let may_have_one = life.version >= 2 && life.len.is_multiple_of(BLOCK);
+    (may_have_one && has_room && index.count() > 0 && scan.damaged.is_empty())
+        .then(|| (life.len - index_len, index.finish(life.generation, life.salt)))
 }
 
 /// Where the next commit begins: behind the zeros that fill up the last block of the one before, if there are only those.
