@@ -50,12 +50,12 @@ fn exported(setup: &Setup, words: &[&str]) -> Vec<String> {
     lines
 }
 
-/// How often each verdict stands in the delivery log, once all lines are there.
+/// How often each kind of event stands in the delivery log, once all lines are there.
 fn verdicts(daemon: &Daemon, count: usize) -> BTreeMap<String, usize> {
     let all = wait::until_some("all lines of the delivery log", RUN_MAX, || {
         let log = std::fs::read_to_string(daemon.setup.delivery_log()).unwrap_or_default();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let all: Vec<String> = lines.filter_map(|line| Some(line["verdict"].as_str()?.to_owned())).collect();
+        let all: Vec<String> = lines.filter_map(|line| Some(line["kind"].as_str()?.to_owned())).collect();
         (all.len() >= count).then_some(all)
     });
     let mut counts = BTreeMap::new();
@@ -107,7 +107,10 @@ fn who_was_imported_gets_nothing_of_a_list_and_all_others_do() {
     assert_eq!((counts["suppressed"], counts["delivered"], counts.len()), (2_000, 18_000, 2));
     let word = daemon.last_word_on("u000000@d001.test");
     assert!(word["reply"].as_str().is_some_and(|reply| reply.contains("complaint since")), "{word}");
-    assert_eq!((&word["code"], &word["enhanced"], &word["host"]), (&550.into(), &"5.7.1".into(), &"".into()));
+    assert_eq!(
+        (&word["code"], &word["enhanced"], &word["host"]),
+        (&550.into(), &"5.7.1".into(), &Value::Null)
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::body::{Incoming, Room};
 use super::reply::Problem;
 use super::{Promise, Refused};
 use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -58,12 +59,15 @@ pub fn router(secret: &[u8; 32], leaving: Arc<dyn Leaving>) -> Router {
         .with_state(Arc::new(door))
 }
 
+/// An error is a path that is not UTF-8.
+type Places = Result<RawPathParams, RawPathParamsRejection>;
+
 const UNKNOWN: &str = "<p>This link is not complete, or it is not one of ours. Please copy the whole link from the \
                        message, or answer the message and ask to be taken off the list.</p>";
 const NOT_POSSIBLE: &str = "<p>This is not how to leave a list. Please open the link from the message.</p>";
 const LATER: &str = "<p>Your wish could not be written down just now. Please try again in a minute.</p>";
 
-async fn ask(State(door): State<Arc<Door>>, token: RawPathParams) -> Response {
+async fn ask(State(door): State<Arc<Door>>, token: Places) -> Response {
     match door.open(&token) {
         None => unknown(),
         Some(Unsubscribed { list, address }) => {
@@ -79,7 +83,7 @@ async fn ask(State(door): State<Arc<Door>>, token: RawPathParams) -> Response {
     }
 }
 
-async fn leave(State(door): State<Arc<Door>>, token: RawPathParams, request: Request) -> Response {
+async fn leave(State(door): State<Arc<Door>>, token: Places, request: Request) -> Response {
     let Some(Unsubscribed { list, address }) = door.open(&token) else { return unknown() };
     let (parts, body) = request.into_parts();
     if let Err(problem) = door.read(&parts.headers, body).await {
@@ -106,8 +110,8 @@ async fn leave(State(door): State<Arc<Door>>, token: RawPathParams, request: Req
 }
 
 impl Door {
-    fn open(&self, places: &RawPathParams) -> Option<Unsubscribed> {
-        let (_, token) = places.iter().find(|(name, _)| *name == "token")?;
+    fn open(&self, places: &Places) -> Option<Unsubscribed> {
+        let (_, token) = places.as_ref().ok()?.iter().find(|(name, _)| *name == "token")?;
         self.key.open(token)
     }
 

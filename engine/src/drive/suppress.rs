@@ -71,6 +71,7 @@ impl Suppressing {
         match screen.look(|| letter.list(), to) {
             Screened::Free => Screened::Free,
             _ if rules.exempts(&letter.reverse_path, letter.lane) => Screened::Free,
+            Screened::Listed(listed) if may_be_its_own(letter, &listed) => Screened::Free,
             found => found,
         }
     }
@@ -91,6 +92,12 @@ impl Suppressing {
     pub(crate) fn is_idle(&self) -> bool {
         self.feeding.is_empty()
     }
+}
+
+/// A hard bounce that was listed after the letter came may be the letter's own, of which a crash has lost the bounce:
+/// the host is asked once more, so that the sender hears of it.
+fn may_be_its_own(letter: &Letter, listed: &Listed) -> bool {
+    listed.reason == Reason::HardBounce && listed.at.seconds() >= letter.arrived.seconds()
 }
 
 impl<R: Ring, C: Clock> Core<R, C> {

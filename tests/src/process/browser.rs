@@ -75,6 +75,11 @@ impl Browser {
 
     /// What the protocol calls a command, and its answer.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.ask(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The error is what the browser says of it.
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.next += 1;
         let mut order = json!({ "id": self.next, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -85,8 +90,10 @@ impl Browser {
             let answer =
                 self.answers.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no answer to {order}"));
             if answer["id"] == json!(self.next) {
-                assert!(answer.get("error").is_none(), "{order}: {answer}");
-                return answer["result"].clone();
+                return match answer.get("error") {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(answer["result"].clone()),
+                };
             }
         }
     }
@@ -117,9 +124,10 @@ impl Browser {
         self.call("DOM.getDocument", json!({ "depth": 0 }))["root"]["nodeId"].clone()
     }
 
+    /// Empty while one page gives way to the next, whose root is another.
     pub fn html(&mut self) -> String {
         let root = self.root();
-        let found = self.call("DOM.getOuterHTML", json!({ "nodeId": root }));
+        let found = self.ask("DOM.getOuterHTML", json!({ "nodeId": root })).unwrap_or_default();
         found["outerHTML"].as_str().unwrap_or_default().to_owned()
     }
 
