@@ -103,6 +103,24 @@ fn who_has_logged_in_may_relay_unless_a_rule_says_no() {
 }
 
 #[test]
+fn a_login_fetches_the_mail_of_its_own_domains() {
+    let access = access(
+        "[[access.rules]]\nuser = \"ann\"\natrn = [\"example.net\", \".example.net\"]\n\
+         [[access.rules]]\nuser = \"*\"",
+    );
+    let may_fetch = |client: &Client, asked: &[&str]| {
+        let asked: Vec<Box<str>> = asked.iter().map(|domain| (*domain).into()).collect();
+        access.may_fetch(client, 0, &asked)
+    };
+    let [ann, eve] = ["ann", "eve"].map(|user| welcome(&access, login("192.0.2.1", user)));
+    assert_eq!(may_fetch(&ann, &[]).unwrap(), ["example.net", ".example.net"]);
+    assert_eq!(may_fetch(&ann, &["a.example.net"]).unwrap(), ["a.example.net"]);
+    assert_eq!(may_fetch(&ann, &["example.net", "example.org"]), None, "one of them is not hers");
+    assert_eq!(may_fetch(&eve, &[]), None);
+    assert_eq!(may_fetch(&welcome(&access, client("192.0.2.1")), &[]), None, "nobody knows who that is");
+}
+
+#[test]
 fn the_first_rule_that_matches_wins() {
     let access = access(
         "[[access.rules]]\nfrom = \"192.0.2.7\"\nrelay = true\n\
@@ -499,6 +517,9 @@ fn wrong_access_is_named_with_what_to_write() {
         ("[[access.rules]]\nrelay = false\nrelay_suffix = \"@a.test\"", "relay is false"),
         ("[[access.rules]]\nuid = 1\nfrom = \"::1\"", "a process of this machine (uid) has no address"),
         ("[[access.rules]]\nsessions_max = 0", "deny turns everybody away"),
+        ("[[access.rules]]\nuser = \"a\"\natrn = [\"*\"]", "atrn: \"*\" is no domain and no .domain"),
+        ("[[access.rules]]\natrn = [\"a.test\"]", "atrn is one customer's mail: write user"),
+        ("[[access.rules]]\nuser = \"*\"\natrn = [\"a.test\"]", "atrn is one customer's mail: write user"),
         ("[[access.rules]]\nlistener = \"x\"", "number 1: there is no [listeners.x]"),
     ] {
         let text = format!("host_name = \"h.test\"\nqueue = \"q\"\n{tables}");

@@ -321,6 +321,8 @@ mod tests {
         assert_eq!(submissions.mechanisms(), [Mechanism::Plain, Mechanism::CramMd5]);
         assert_eq!(mx.thresholds().reject_at, Some(3));
         assert_eq!(submission.thresholds().reject_at, Some(1));
+        let config = parsed("[listeners.odmr]\naddresses = [\"0.0.0.0:366\"]\npurpose = \"odmr\"").unwrap();
+        assert!(config.listeners["odmr"].mechanisms().contains(&Mechanism::CramMd5), "RFC 2645 5.1.2");
     }
 
     #[test]
@@ -352,6 +354,7 @@ mod tests {
             (&format!("{one}greeting_delay_secs = 61"), "greeting_delay_secs must be at most 60"),
             (&format!("{one}sessions_per_address = 0"), "must be at least 1"),
             (&format!("{one}lists_tag_at = 0"), "must be at least 1"),
+            (&format!("{one}purpose = \"odmr\"\nauth = []"), "listeners.a.auth is empty: who fetches mail"),
             (&format!("{one}host_name = \"a b\""), "listeners.a.host_name is no host name"),
             (&one.replace("[listeners.a]", "[listeners.\"a b\"]"), "a name has 1 to 64"),
             (

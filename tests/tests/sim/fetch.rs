@@ -28,41 +28,48 @@ fn spawn_all(world: &World) {
     spawn_injector(world, 20, domains);
 }
 
-fn everybody_is_served(world: &World, mut life: Life) {
+fn reversed(life: &Life) -> u64 {
+    life.count(|counters| &counters.connections_reversed)
+}
+
+/// `before`: connections that were reversed in earlier lives.
+fn everybody_is_served(world: &World, mut life: Life, before: u64) {
     let is_done = life.finish(world);
     let audit = world.audit();
     assert!(is_done && life.owed() == 0, "settled: {is_done}, still owed: {}\n{audit}", life.owed());
-    assert!(audit.delivered > 0 && life.count(|counters| &counters.connections_reversed) > 0, "{audit}");
+    assert!(before + reversed(&life) > 0, "nobody fetched anything\n{audit}");
     audit.assert_sound();
 }
 
 #[test]
 fn fetched_mail_comes_once_over_bad_lines() {
-    for_seeds("fetched_mail_comes_once_over_bad_lines", 400, bad_lines);
+    for_seeds("fetched_mail_comes_once_over_bad_lines", 200, bad_lines);
 }
 
 fn bad_lines(seed: u64) {
     let world = World::new(seed, Weather::of_seed(seed));
     spawn_all(&world);
     let life = Life::begin_with(&world, cores(&world, 3), provider());
-    everybody_is_served(&world, life);
+    everybody_is_served(&world, life, 0);
     world.audit().assert_exact();
 }
 
 #[test]
 fn fetched_mail_survives_crashes() {
-    for_seeds("fetched_mail_survives_crashes", 600, crashes);
+    for_seeds("fetched_mail_survives_crashes", 300, crashes);
 }
 
 pub(super) fn crashes(seed: u64) {
     let world = World::new(seed, Weather::of_seed(seed));
     spawn_all(&world);
+    let mut before = 0;
     for _ in 0..1 + world.random(3) {
         let mut life = Life::begin_with(&world, cores(&world, 3), provider());
         life.live(&world, Duration::from_millis(world.random(60_000)));
+        before += reversed(&life);
         if world.random(2) == 0 { world.crash() } else { world.kill() }
     }
     world.heal();
     let life = Life::begin_with(&world, cores(&world, 2), provider());
-    everybody_is_served(&world, life);
+    everybody_is_served(&world, life, before);
 }
