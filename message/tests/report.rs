@@ -42,6 +42,9 @@ fn fate(fate: &Fate) -> String {
     let Fate { outcome, recipient, original, reply, class } = fate;
     let original = original.as_ref().map_or(String::new(), |original| format!(" for {original}"));
     let recipient = recipient.as_deref().unwrap_or("?");
+    let code = reply.code;
+    let status = reply.enhanced.map_or("-".to_owned(), |status| status.to_string());
+    let text = reply.text();
     let line =
         format!("= {} {recipient}{original} {code} {status} {} | {text}", outcome.name(), class.name());
     line.trim_end().to_owned()

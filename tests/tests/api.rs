@@ -583,7 +583,11 @@ fn the_suppression_list_is_filled_looked_at_and_given_out() {
     let taken = send("POST /api/suppressions?reason=manual", &[csv], lines.as_bytes());
     assert_eq!(taken.status, 200, "{taken:?}");
     let taken = taken.json();
-    assert_eq!((&taken["new"], &taken["known"], &taken["invalid"]), (&json!(2), &json!(0), &json!(1)), "{taken}");
+    assert_eq!(
+        (&taken["new"], &taken["known"], &taken["invalid"]),
+        (&json!(2), &json!(0), &json!(1)),
+        "{taken}"
+    );
     assert!(taken["errors"][0].as_str().expect("text").starts_with("line 4: "), "{taken}");
     let found = send("GET /api/suppressions/bob%40there.test?list=news", &[], b"").json();
     assert_eq!((&found["reason"], &found["list"]), (&json!("manual"), &json!("news")), "{found}");
@@ -610,10 +614,12 @@ fn the_suppression_list_is_filled_looked_at_and_given_out() {
 #[test]
 fn what_was_put_on_the_list_is_on_it_after_kill_9() {
     let daemon = nowhere("[suppression]\nkeep_addresses = true\n");
-    let put = http::send(daemon.api[0], "PUT /api/suppressions/ann@there.test", &[JSON], b"{}").expect("an answer");
+    let put =
+        http::send(daemon.api[0], "PUT /api/suppressions/ann@there.test", &[JSON], b"{}").expect("an answer");
     assert_eq!(put.status, 201);
     let daemon = daemon.kill().restart();
-    let found = http::send(daemon.api[0], "GET /api/suppressions/ann@there.test", &[], b"").expect("an answer");
+    let found =
+        http::send(daemon.api[0], "GET /api/suppressions/ann@there.test", &[], b"").expect("an answer");
     assert_eq!((found.status, &found.json()["reason"]), (200, &json!("manual")));
 }
 

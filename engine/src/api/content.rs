@@ -168,7 +168,7 @@ mod tests {
         assert!(text("no field\n\nb\n", Dialect::Jinja).is_ok_and(|(_, is_template)| !is_template));
         let coded = "Subject: a\nMIME-Version: 1.0\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\ne3tuYW1lfX0=\n";
         assert!(text(coded, Dialect::Jinja).unwrap().1, "a field within base64 is one");
-        assert!(text("Subject: Grüße\n\nb\n", Dialect::Jinja).unwrap().0.starts_with("Subject: =?utf-8?"));
+        assert!(text("Subject: Grüße\n\nb\n", Dialect::Jinja).unwrap().0.starts_with("Subject: =?UTF-8?"));
         assert!(text(&"x".repeat(1001), Dialect::Jinja).unwrap_err().contains("1001 octets"));
     }
 }

@@ -116,8 +116,8 @@ pub(super) async fn find(
 
 /// May wait for the disk: on a thread that may.
 async fn look(suppression: &Arc<Suppression>, who: Who) -> Result<Option<Listed>, Problem> {
-    let book = suppression.book();
-    let found = tokio::task::spawn_blocking(move || book.find(&who)).await;
+    let suppression = Arc::clone(suppression);
+    let found = tokio::task::spawn_blocking(move || suppression.book().find(&who)).await;
     match found {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {

@@ -116,6 +116,9 @@ mod tests {
         assert!(
             CampaignId::try_from("a b".to_owned()).is_err() && ListName::try_from("a".to_owned()).is_ok()
         );
-        assert_eq!(ListName::parse("News").as_ref().map(ListName::as_str), message::list_id("News").as_deref());
+        assert_eq!(
+            ListName::parse("News").as_ref().map(ListName::as_str),
+            message::list_id("News").as_deref()
+        );
     }
 }

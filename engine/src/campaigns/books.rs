@@ -253,14 +253,14 @@ impl Books {
                 names = rest;
             }
         }
-        Some(self.note(number, head.id, &keys, head.arrived))
+        let is_whole = keys.len() == head.recipients as usize;
+        is_whole.then(|| self.note(number, head.id, &keys, head.arrived))
     }
 
     /// Recipients that were ever added.
     pub fn recipients(&self, number: CampaignNumber) -> Result<u64, BooksError> {
-        let mut reader = self.keys(number)?.lock().reader();
-        reader.refresh();
-        Ok(reader.stat().counts.0[usize::from(RECIPIENT)])
+        let handle = self.keys(number)?.lock().handle();
+        Ok(handle.stat().counts.0[usize::from(RECIPIENT)])
     }
 }
 

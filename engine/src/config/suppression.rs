@@ -74,6 +74,11 @@ impl Suppression {
         }
         let rules = [
             (
+                self.at_rcpt == AtRcpt::Accept || self.exempt_lanes.is_empty(),
+                "suppression.at_rcpt = \"refuse\" does not know yet which lane a message will have: \
+                 leave exempt_lanes empty, or say \"accept\"",
+            ),
+            (
                 (1..=ENTRIES_MAX).contains(&self.entries_max),
                 "suppression.entries_max must be 1 to 1000000000",
             ),
@@ -124,6 +129,9 @@ mod tests {
         assert!(wrong("bounce_codes = [\"5.7.1\"]").contains("not about policy; write 5.1.1"));
         assert!(wrong("bounce_codes = [\"4.1.1\"]").contains("begins with 5"));
         assert!(wrong("bounce_patterns = [\"(\"]").starts_with("suppression.bounce_patterns: "));
+        assert!(
+            wrong("at_rcpt = \"refuse\"\nexempt_lanes = [\"urgent\"]").contains("leave exempt_lanes empty")
+        );
         assert!(wrong("entries_max = 0").contains("1 to 1000000000"));
         assert!(wrong(&format!("exempt_senders = {:?}", ["a"; 101])).contains("at most 100"));
         let lane = toml::from_str::<Suppression>("bounce_lanes = [\"fast\"]").unwrap_err();

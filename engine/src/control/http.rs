@@ -3,6 +3,7 @@
 //! Reads the cores' counters; changes nothing. Bound: axum's own limits on what a request may be.
 
 use crate::crossing::Crossing;
+use crate::suppression::Suppression;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -81,6 +82,16 @@ impl Collector for Cores {
                 counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
             }
         }
-        Ok(())
+        self.0.suppression.get().map_or(Ok(()), |list| encode_list(list, &mut encoder))
     }
+}
+
+fn encode_list(list: &Suppression, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let entries = ConstGauge::new(i64::try_from(list.len()).unwrap_or(i64::MAX));
+    let (name, help) = ("suppression_entries", "Entries of the suppression list");
+    entries.encode(encoder.encode_descriptor(name, help, None, entries.metric_type())?)?;
+    let waits = ConstCounter::new(list.waits());
+    let (name, help) =
+        ("suppression_waits", "Changes of the suppression list that had to wait for its writer");
+    waits.encode(encoder.encode_descriptor(name, help, None, waits.metric_type())?)
 }

@@ -1,4 +1,4 @@
-//! Messages that the control thread writes, queued as if a session had brought them.
+//! Messages that we write ourselves, and those of the control thread, queued as if a session had brought them.
 
 use crate::clock::Clock;
 use crate::core::Core;
@@ -9,6 +9,32 @@ use message::{BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Recipien
 use queue::log::record;
 use ring::Ring;
 
+impl Incoming {
+    /// A message that we write ourselves: to be sent as it is, in its turn; nobody asked to be told of it.
+    pub(crate) fn ours(
+        reverse_path: ReversePath,
+        recipients: Recipients,
+        smtputf8: bool,
+        content: Vec<u8>,
+    ) -> Incoming {
+        let facts = ContentFacts::of(&content);
+        let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
+        let envelope = Envelope {
+            reverse_path,
+            verp: None,
+            body,
+            smtputf8,
+            requires_tls: false,
+            lane: Lane::Normal,
+            asked: MailAsked::default(),
+            recipients,
+        };
+        let (meta, content) = (Bytes::from(record::meta_of(&envelope)), Bytes::from(content));
+        let recipients = envelope.recipients.count();
+        Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None }
+    }
+}
+
 impl<R: Ring, C: Clock> Core<R, C> {
     /// Nobody waits for it: a log that is full or broken loses it, and says so.
     pub(crate) fn compose(&mut self, composed: Composed) {
@@ -16,23 +42,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let mut recipients = Recipients::new();
         recipients.push(to.as_ref());
         let smtputf8 = to.as_ref().needs_smtputf8() || from.as_ref().needs_smtputf8();
-        let facts = ContentFacts::of(&content);
-        let body = if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit };
-        let (reverse_path, lane, asked) = (ReversePath::Mailbox(from), Lane::Normal, MailAsked::default());
-        let envelope = Envelope {
-            reverse_path,
-            verp: None,
-            body,
-            smtputf8,
-            requires_tls: false,
-            lane,
-            asked,
-            recipients,
-        };
-        let meta = Bytes::from(record::meta_of(&envelope));
-        let content = Bytes::from(content);
-        let incoming =
-            Incoming { envelope, class: Class::default(), recipients: 1, facts, content, meta, moved: None };
+        let incoming = Incoming::ours(ReversePath::Mailbox(from), recipients, smtputf8, content);
         // A bounce of no failures: durable, it settles nothing.
         if self.append(incoming, Origin::Bounce(Vec::new())).is_err() {
             tracing::warn!("a message of our own was not queued: the log takes none");

@@ -21,6 +21,7 @@ pub(crate) mod letters;
 pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod look;
+pub(crate) mod notices;
 pub(crate) mod outbound;
 pub(crate) mod pace;
 pub(crate) mod returns;

@@ -9,13 +9,13 @@ use crate::drive::copies::{Copy, Desk};
 use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
 use crate::drive::signing;
+use crate::drive::suppress::{ASIDE_MAX, Picked, pick};
 use crate::drive::ways::PICKED_MAX;
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
 use crate::observe::Via;
 use crate::settings::Settings;
-use crate::suppression::Screened;
 use bytes::Bytes;
 use message::dsn::Action;
 use message::{Flow, Lane, MailboxRef, RecipientAsked, RecipientIndex, Reply, ReversePath, Scope, Verdict};
@@ -34,9 +34,6 @@ use std::time::Instant;
 
 /// Idle connections that are looked through for one whose room another site may have.
 const IDLE_LOOKS: usize = 256;
-
-/// Recipients who are on the suppression list and are ended before another site has its turn.
-const ASIDE_MAX: usize = 256;
 
 /// A transaction in flight: what is needed when its verdicts come.
 #[derive(Debug)]
@@ -869,30 +866,6 @@ impl Connection {
 
 pub(crate) fn connection_of(outbound: &mut Outbound, place: Place) -> &mut Connection {
     outbound.get(place).expect("the caller looked it up in this same event")
-}
-
-/// What was taken off the front of an open range.
-#[derive(Default)]
-struct Picked {
-    /// For one transaction.
-    names: SmallVec<[Name; 1]>,
-    /// Not to be offered now, and why.
-    aside: SmallVec<[(Name, Screened); 1]>,
-}
-
-/// Up to `most` names that `look` lets go, and those that it does not. No allocation where it lets all go.
-fn pick(open: &mut OpenRange, most: usize, look: impl Fn(&OpenRange, Name) -> Screened) -> Picked {
-    let mut picked = Picked::default();
-    while picked.names.len() < most
-        && picked.aside.len() < ASIDE_MAX
-        && let Some(name) = open.next_name()
-    {
-        match look(open, name) {
-            Screened::Free => picked.names.push(name),
-            found => picked.aside.push((name, found)),
-        }
-    }
-    picked
 }
 
 fn success_of(custody: Custody) -> Option<Action> {

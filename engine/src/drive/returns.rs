@@ -16,14 +16,10 @@ use crate::observe::{LineBudget, Via};
 use crate::returns::{Meaning, ReturnEvent, Returned};
 use crate::suppression::Reason;
 use bytes::Bytes;
-use message::FailureClass;
 use message::report::{Report, read};
-use message::{
-    BodyKind, Class, Envelope, Lane, MailAsked, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict,
-};
+use message::{FailureClass, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name, OpenRange};
-use queue::log::record;
 use ring::Ring;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -175,25 +171,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// A failure after the fact, or a complaint: the one place from which it is handed on. The event is in the page cache
     /// before the mark that settles the mail which told it: a crash repeats it.
     pub(crate) fn on_return(&mut self, event: &ReturnEvent) {
-        let (kind, class) = match event.what {
-            Returned::Bounced(class) => (Kind::Bounced, Some(class)),
-            Returned::Complained(_) => (Kind::Complaint, None),
+        let (kind, class, counted) = match event.what {
+            Returned::Bounced(class) => (Kind::Bounced, Some(class), &self.counters.returns_bounced),
+            Returned::Complained(_) => (Kind::Complaint, None, &self.counters.returns_complaints),
         };
-        if let Some(recipient) = &event.recipient {
-            match event.what {
-                Returned::Bounced(FailureClass::Hard) => {
-                    self.suppress_returned("", recipient, Reason::HardBounce)
-                }
-                Returned::Complained(_) => {
-                    self.suppress_returned(&event.labels.list, recipient, Reason::Complaint);
-                }
-                Returned::Bounced(_) => {}
-            }
-        }
-        match kind {
-            Kind::Complaint => self.counters.returns_complaints.add(1),
-            _ => self.counters.returns_bounced.add(1),
-        }
+        counted.add(1);
+        self.suppress_who_returned(event);
         self.log_event(&Event {
             msg: event.message,
             index: event.index.map(|index| index.0),
@@ -208,29 +191,29 @@ impl<R: Ring, C: Clock> Core<R, C> {
             ..Event::new(kind)
         });
     }
+
+    /// Who is not there gets nothing more; who complains, nothing more of that list.
+    fn suppress_who_returned(&mut self, event: &ReturnEvent) {
+        let Some(recipient) = &event.recipient else { return };
+        match event.what {
+            Returned::Bounced(FailureClass::Hard) => {
+                self.suppress_returned("", recipient, Reason::HardBounce);
+            }
+            Returned::Complained(_) => {
+                self.suppress_returned(&event.labels.list, recipient, Reason::Complaint);
+            }
+            Returned::Bounced(_) => {}
+        }
+    }
 }
 
-/// The message as it came, on its way to somebody of ours, and whom it came to.
+/// The message as it came, on its way to somebody of ours, and whom it came to. What it demanded of connections holds on.
 fn copy_of(letter: &Letter, address: MailboxRef<'_>, to: &Mailbox) -> Incoming {
     let mut recipients = Recipients::new();
     recipients.push(to.as_ref());
-    let body = match letter.facts.has_eight_bit() {
-        true => BodyKind::EightBitMime,
-        false => BodyKind::SevenBit,
-    };
-    let envelope = Envelope {
-        reverse_path: ReversePath::Null,
-        verp: None,
-        body,
-        smtputf8: letter.smtputf8 || to.as_ref().needs_smtputf8(),
-        requires_tls: letter.requires_tls,
-        lane: Lane::Normal,
-        asked: MailAsked::default(),
-        recipients,
-    };
-    let meta = Bytes::from(record::meta_of(&envelope));
-    let top = format!("Delivered-To: {address}\r\n");
-    let content = Bytes::from([top.as_bytes(), &letter.content].concat());
-    let facts = letter.facts;
-    Incoming { envelope, class: Class::default(), recipients: 1, facts, content, meta, moved: None }
+    let smtputf8 = letter.smtputf8 || to.as_ref().needs_smtputf8();
+    let content = [format!("Delivered-To: {address}\r\n").as_bytes(), &letter.content].concat();
+    let mut copy = Incoming::ours(ReversePath::Null, recipients, smtputf8, content);
+    copy.envelope.requires_tls = letter.requires_tls;
+    copy
 }

@@ -15,11 +15,15 @@ use crate::suppression::{
 };
 use message::{Mailbox, MailboxRef, Reply, ReversePath, Verdict};
 use queue::Range;
-use queue::fanout::{Addressee, Letter, Name};
+use queue::fanout::{Addressee, Letter, Name, OpenRange};
 use ring::Ring;
 use slab::Slab;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Recipients who are on the suppression list and are ended before another site has its turn.
+pub(crate) const ASIDE_MAX: usize = 256;
 
 const UNREAD_MAX: usize = 1024;
 const UNREAD_AGAIN_SECS: u64 = 1;
@@ -127,7 +131,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         listed: Listed,
     ) {
         self.counters.suppressed.add(1);
-        self.log_suppressed(letter, &range, local_part, &reply_for(listed));
+        self.log_suppressed(letter, &range, local_part, reply_for(listed));
         self.settle(range);
     }
 
@@ -217,6 +221,30 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));
     }
+}
+
+/// What was taken off the front of an open range.
+#[derive(Default)]
+pub(crate) struct Picked {
+    /// For one transaction.
+    pub(crate) names: SmallVec<[Name; 1]>,
+    /// Not to be offered now, and why.
+    pub(crate) aside: SmallVec<[(Name, Screened); 1]>,
+}
+
+/// Up to `most` names that `look` lets go, and those that it does not. No allocation where it lets all go.
+pub(crate) fn pick(open: &mut OpenRange, most: usize, look: impl Fn(&OpenRange, Name) -> Screened) -> Picked {
+    let mut picked = Picked::default();
+    while picked.names.len() < most
+        && picked.aside.len() < ASIDE_MAX
+        && let Some(name) = open.next_name()
+    {
+        match look(open, name) {
+            Screened::Free => picked.names.push(name),
+            found => picked.aside.push((name, found)),
+        }
+    }
+    picked
 }
 
 /// As the delivery log has it.

@@ -10,8 +10,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Octets before the first frame.
-const HEAD_OCTETS: usize = 32;
-pub(super) const HEAD_LEN: u64 = HEAD_OCTETS as u64;
+pub(super) const HEAD_LEN: u64 = 32;
 
 /// Magic and version.
 const MAGIC: [u8; 8] = *b"RPKLOG\x01\n";
@@ -94,8 +93,8 @@ impl Log {
 }
 
 /// The head of a log or of a file of notes.
-pub(super) fn head(owner: u64) -> [u8; HEAD_OCTETS] {
-    let mut head = [0; HEAD_OCTETS];
+pub(super) fn head(owner: u64) -> [u8; HEAD_LEN as usize] {
+    let mut head = [0; HEAD_LEN as usize];
     head[..8].copy_from_slice(&MAGIC);
     head[16..24].copy_from_slice(&owner.to_le_bytes());
     let sum = checksum(&head[12..]);
@@ -104,13 +103,13 @@ pub(super) fn head(owner: u64) -> [u8; HEAD_OCTETS] {
 }
 
 pub(super) fn read_head(bytes: &[u8], owner: u64) -> Head {
-    if bytes.len() < HEAD_OCTETS {
+    if bytes.len() < HEAD_LEN as usize {
         return Head::Damaged;
     }
     if bytes[..6] == MAGIC[..6] && bytes[6] > MAGIC[6] {
         return Head::TooNew(bytes[6]);
     }
-    let (sum, rest) = (&bytes[8..12], &bytes[12..HEAD_OCTETS]);
+    let (sum, rest) = (&bytes[8..12], &bytes[12..HEAD_LEN as usize]);
     match bytes[..8] == MAGIC && checksum(rest).to_le_bytes() == *sum {
         true if bytes[16..24] == owner.to_le_bytes() => Head::Ours,
         true => Head::OtherOwner,

@@ -24,7 +24,7 @@ mod tests;
 
 pub use frames::fuzz_keyset_frames;
 pub use notes::{Note, Notes};
-pub use reader::{Found, Reader, Stat};
+pub use reader::{Found, Handle, Reader, Stat};
 pub use set::{Change, KeySet, Options};
 
 use std::fs::File;
@@ -58,6 +58,7 @@ impl Key {
         Key(u128::from(high) << 64 | u128::from(low))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
     fn high(self) -> u64 {
         (self.0 >> 64) as u64
     }

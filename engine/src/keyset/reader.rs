@@ -86,7 +86,50 @@ pub enum Found {
     Unread,
 }
 
-/// See the module. Cheap to make and to clone; each thread has its own.
+/// A set, for whoever looks into it now and then: holds no snapshot, and so no memory that the set needs no more.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: &Arc<Shared>) -> Handle {
+        Handle { shared: Arc::clone(shared) }
+    }
+
+    /// One short lock.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.shared)
+    }
+
+    /// Keys in the set, as of now.
+    pub fn len(&self) -> u64 {
+        self.shared.len.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Everything that has a note and is still there, if notes are kept: see [`Notes::each`].
+    pub fn notes(&self) -> Result<Notes, KeySetError> {
+        Notes::open(&self.shared)
+    }
+
+    /// Looks at the folder.
+    pub fn stat(&self) -> Stat {
+        let snapshot = self.shared.snapshot();
+        let deltas = snapshot.active.memory() + snapshot.frozen.as_ref().map_or(0, |delta| delta.memory());
+        Stat {
+            counts: *self.shared.counts.lock(),
+            disk: merge::disk_use(&self.shared.folder),
+            memory: deltas + snapshot.runs.iter().map(|run| run.memory()).sum::<u64>(),
+            files: snapshot.runs.len(),
+        }
+    }
+}
+
+/// See the module. Each thread that looks often has its own; it holds a snapshot until it is refreshed or goes.
 #[derive(Clone, Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -107,11 +150,6 @@ impl Reader {
         if version != self.version {
             (self.snapshot, self.version) = (self.shared.snapshot(), version);
         }
-    }
-
-    /// One with the newest snapshot, where this one cannot be refreshed.
-    pub fn renewed(&self) -> Reader {
-        Reader::new(&self.shared)
     }
 
     /// Keys in the set, as of now.
@@ -139,23 +177,6 @@ impl Reader {
     /// Waits for the disk if it must.
     pub fn get(&self, key: Key) -> io::Result<Option<Value>> {
         self.snapshot.try_get(key).map(|found| found.filter(|value| value.is_there()))
-    }
-
-    /// Everything that has a note and is still there, if notes are kept: see [`Notes::each`].
-    pub fn notes(&self) -> Result<Notes, KeySetError> {
-        Notes::open(&self.shared)
-    }
-
-    /// Looks at the folder.
-    pub fn stat(&self) -> Stat {
-        let snapshot = self.shared.snapshot();
-        let deltas = snapshot.active.memory() + snapshot.frozen.as_ref().map_or(0, |delta| delta.memory());
-        Stat {
-            counts: *self.shared.counts.lock(),
-            disk: merge::disk_use(&self.shared.folder),
-            memory: deltas + snapshot.runs.iter().map(|run| run.memory()).sum::<u64>(),
-            files: snapshot.runs.len(),
-        }
     }
 }
 

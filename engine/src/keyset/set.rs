@@ -6,7 +6,7 @@
 use super::frames::{Found, Framer, Frames, Record};
 use super::log::{self, HEAD_LEN, Head, Log};
 use super::merge::Work;
-use super::reader::{Reader, Shared};
+use super::reader::{Handle, Reader, Shared};
 use super::run::{Run, span_of};
 use super::{
     BATCH_MAX, Counts, DELTA_MAX, Key, KeySetError, SpanOfLogs, Value, io_error, merge, notes, sync_folder,
@@ -120,9 +120,13 @@ impl KeySet {
         Ok(set)
     }
 
-    /// For another thread, or for this one.
+    /// For whoever looks often: another thread, or this one.
     pub fn reader(&self) -> Reader {
         Reader::new(&self.shared)
+    }
+
+    pub fn handle(&self) -> Handle {
+        Handle::new(&self.shared)
     }
 
     /// Places of the files that could not be read at the start, in words.

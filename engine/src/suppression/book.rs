@@ -3,7 +3,7 @@
 use super::entry::{Entry, Listed, Reason, Who, secs};
 use super::keys::Keys;
 use crate::config;
-use crate::keyset::{Change, KeySet, KeySetError, Options, Reader, Stat};
+use crate::keyset::{Change, Handle, KeySet, KeySetError, Options, Stat};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Store {
     }
 
     pub fn book(&self) -> Book {
-        Book { reader: self.set.reader(), keys: Arc::clone(&self.keys) }
+        Book { set: self.set.handle(), keys: Arc::clone(&self.keys) }
     }
 
     /// What of its files could not be read, in words.
@@ -64,7 +64,7 @@ impl Asked {
         }
     }
 
-    fn change<'n>(&self, keys: &Keys, note: &'n [u8]) -> Change<'n> {
+    fn change<'n>(&self, keys: &Keys, note: &'n Vec<u8>) -> Change<'n> {
         let key = |who: &Who| keys.key(&who.list, who.address.as_ref());
         match self {
             Asked::Add(entry) => Change::Add { key: key(&entry.who), value: entry.value(), note },
@@ -99,7 +99,7 @@ pub struct Exported {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Book {
-    pub(super) reader: Reader,
+    pub(super) set: Handle,
     pub(super) keys: Arc<Keys>,
 }
 
@@ -107,7 +107,7 @@ impl Book {
     /// Whether that very entry is there: one that holds for all lists is another. May wait for the disk.
     pub fn find(&self, who: &Who) -> io::Result<Option<Listed>> {
         let key = self.keys.key(&who.list, who.address.as_ref());
-        Ok(self.reader.renewed().get(key)?.map(Listed::of))
+        Ok(self.set.reader().get(key)?.map(Listed::of))
     }
 
     /// Why nothing is sent to that address from that list, if nothing is. May wait for the disk.
@@ -125,7 +125,7 @@ impl Book {
         filter: &Filter,
         mut visit: impl FnMut(Entry, (u64, u64)) -> Result<(), E>,
     ) -> Result<Exported, E> {
-        let notes = self.reader.notes()?;
+        let notes = self.set.notes()?;
         let (total, mut entries) = (notes.octets(), 0);
         let damaged = notes.each(|note, octets| match Entry::of_note(note.note, note.value) {
             Some(entry) if filter.is_met(&entry) => {
@@ -138,7 +138,7 @@ impl Book {
     }
 
     pub fn stat(&self) -> Stat {
-        self.reader.stat()
+        self.set.stat()
     }
 }
 

@@ -11,7 +11,7 @@ use message::UnixMillis;
 pub const HEADER: &str = "address,list,reason,at\n";
 
 /// Octets of a line.
-pub(super) const LINE_MAX: usize = 4096;
+const LINE_MAX: usize = 4096;
 
 /// Wrong lines that are said; the others are counted.
 const WRONG_MAX: usize = 20;

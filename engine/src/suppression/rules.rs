@@ -32,9 +32,9 @@ impl SuppressionRules {
         }
     }
 
-    /// Who is on the list is refused at once, unless the mail may yet turn out to be exempt.
+    /// Who is on the list is refused at once.
     pub fn refuses_at_rcpt(&self) -> bool {
-        self.refuses_at_rcpt && self.exempt_lanes.is_empty()
+        self.refuses_at_rcpt
     }
 
     /// Mail from there goes whoever is on the list. Our own reports come from nobody.
@@ -101,14 +101,12 @@ mod tests {
 
     #[test]
     fn senders_and_lanes_may_be_exempt() {
-        let rules =
-            rules("exempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]\nat_rcpt = \"refuse\"");
+        let rules = rules("exempt_senders = [\"*@alerts.test\"]\nexempt_lanes = [\"urgent\"]");
         let sender = |text: &str| ReversePath::Mailbox(message::Mailbox::parse(text).unwrap());
         assert!(rules.exempts(&sender("reset@Alerts.Test"), Lane::Bulk));
         assert!(rules.exempts(&sender("news@a.test"), Lane::Urgent));
         assert!(rules.exempts(&ReversePath::Null, Lane::Normal));
         assert!(!rules.exempts(&sender("news@a.test"), Lane::Normal));
-        assert!(!rules.refuses_at_rcpt(), "the lane is not known yet");
     }
 
     #[test]

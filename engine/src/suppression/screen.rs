@@ -3,6 +3,7 @@
 //! Cost where the list is empty: a load. Else a hash and a cache line for each file of the set, twice for mail of a list;
 //! no lock, no allocation, and nothing is read from the disk.
 
+use super::book::Book;
 use super::entry::{Listed, Who};
 use super::keys::Keys;
 use super::rules::SuppressionRules;
@@ -45,8 +46,8 @@ impl Refusing<'_> {
 
 impl Screen {
     pub(super) fn new(suppression: &Arc<Suppression>) -> Screen {
-        let book = suppression.book();
-        Screen { reader: book.reader, keys: book.keys, suppression: Arc::clone(suppression) }
+        let Book { set, keys } = suppression.book();
+        Screen { reader: set.reader(), keys: Arc::clone(keys), suppression: Arc::clone(suppression) }
     }
 
     /// Once a turn.

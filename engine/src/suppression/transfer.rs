@@ -91,7 +91,7 @@ impl Suppression {
     ) -> Result<mpsc::Receiver<Piece>, Refused> {
         let place = Arc::clone(&self.exports).try_acquire_owned().map_err(|_| Refused::Busy)?;
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
-        let book = self.book();
+        let book = self.book().clone();
         let body = move || {
             let send = |piece: Option<Piece>| match piece.map(|piece| sender.blocking_send(piece)) {
                 Some(Err(_)) => Err(Ended::Unheard),

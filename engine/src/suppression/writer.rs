@@ -150,7 +150,7 @@ impl Suppression {
     /// As far as that is known without waiting, for whoever takes mail in: what is not known then is checked before it
     /// is sent. `list` as [`message::list_id`] gives it, empty for none.
     pub fn is_suppressed(&self, list: &str, address: MailboxRef<'_>) -> bool {
-        let reader = self.book.reader.renewed();
+        let reader = self.book.set.reader();
         let is_on = |list: &str| matches!(reader.look(self.book.keys.key(list, address)), Found::Yes(_));
         !reader.is_empty() && (is_on("") || !list.is_empty() && is_on(list))
     }
@@ -160,7 +160,7 @@ impl Suppression {
     }
 
     pub fn len(&self) -> u64 {
-        self.book.reader.len()
+        self.book.set.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -172,9 +172,8 @@ impl Suppression {
         self.waits.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn book(&self) -> Book {
-        let Book { reader, keys } = &self.book;
-        Book { reader: reader.renewed(), keys: Arc::clone(keys) }
+    pub(crate) fn book(&self) -> &Book {
+        &self.book
     }
 
     // ---- for cores: nothing waits ----
@@ -206,10 +205,8 @@ impl Suppression {
 
 /// Until the daemon ends.
 fn read_for_cores(book: &Book, to_read: &channel::Receiver<Read>, crossing: &Weak<Crossing>) {
-    let mut reader = book.reader.clone();
     while let Ok(Read { core, ticket, key }) = to_read.recv() {
-        reader.refresh();
-        let found = reader.get(key);
+        let found = book.set.reader().get(key);
         if let Err(error) = &found {
             tracing::error!(%error, "the suppression list cannot be read: mail to who may be on it waits");
         }

@@ -76,9 +76,9 @@ mod tests {
     fn fields_get_encoded_words_and_the_body_is_declared() {
         let text = "From: Jörg <j@x.test>\nSubject: Grüße\n  aus Köln\nX-A: plain\n\nGrüße\n";
         let written = whole(text);
-        assert!(written.starts_with("From: =?utf-8?"), "{written}");
+        assert!(written.starts_with("From: =?UTF-8?"), "{written}");
         assert!(
-            written.contains("<j@x.test>\nSubject: =?utf-8?") && written.contains("\nX-A: plain\n"),
+            written.contains("<j@x.test>\nSubject: =?UTF-8?") && written.contains("\nX-A: plain\n"),
             "{written}"
         );
         let end = "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße\n";

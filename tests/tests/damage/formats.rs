@@ -43,11 +43,12 @@ struct Old {
 }
 
 /// Format 1 is from before segments had indexes, format 2 from before messages had a class, format 3 from before
-/// names could have something behind them. Sealed segments have an index from format 2 on.
-const OLD: [Old; 3] = [
+/// names could have something behind them, format 4 from before campaigns and values. Sealed segments have an index from format 2 on.
+const OLD: [Old; 4] = [
     Old { name: "queue-format-1", messages: 8, owed: 36 },
     Old { name: "queue-format-2", messages: 10, owed: 25 },
     Old { name: "queue-format-3", messages: 8, owed: 21 },
+    Old { name: "queue-format-4", messages: 8, owed: 18 },
 ];
 
 impl Old {

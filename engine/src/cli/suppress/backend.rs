@@ -9,6 +9,8 @@ use crate::suppression::{
 };
 use message::UnixMillis;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// See the module.
 pub(super) enum Backend {
@@ -25,6 +27,7 @@ impl Backend {
         if let Some(daemon) = Daemon::connect(&config.control_path())? {
             return Ok(Backend::Daemon(daemon));
         }
+        check_owner(&config.queue)?;
         let said = |error: ServeError| QueueError::Daemon(error.to_string());
         let lock = lock_queue(&config.queue).map_err(|error| match error {
             ServeError::Locked { .. } => {
@@ -110,6 +113,18 @@ impl Backend {
             },
             Backend::Files { store, .. } => Ok(StatRow::new(&store.book().stat(), store.keeps_addresses)),
         }
+    }
+}
+
+/// What somebody else makes in a daemon's folder the daemon could not read.
+fn check_owner(queue: &Path) -> Result<(), QueueError> {
+    let owner = queue.metadata().map(|data| data.uid());
+    match owner {
+        Ok(owner) if owner != rustix::process::geteuid().as_raw() => Err(QueueError::Usage(format!(
+            "{} belongs to user {owner}: while no daemon runs, do this as that user",
+            queue.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
         let wait = |text: &'static str| retry_after(Some(&HeaderValue::from_static(text)));
         assert_eq!(wait("120"), Some(Duration::from_secs(120)));
         assert_eq!(wait("999999"), Some(RETRY_AFTER_MAX));
-        assert_eq!(wait("Fri, 31 Dec 2199 23:59:59 GMT"), Some(RETRY_AFTER_MAX));
+        assert_eq!(wait("Tue, 31 Dec 2199 23:59:59 GMT"), Some(RETRY_AFTER_MAX));
         for none in ["soon", "-1", "Fri, 31 Dec 1999 23:59:59 GMT"] {
             assert_eq!(wait(none), None, "{none}");
         }
