@@ -18,7 +18,8 @@ pub fn list_of(content: &[u8]) -> Option<Box<str>> {
             other.get_or_insert_with(value);
         }
     }
-    id.and_then(list_id).or_else(|| other.and_then(list_id)).filter(|id| !id.is_empty())
+    let named = |text: Option<_>| text.and_then(list_id).filter(|id| !id.is_empty());
+    named(id).or_else(|| named(other))
 }
 
 /// A list's id in the form in which equal ids are equal: what stands in the last angle brackets, if there are any, in lower

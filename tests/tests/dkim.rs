@@ -79,11 +79,18 @@ fn send_all(daemon: &Daemon, sink: &Sink, folder: &Path) -> Arrived {
 impl Arrived {
     /// Each message holds at this verifier, or does not where that is known.
     fn assert_hold(&self, verifier: Verifier, results: &[Result<(), String>]) {
-        for ((index, selector, file, _), result) in self.messages.iter().zip(results) {
+        for ((index, selector, _, message), result) in self.messages.iter().zip(results) {
             let case = &self.cases[*index];
-            let text = || String::from_utf8_lossy(&std::fs::read(file).expect("ours")).into_owned();
-            let fits = result.is_ok() != case.not_by.contains(&verifier);
-            assert!(fits, "{verifier:?}, {}, {selector}: {result:?}\n{:.4000}", case.name, text());
+            // DATA ends the last line, and then nothing is odd about it.
+            let was_ended = message.ends_with(b"\r\n") && !case.content.ends_with(b"\r\n");
+            let holds = was_ended || !case.not_by.contains(&verifier);
+            let text = String::from_utf8_lossy(message);
+            assert_eq!(
+                result.is_ok(),
+                holds,
+                "{verifier:?}, {}, {selector}: {result:?}\n{text:.4000}",
+                case.name
+            );
         }
     }
 
@@ -188,8 +195,8 @@ fn a_list_is_signed_once_for_all_its_recipients_on_both_cores() {
 
 #[test]
 fn a_new_key_signs_what_waits() {
-    let sink = Sink::keeping(&["--fault", "mail[first=1]=451"]);
-    let setup = with_keys(Setup::new().relay(sink.address).with("retry.quadratic_secs", 3));
+    let sink = Sink::keeping(&["--fault", "rcpt[first=1]=450"]);
+    let setup = with_keys(Setup::new().relay(sink.address).with("retry.quadratic_secs", 3600));
     assert!(keygen(&setup, "r2", "rsa").status.success());
     let mut daemon = setup.start();
     deliver(&daemon, LETTER);
@@ -201,6 +208,7 @@ fn a_new_key_signs_what_waits() {
     daemon.setup.write_config();
     daemon.signal(rustix::process::Signal::HUP);
     daemon.wait_until_said("configuration reloaded");
+    wait::succeed(&mut daemon.setup.command(&["queue", "flush"]), wait::PATIENCE);
     let content = arrived(&sink);
     assert!(
         content.starts_with("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;\r\n\td=here.test; s=r2;"),

@@ -50,7 +50,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 /// A field of any kind, folded anywhere.
 fn field() -> impl Strategy<Value = String> {
     let name =
-        prop::sample::select(vec!["Subject", "TO", "cc", "References", "X-Any", "Received", "reply-to "]);
+        prop::sample::select(vec!["Subject", "TO", "cc", "References", "X-Any", "Received", "reply-to"]);
     (name, "([ -9;-~é世]|[ \t]{1,3}|\r\n[ \t]x){0,60}")
         .prop_map(|(name, value)| format!("{name}:{value}\r\n"))
 }

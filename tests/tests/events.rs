@@ -210,7 +210,7 @@ fn reload_adds_and_removes_a_webhook() {
 fn event_files(setup: &Setup) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(setup.queue().join("events")).expect("the log's folder");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.retain(|path| !path.extension().is_some_and(|ending| ending == "cursor"));
+    paths.retain(|path| path.extension().is_none_or(|ending| ending != "cursor"));
     paths.sort();
     paths
 }

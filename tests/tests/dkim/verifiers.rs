@@ -134,9 +134,16 @@ pub(crate) fn by_opendkim(
     let lines: String = records.iter().map(|(name, record)| format!("{name} {record}\n")).collect();
     std::fs::write(&known, lines).expect("ours");
     std::fs::write(&config, format!("Mode v\nTestDNSData file:{}\n", known.display())).expect("ours");
+    let ended = folder.join("opendkim.eml");
     let verify = |file: &PathBuf| {
+        let mut message = std::fs::read(file).expect("ours");
+        if !message.ends_with(b"\n") {
+            // It reads lines, and does not see one without an end.
+            message.extend_from_slice(b"\r\n");
+        }
+        std::fs::write(&ended, message).expect("ours");
         let mut opendkim = peer("opendkim").expect("it was there");
-        let output = wait::finish(opendkim.arg("-x").arg(&config).arg("-t").arg(file), wait::PATIENCE);
+        let output = wait::finish(opendkim.arg("-x").arg(&config).arg("-t").arg(&ended), wait::PATIENCE);
         let said =
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         if said.contains(") succeeded") { Ok(()) } else { Err(format!("OpenDKIM: {said}")) }
