@@ -569,3 +569,63 @@ fn many_requests_of_one_connection_are_answered_in_order() {
         String::from_utf8_lossy(&output.stdout).lines().map(|line| line.parse::<usize>().unwrap_or(0)).sum();
     assert_eq!(connects, 1, "{output:?}");
 }
+
+// ---- the suppression list ----
+
+#[test]
+fn the_suppression_list_is_filled_looked_at_and_given_out() {
+    let daemon = nowhere("[suppression]\nkeep_addresses = true\n");
+    let send = |what: &str, fields: &[(&str, &str)], body: &[u8]| {
+        http::send(daemon.api[0], what, fields, body).expect("an answer")
+    };
+    let csv = ("Content-Type", "text/csv");
+    let lines = "email,list,reason\nann@there.test,,complaint\nbob@there.test,News,\nbob\n";
+    let taken = send("POST /api/suppressions?reason=manual", &[csv], lines.as_bytes());
+    assert_eq!(taken.status, 200, "{taken:?}");
+    let taken = taken.json();
+    assert_eq!(
+        (&taken["new"], &taken["known"], &taken["invalid"]),
+        (&json!(2), &json!(0), &json!(1)),
+        "{taken}"
+    );
+    assert!(taken["errors"][0].as_str().expect("text").starts_with("line 4: "), "{taken}");
+    let found = send("GET /api/suppressions/bob%40there.test?list=news", &[], b"").json();
+    assert_eq!((&found["reason"], &found["list"]), (&json!("manual"), &json!("news")), "{found}");
+    assert_eq!(send("GET /api/suppressions/bob@there.test", &[], b"").status, 404, "not on all lists");
+    let cy = "/api/suppressions/cy@there.test";
+    assert_eq!(send(&format!("PUT {cy}"), &[JSON], b"{}").status, 201);
+    assert_eq!(send(&format!("PUT {cy}"), &[JSON], b"{\"reason\":\"complaint\"}").json()["reason"], "manual");
+    let whole = send("GET /api/suppressions", &[], b"");
+    assert_eq!(whole.field("content-type"), Some("text/csv; charset=utf-8"));
+    assert_eq!(whole.body.lines().count(), 4, "{}", whole.body);
+    assert_eq!(send("GET /api/suppressions?list=news", &[], b"").body.lines().count(), 2);
+    // Who is on it is not written to, and the client hears of it.
+    let reply = inject(&daemon, &letter(&["ann@there.test", "bob@there.test", "eve@there.test"])).json();
+    assert_eq!((&reply["success_count"], &reply["fail_count"]), (&json!(2), &json!(1)), "{reply}");
+    assert_eq!(reply["errors"][0], "recipients[0].email: it is on the suppression list");
+    assert_eq!(send(&format!("DELETE {cy}"), &[], b"").status, 204);
+    assert_eq!(send(&format!("DELETE {cy}"), &[], b"").status, 404);
+    for wrong in ["PUT /api/suppressions/nobody", "DELETE /api/suppressions/nobody"] {
+        assert_eq!(send(wrong, &[JSON], b"{}").status, 422, "{wrong}");
+    }
+    assert_eq!(send("GET /api/suppressions?reason=whim", &[], b"").status, 400);
+}
+
+#[test]
+fn what_was_put_on_the_list_is_on_it_after_kill_9() {
+    let daemon = nowhere("[suppression]\nkeep_addresses = true\n");
+    let put =
+        http::send(daemon.api[0], "PUT /api/suppressions/ann@there.test", &[JSON], b"{}").expect("an answer");
+    assert_eq!(put.status, 201);
+    let daemon = daemon.kill().restart();
+    let found =
+        http::send(daemon.api[0], "GET /api/suppressions/ann@there.test", &[], b"").expect("an answer");
+    assert_eq!((found.status, &found.json()["reason"]), (200, &json!("manual")));
+}
+
+#[test]
+fn without_addresses_there_is_nothing_to_give_out() {
+    let daemon = nowhere("[suppression]\nkeep_addresses = false\n");
+    let answer = http::send(daemon.api[0], "GET /api/suppressions", &[], b"").expect("an answer");
+    assert!(answer.status == 409 && answer.body.contains("suppression.keep_addresses"), "{answer:?}");
+}

@@ -4,7 +4,7 @@
 //! fields is stored once with the values of each recipient; copies are made as they are sent.
 
 use super::rows::{self, Rows};
-use super::{Injected, Injection, Injector, Letter, Promise, Refused, Rejected, Terms};
+use super::{Injected, Injection, Injector, Letter, Promise, Recipient, Refused, Rejected, Terms};
 use crate::clock;
 use crate::crossing::{Crossing, Mail};
 use crate::drive::inject::{Injected as OnItsWay, Outcome, Waiting};
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::header::{fields, priority};
 use message::received::{Peer, Received};
-use message::{BodyKind, ContentFacts, Envelope, MailAsked, MessageId, Recipients, Wish};
+use message::{BodyKind, ContentFacts, Envelope, Lane, MailAsked, MessageId, Recipients, Wish};
 use parking_lot::RwLock;
 use queue::log::record;
 use smtp_in::Stored;
@@ -89,14 +89,24 @@ impl Cores {
         let (content, fields_len) = self.content(&settings, &letter);
         let bound = letter.is_template.then(|| rows::compile(&content)).transpose()?;
         let mut rows = Rows::new(bound.as_ref(), &letter.shared)?;
-        let rejected = rows.push_all(&recipients);
+        let lane = lane_of(&settings, &letter, recipients.len(), &content);
+        let exempt = settings.suppression.exempts(&letter.sender, lane);
+        let is_suppressed = |recipient: &Recipient| !exempt && self.is_suppressed(&letter, recipient);
+        let rejected = rows.push_all(&recipients, is_suppressed);
         let list = rows.list;
         let facts = ContentFacts::of(&content);
-        let envelope = envelope(&settings, &letter, list, facts, &content);
+        let envelope = envelope(&letter, lane, list, facts);
         let (class, recipients) = (settings.class_of(&envelope, &content), envelope.recipients.count());
         let meta = Bytes::from(record::meta_of(&envelope));
         let incoming = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
         Ok((incoming, fields_len, rejected))
+    }
+
+    /// As far as that is known at once; others are looked at before anything is sent to them.
+    fn is_suppressed(&self, letter: &Letter, recipient: &Recipient) -> bool {
+        let Some(suppression) = self.crossing.suppression.get() else { return false };
+        let list = letter.terms.list.as_ref().map(|list| list.as_str()).unwrap_or_default();
+        suppression.is_suppressed(list, recipient.mailbox.as_ref())
     }
 
     /// With what a submission lacks (RFC 6409 §8), and with the fields that its terms ask for on top.
@@ -106,7 +116,7 @@ impl Cores {
             None => Bytes::clone(&letter.content),
         };
         let on_top = on_top(settings, &letter.terms, &content);
-        let fields_len = u32::try_from(on_top.len()).expect("two fields");
+        let fields_len = u32::try_from(on_top.len()).expect("three fields");
         if on_top.is_empty() {
             (content, 0)
         } else {
@@ -146,42 +156,46 @@ impl Injector for Cores {
     }
 }
 
-fn envelope(
-    settings: &Settings,
-    letter: &Letter,
-    recipients: Recipients,
-    facts: ContentFacts,
-    content: &[u8],
-) -> Envelope {
+fn envelope(letter: &Letter, lane: Lane, recipients: Recipients, facts: ContentFacts) -> Envelope {
     let Letter { sender, terms, .. } = letter;
     let smtputf8 =
         recipients.iter().any(|recipient| recipient.needs_smtputf8()) || !sender.as_str().is_ascii();
-    let bulk_recipients = settings.config.lanes.bulk_recipients;
-    let (verp, count) = (terms.verp.is_some(), recipients.count());
-    let wish = Wish { priority: priority(content), verp, recipients: count, bulk_recipients };
     Envelope {
         reverse_path: sender.clone(),
         verp: terms.verp,
         body: if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit },
         smtputf8,
         requires_tls: false,
-        lane: terms.lane.unwrap_or_else(|| wish.lane()),
+        lane,
         asked: MailAsked::default(),
         recipients,
     }
 }
 
-/// Trace field and campaign, where the content does not say it itself.
+/// Trace field, campaign and list (RFC 2919), where the content does not say it itself.
 fn on_top(settings: &Settings, terms: &Terms, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     if let Some(address) = terms.trace {
         trace(address, &settings.config.host_name, &mut out);
     }
-    let has_campaign = || fields(content).any(|field| field.name.eq_ignore_ascii_case(b"X-Campaign-ID"));
-    if let Some(campaign) = terms.campaign.as_ref().filter(|_| !has_campaign()) {
+    let has = |name: &str| fields(content).any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+    if let Some(campaign) = terms.campaign.as_ref().filter(|_| !has("X-Campaign-ID")) {
         out.extend_from_slice(format!("X-Campaign-ID: {}\r\n", campaign.as_str()).as_bytes());
     }
+    if let Some(list) = terms.list.as_ref().filter(|_| !has("List-Id") && !has("X-List")) {
+        let name = list.as_str();
+        // An id of a list has a dot (RFC 2919 §2); what has none is told by the other field that `message::list_of` reads.
+        let field = if name.contains('.') { format!("List-Id: <{name}>") } else { format!("X-List: {name}") };
+        out.extend_from_slice(format!("{field}\r\n").as_bytes());
+    }
     out
+}
+
+fn lane_of(settings: &Settings, letter: &Letter, count: usize, content: &[u8]) -> Lane {
+    let (verp, bulk_recipients) = (letter.terms.verp.is_some(), settings.config.lanes.bulk_recipients);
+    let recipients = u32::try_from(count).unwrap_or(u32::MAX);
+    let wish = || Wish { priority: priority(content), verp, recipients, bulk_recipients };
+    letter.terms.lane.unwrap_or_else(|| wish().lane())
 }
 
 /// The client calls itself nothing: its address stands for a name.

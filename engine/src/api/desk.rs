@@ -9,6 +9,7 @@ use super::request::read_json;
 use super::{CampaignId, Campaigns, Injector};
 use crate::auth::{Authenticator, Scope, Tokens};
 use crate::config;
+use crate::suppression::Suppression;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,6 +24,8 @@ pub struct Interfaces {
     pub injector: Arc<dyn Injector>,
     /// `None`: no campaign is kept here.
     pub campaigns: Option<Arc<dyn Campaigns>>,
+    /// `None`: there is no such list here.
+    pub suppression: Option<Arc<Suppression>>,
 }
 
 /// What a reload replaces.
@@ -82,6 +85,11 @@ impl Desk {
     pub(super) fn campaigns(&self) -> Result<&dyn Campaigns, Problem> {
         let campaigns = self.interfaces.campaigns.as_deref();
         campaigns.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no campaigns are kept here"))
+    }
+
+    pub(super) fn suppression(&self) -> Result<&Arc<Suppression>, Problem> {
+        let suppression = self.interfaces.suppression.as_ref();
+        suppression.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no suppression list is kept here"))
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -163,11 +171,28 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
-        let wrong = |what: String| Problem::new(StatusCode::NOT_FOUND, what);
-        let places = RawPathParams::from_request_parts(parts, state).await;
-        let places = places.map_err(|error| wrong(format!("the campaign's name: {error}")))?;
-        let id =
-            places.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
-        CampaignId::try_from(id).map(Named).map_err(|error| wrong(format!("the campaign's name: {error}")))
+        let id = place(parts, state, "id").await?;
+        let wrong = |error| Problem::new(StatusCode::NOT_FOUND, format!("the campaign's name: {error}"));
+        CampaignId::try_from(id).map(Named).map_err(wrong)
     }
+}
+
+/// The address that a request's path names, whatever it is.
+#[derive(Debug)]
+pub(super) struct AddressOf(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for AddressOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<AddressOf, Problem> {
+        place(parts, state, "address").await.map(AddressOf)
+    }
+}
+
+/// What stands in the path at that name.
+async fn place<S: Send + Sync>(parts: &mut Parts, state: &S, wanted: &str) -> Result<String, Problem> {
+    let places = RawPathParams::from_request_parts(parts, state).await;
+    let places = places.map_err(|error| Problem::new(StatusCode::NOT_FOUND, format!("the path: {error}")))?;
+    let found = places.iter().find(|(name, _)| *name == wanted);
+    Ok(found.map(|(_, value)| value.to_owned()).unwrap_or_default())
 }

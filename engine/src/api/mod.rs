@@ -19,6 +19,7 @@ mod request;
 pub mod router;
 pub(crate) mod rows;
 pub mod serve;
+mod suppressions;
 mod terms;
 pub(crate) mod thread;
 pub mod unsubscribe;

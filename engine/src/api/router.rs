@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use super::reply::Problem;
-use super::{campaigns, inject};
+use super::{campaigns, inject, suppressions};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,11 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/api/campaigns/{id}", get(campaigns::show).put(campaigns::create))
         .route("/api/campaigns/{id}/recipients", post(campaigns::add))
         .route("/api/campaigns/{id}/{verb}", post(campaigns::order))
+        .route("/api/suppressions", get(suppressions::export).post(suppressions::import))
+        .route(
+            "/api/suppressions/{address}",
+            get(suppressions::find).put(suppressions::put).delete(suppressions::remove),
+        )
         .route("/openapi.json", get(openapi))
         .fallback(async || unknown())
         .method_not_allowed_fallback(async || wrong_method())

@@ -33,10 +33,18 @@ impl<'a> Rows<'a> {
     }
 
     /// Returns those who do not fit.
-    pub(crate) fn push_all(&mut self, recipients: &[Recipient]) -> Vec<Rejected> {
+    pub(crate) fn push_all(
+        &mut self,
+        recipients: &[Recipient],
+        is_suppressed: impl Fn(&Recipient) -> bool,
+    ) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         for (place, recipient) in recipients.iter().enumerate() {
-            if let Err(what) = self.push(recipient) {
+            let pushed = match is_suppressed(recipient) {
+                true => Err("email: it is on the suppression list".to_owned()),
+                false => self.push(recipient),
+            };
+            if let Err(what) = pushed {
                 rejected.push(Rejected::new(place, recipient, what));
             }
         }

@@ -16,7 +16,7 @@ const _: () = assert!(NAME_MAX <= message::unsubscribe::LIST_MAX);
 #[serde(try_from = "String")]
 pub struct CampaignId(Box<str>);
 
-/// A list's name, of the same letters.
+/// A list's name, of the same letters; in lower case, as ids of lists are compared (RFC 2919 §6).
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
 pub struct ListName(Box<str>);
@@ -54,7 +54,7 @@ impl TryFrom<String> for ListName {
 
 impl ListName {
     pub fn parse(text: &str) -> Option<ListName> {
-        is_name(text).then(|| ListName(text.into()))
+        is_name(text).then(|| ListName(text.to_ascii_lowercase().into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -115,6 +115,10 @@ mod tests {
         assert!(!others.into_iter().any(is_one));
         assert!(
             CampaignId::try_from("a b".to_owned()).is_err() && ListName::try_from("a".to_owned()).is_ok()
+        );
+        assert_eq!(
+            ListName::parse("News").as_ref().map(ListName::as_str),
+            message::list_id("News").as_deref()
         );
     }
 }

@@ -83,7 +83,8 @@ impl Running {
         }
         let clerk = Arc::new(clerk);
         let campaigns = Some(Arc::clone(&clerk) as Arc<_>);
-        let interfaces = Interfaces { injector: Arc::clone(&clerk) as Arc<_>, campaigns };
+        let suppression = crossing.suppression.get().cloned();
+        let interfaces = Interfaces { injector: Arc::clone(&clerk) as Arc<_>, campaigns, suppression };
         let guesses = crossing.authenticator.get().cloned();
         let desk = Arc::new(Desk::new(interfaces, Arc::clone(&settings.api), guesses));
         let encryption: Encryption = Arc::new(RwLock::new(settings.api_tls.clone()));

@@ -172,7 +172,7 @@ impl Suppression {
         self.waits.load(Ordering::Relaxed)
     }
 
-    pub(super) fn book(&self) -> &Book {
+    pub(crate) fn book(&self) -> &Book {
         &self.book
     }
 

@@ -185,7 +185,7 @@ pub(crate) fn listen(memory: &Arc<Memory>, config: &str) -> SocketAddr {
     let config = format!("queue = \"/nonexistent\"\n{config}");
     let config: Config = engine::config::parse(&config, "test").expect("a configuration");
     let campaigns = Arc::clone(memory) as Arc<dyn Campaigns>;
-    let interfaces = Interfaces { injector: Arc::new(Anything), campaigns: Some(campaigns) };
+    let interfaces = Interfaces { injector: Arc::new(Anything), campaigns: Some(campaigns), suppression: None };
     let desk = Arc::new(Desk::new(interfaces, Arc::new(Rules::without_tokens(&config)), None));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound");
