@@ -259,10 +259,14 @@ impl<'a> Upload<'a> {
         let has = |field: &str| field == "email" || columns.iter().any(|column| **column == *field);
         match self.campaign.fields.iter().find(|field| !has(field)) {
             None => Ok(()),
-            Some(field) => Err(Problem::unfit(
-                "record 1 (line 1)",
-                format!("the letter names {field:?}, has no default for it, and the list has no such column"),
-            )),
+            Some(field) => {
+                // Records that came with the header row go the same way.
+                self.batch = Batch::default();
+                Err(Problem::unfit(
+                    "record 1 (line 1)",
+                    format!("the letter names {field:?}, has no default for it, and the list has no such column"),
+                ))
+            }
         }
     }
 

@@ -64,6 +64,8 @@ impl Gunzip {
     pub fn feed(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<usize, GunzipError> {
         let step = &piece[..piece.len().min(STEP_IN)];
         self.decoder.write_all(step).map_err(wrong)?;
+        // It would hold back what came out until it gets more: a body that is cut off loses nothing that came before.
+        self.decoder.flush().map_err(wrong)?;
         self.octets_in += step.len() as u64;
         self.take(out)?;
         Ok(step.len())
