@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod auth;
 mod bounces;
+mod campaigns;
 mod compose;
 mod dkim;
 mod events;
@@ -31,6 +32,7 @@ pub use access::{
 pub use api::{Api, Unsubscribe};
 pub use auth::Auth;
 pub use bounces::{BounceFormat, Bounces, Tokens, Unsigned};
+pub use campaigns::Campaigns;
 pub use compose::Compose;
 pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use events::{EventFile, Events, Place, Webhook};
@@ -123,6 +125,8 @@ pub struct Config {
     pub bounces: Bounces,
     #[serde(default)]
     pub api: Api,
+    #[serde(default)]
+    pub campaigns: Campaigns,
     #[serde(default)]
     pub unsubscribe: Unsubscribe,
     #[serde(default)]
@@ -413,6 +417,7 @@ impl Config {
         self.keep.check()?;
         self.bounces.check()?;
         self.api.check()?;
+        self.campaigns.check()?;
         self.unsubscribe.check()?;
         self.dkim.check()?;
         self.events.as_ref().map_or(Ok(()), Events::check)?;

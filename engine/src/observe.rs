@@ -54,6 +54,8 @@ counters! {
     returns_automatic,
     /// Mail to return paths that nobody could read
     returns_unknown,
+    /// Recipients who left a list by mail
+    returns_unsubscribed,
     /// Reports without proof, ignored
     returns_unproven,
     /// Warnings of a delay written

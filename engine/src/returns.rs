@@ -5,6 +5,7 @@
 //! | a signed return path (`message/src/verp.rs`) | always: only who had the message knows it |
 //! | one that names a recipient without a signature | if `unsigned = "check"`, if the report is about that recipient, and if it gives back a header with our name in a `Received` field. Whoever once got a message from us can make that up: so it is not the default |
 //! | a feedback address, which anybody knows | if the message complained of has a return path of the first kind, or of the second on the same terms |
+//! | `unsubscribe.mailto` | if the subject has a token that we made (RFC 2369; `message/src/unsubscribe.rs`) |
 //!
 //! The recipient is never a report's word alone: it stands in the signed path, or the path's tag knows it. A report about
 //! several recipients counts for the one whose path it came to. Delays, successes, automatic answers and challenges are
@@ -12,7 +13,9 @@
 
 use crate::access::{Domains, Mailboxes};
 use crate::config::{self, Config, Tokens, Unsigned};
+use message::header::fields;
 use message::report::{Complaint, Fate, FeedbackType, Kind, Original, Outcome, Report};
+use message::unsubscribe::{UnsubscribeKey, Unsubscribed};
 use message::verp::{Signed, Whom};
 use message::{FailureClass, Labels, Mailbox, MailboxRef, MessageId, RecipientIndex, Reply, VerpKey};
 use std::collections::HashMap;
@@ -33,6 +36,7 @@ pub struct Returns {
     domains: Domains,
     concerned: Domains,
     feedback: Mailboxes,
+    leaving: Mailboxes,
     tenant_field: String,
     signs_all: bool,
     takes_unsigned: bool,
@@ -49,12 +53,16 @@ pub enum ReturnAddress<'a> {
     /// It names a recipient, and anybody could have written it.
     Unsigned(&'a str),
     Feedback,
+    /// Recipients leave their lists by mail to it.
+    Leaving,
 }
 
 /// What a message that came back means.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Meaning {
     Event(Box<ReturnEvent>),
+    /// The recipient leaves that list.
+    Left(Unsubscribed),
     /// Word of a delay or of a success.
     Progress,
     /// Nobody wrote it, or wants to know whether somebody did.
@@ -95,7 +103,8 @@ impl Returns {
         let bounces = &config.bounces;
         let config::Bounces { domains, feedback_addresses, .. } = bounces;
         let host_of = |address: &String| address.rsplit_once('@').map(|(_, host)| host.to_owned());
-        let hosts: Vec<String> = feedback_addresses.iter().filter_map(host_of).collect();
+        let leaving = config.unsubscribe.mailto.as_ref();
+        let hosts: Vec<String> = feedback_addresses.iter().chain(leaving).filter_map(host_of).collect();
         let parsed = |address: &Option<String>| Mailbox::parse(address.as_ref()?).ok();
         let owners = bounces.owners.iter();
         let owners =
@@ -106,6 +115,7 @@ impl Returns {
             domains: Domains::new(domains.iter(), None),
             concerned: Domains::new(domains.iter().chain(&hosts), None),
             feedback: Mailboxes::new(feedback_addresses.iter()),
+            leaving: Mailboxes::new(leaving.into_iter()),
             tenant_field: config.lanes.tenant_field.clone(),
             signs_all: bounces.tokens == Tokens::Always,
             takes_unsigned: bounces.unsigned == Unsigned::Check,
@@ -138,6 +148,9 @@ impl Returns {
         if self.feedback.contains(recipient.local_part, recipient.domain) {
             return Some(ReturnAddress::Feedback);
         }
+        if self.leaving.contains(recipient.local_part, recipient.domain) {
+            return Some(ReturnAddress::Leaving);
+        }
         if !self.reads(recipient.domain) {
             return None;
         }
@@ -165,7 +178,9 @@ impl Returns {
             (Kind::Complaint(complaint), _) if !complaint.kind.is_complaint() => Meaning::Automatic,
             (Kind::Complaint(complaint), _) => self.complaint(address, complaint, &report.original),
             (Kind::AutoReply | Kind::Challenge, _) => Meaning::Automatic,
-            (Kind::Delivery(..), ReturnAddress::Feedback) | (Kind::Unknown, _) => Meaning::Unknown,
+            (Kind::Delivery(..), ReturnAddress::Feedback | ReturnAddress::Leaving) | (Kind::Unknown, _) => {
+                Meaning::Unknown
+            }
         }
     }
 
@@ -212,7 +227,7 @@ impl Returns {
                 let recipient = recipient.filter(|_| self.has_passed(original));
                 recipient.map(|recipient| Path { recipient: Some(recipient), ..Path::default() })
             }
-            (ReturnAddress::Feedback, Some(ReturnAddress::Feedback) | None) => None,
+            (ReturnAddress::Feedback | ReturnAddress::Leaving, _) => None,
         };
         let about = (original.labels(&self.tenant_field), complaint.kind.name());
         path.map_or(Meaning::Unproven, |path| {
@@ -231,6 +246,9 @@ impl Returns {
 
     /// Who gets a copy of what came to that address, each once.
     pub fn copies(&self, address: MailboxRef<'_>, meaning: &Meaning) -> Vec<Mailbox> {
+        if matches!(meaning, Meaning::Left(_)) {
+            return Vec::new();
+        }
         let owner = self.owner_of(address).or(self.forward_to.as_ref());
         let unknown = self.unknown_to.as_ref().filter(|_| *meaning == Meaning::Unknown);
         let unknown = unknown.filter(|unknown| Some(*unknown) != owner);
@@ -256,6 +274,13 @@ impl Returns {
             self.owners.get(&list.to_lowercase())
         })
     }
+}
+
+/// What a message to the address for leaving means. Whoever leaves may write from any address, and anything besides.
+pub fn leaving(content: &[u8], key: &UnsubscribeKey) -> Meaning {
+    let subjects = fields(content).filter(|field| field.name.eq_ignore_ascii_case(b"subject"));
+    let mut texts = subjects.filter_map(|field| std::str::from_utf8(field.whole).ok());
+    texts.find_map(|text| key.find(text)).map_or(Meaning::Unknown, Meaning::Left)
 }
 
 /// What a proven return path says.

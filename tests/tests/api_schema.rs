@@ -10,6 +10,10 @@ const RUN_MAX: Duration = Duration::from_secs(600);
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,ignored_auth,allow_header_conformance";
 
+/// How it writes what it does not know: an example is as long a text as it is given.
+const HOOKS: &str = "import schemathesis\n\n\n@schemathesis.serializer('application/x-ndjson')\ndef ndjson(ctx, value):\n    \
+                     return value.encode() if isinstance(value, str) else value\n";
+
 /// A daemon whose API wants a token, and the token.
 fn start() -> (Daemon, String) {
     let setup = Setup::new().relay("127.0.0.1:1".parse().expect("an address"));
@@ -29,6 +33,9 @@ fn answers_are_what_the_description_says() {
     let (daemon, token) = start();
     schemathesis.args(["run", "--no-color", "--seed", "1", "--max-examples", "25", "--checks", CHECKS]);
     schemathesis.args(["--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all"]);
+    let hooks = daemon.setup.folder().join("hooks.py");
+    std::fs::write(&hooks, HOOKS).expect("the folder is ours");
+    schemathesis.env("SCHEMATHESIS_HOOKS", &hooks);
     schemathesis.arg("--header").arg(format!("Authorization: Bearer {token}"));
     schemathesis.arg(format!("http://{}/openapi.json", daemon.api[0]));
     wait::succeed(schemathesis.current_dir(daemon.setup.folder()), RUN_MAX);

@@ -107,7 +107,7 @@ fn what_is_wrong_with_a_campaign_is_named() {
     assert!(starts(wrong(("list", json!("a b"))), "list: a name has"));
     assert!(starts(wrong(("recipients", json!([]))), "recipients: unknown field"));
     assert!(starts(wrong(("envelope_sender", json!("x"))), "envelope_sender: \"x\" is no mail address"));
-    let broken = json!("From: a@here.test\nSubject: {{ x\n\n{% for %}\n");
+    let broken = json!("From: a@here.test\nSubject: {{ x\n\nHello\n");
     let (status, error) = wrong(("content", broken));
     assert!(starts((status, error.clone()), "content: header, line 2"), "{error}");
 }

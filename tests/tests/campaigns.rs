@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
+use tests::process::daemon::Stopped;
 use tests::process::http::{self, Answer};
 use tests::process::sink::Ended;
 use tests::process::wait::{self, PATIENCE};
@@ -90,6 +91,73 @@ fn assert_each_once(served: &BTreeMap<String, u64>, recipients: u64, deaths: u64
     assert!(repeated <= deaths * WINDOW * CONNECTIONS, "{repeated} repeated in {deaths} deaths");
 }
 
+// ---- what is over ----
+
+/// The campaign's file says that it last changed so long ago.
+fn set_changed(stopped: &Stopped, number: u16, ago: Duration) {
+    let path = stopped.setup.queue().join(format!("campaigns/{number:05}/campaign.json"));
+    let text = std::fs::read_to_string(&path).expect("its file");
+    let mut entry: Value = serde_json::from_str(&text).expect("JSON");
+    let changed = std::time::UNIX_EPOCH.elapsed().expect("after 1970") - ago;
+    entry["changed"] = json!(changed.as_secs() * 1000);
+    std::fs::write(&path, entry.to_string()).expect("the folder is ours");
+}
+
+#[test]
+fn what_is_over_is_forgotten_by_order_or_in_its_time_and_its_name_is_free() {
+    let sink = Sink::start(&[]);
+    let daemon = daemon(&sink);
+    for id in ["spring", "summer", "autumn"] {
+        assert_eq!(create(&daemon, id, json!({ "paused": id == "autumn" })).status, 201);
+        assert_eq!(add(&daemon, id, &list(0..3)).json()["added"], 3);
+    }
+    let forget = |daemon: &Daemon, id: &str| call(daemon, &format!("DELETE /api/campaigns/{id}"), &[], b"");
+    let refused = |daemon: &Daemon, id: &str| {
+        let answer = forget(daemon, id);
+        assert_eq!(answer.status, 409, "{answer:?}");
+        answer.json()["error"].as_str().expect("text").to_owned()
+    };
+    daemon.wait_for("delivered", 6, PATIENCE);
+    assert!(refused(&daemon, "autumn").contains("cancel it first"));
+    assert!(refused(&daemon, "spring").contains("within the last minute"));
+    let stopped = daemon.terminate();
+    set_changed(&stopped, 1, Duration::from_secs(120));
+    set_changed(&stopped, 2, Duration::from_secs(31 * 24 * 3600));
+    let daemon = stopped.restart();
+    wait::until("summer to be forgotten", PATIENCE, || {
+        call(&daemon, "GET /api/campaigns/summer", &[], b"").status == 404
+    });
+    assert_eq!(count(&show(&daemon, "spring"), "delivered"), 3);
+    assert_eq!((forget(&daemon, "spring").status, forget(&daemon, "spring").status), (204, 404));
+    assert!(!daemon.setup.queue().join("campaigns/00001").exists());
+    // The first number that is free is given out again, and so is the name.
+    assert_eq!(create(&daemon, "spring", json!({})).status, 201);
+    assert_eq!(add(&daemon, "spring", &list(0..3)).json()["added"], 3);
+    daemon.wait_for("delivered", 3, PATIENCE);
+    let daemon = daemon.kill().restart();
+    let paused = show(&daemon, "autumn");
+    assert_eq!((count(&paused, "waiting"), &paused["state"]), (3, &json!("paused")));
+    assert_eq!(sink.end().deliveries().len(), 9);
+}
+
+#[test]
+fn there_are_no_more_campaigns_and_letters_than_the_configuration_allows() {
+    let sink = Sink::start(&[]);
+    let limits = "[campaigns]\ncampaigns_max = 2\nmemory_max = 1048576\n";
+    let daemon = Setup::new().relay(sink.address).with_lines(&format!("{limits}{API}")).start();
+    let error = |answer: Answer| {
+        assert_eq!(answer.status, 409, "{answer:?}");
+        answer.json()["error"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(create(&daemon, "spring", json!({})).status, 201);
+    let long = format!("Subject: long\n\n{}", "0123456789\n".repeat(100_000));
+    assert!(error(create(&daemon, "summer", json!({ "content": long }))).contains("campaigns.memory_max"));
+    assert_eq!(create(&daemon, "summer", json!({})).status, 201);
+    assert!(error(create(&daemon, "autumn", json!({}))).contains("campaigns.campaigns_max = 2"));
+    assert_eq!(create(&daemon, "summer", json!({})).status, 200);
+    sink.end();
+}
+
 // ---- letters ----
 
 #[test]
@@ -124,6 +192,39 @@ fn each_recipient_gets_its_own_letter_and_its_own_way_out() {
     }
     let senders: BTreeSet<String> = sink.end().deliveries().into_iter().map(|one| one.reverse_path).collect();
     assert_eq!(senders, ["news+ann=a.test@here.test", "news+bob=b.test@here.test"].map(str::to_owned).into());
+}
+
+#[test]
+fn who_leaves_by_mail_gets_nothing_more_of_that_list() {
+    let sink = Sink::keeping(&[]);
+    let daemon = daemon(&sink);
+    let csv = "email,town\nann@a.test,Ulm\nbob@b.test,Ulm\n";
+    assert_eq!(create(&daemon, "spring", json!({ "unsubscribe": true, "list": "News" })).status, 201);
+    assert_eq!(add(&daemon, "spring", csv).status, 200);
+    let contents = sink.wait_for_contents(2, PATIENCE);
+    let letters = contents.iter().map(|content| String::from_utf8_lossy(content));
+    let bobs = letters.into_iter().find(|letter| letter.contains("\r\nTo: bob@b.test\r\n")).expect("it came");
+    let (_, rest) = bobs.split_once("<mailto:leave@here.test?subject=unsubscribe%20").expect("a link");
+    let (token, _) = rest.split_once('>').expect("it ends");
+    // A guess changes nothing.
+    for token in ["a".repeat(token.len()).as_str(), token] {
+        daemon.client().send(
+            "rob@elsewhere.test",
+            &["leave@here.test"],
+            &format!("From: rob@elsewhere.test\r\nSubject: unsubscribe {token}\r\n\r\n"),
+        );
+    }
+    daemon.wait_for("returns_unsubscribed", 1, PATIENCE);
+    daemon.wait_for("returns_unknown", 1, PATIENCE);
+    daemon.wait_until_empty(PATIENCE);
+    let of_list = |id: &str, list: &str| {
+        assert_eq!(create(&daemon, id, json!({ "list": list })).status, 201);
+        let added = add(&daemon, id, csv).json();
+        (count(&added, "added"), count(&added, "suppressed"))
+    };
+    assert_eq!(of_list("autumn", "news"), (1, 1));
+    assert_eq!(of_list("offers", "offers"), (2, 0));
+    sink.end();
 }
 
 #[test]

@@ -101,6 +101,17 @@ pub(super) async fn show(
     Ok(shown(StatusCode::OK, &desk.campaigns()?.get(&id).await?))
 }
 
+/// `DELETE /api/campaigns/{id}`: 204, or 409 if it is not over.
+pub(super) async fn remove(
+    State(desk): State<Arc<Desk>>,
+    Named(id): Named,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    desk.open(request, Scope::Campaigns)?;
+    desk.campaigns()?.remove(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
@@ -264,7 +275,9 @@ impl<'a> Upload<'a> {
                 self.batch = Batch::default();
                 Err(Problem::unfit(
                     "record 1 (line 1)",
-                    format!("the letter names {field:?}, has no default for it, and the list has no such column"),
+                    format!(
+                        "the letter names {field:?}, has no default for it, and the list has no such column"
+                    ),
                 ))
             }
         }

@@ -109,6 +109,10 @@ pub trait Campaigns: Send + Sync {
     /// Answered when the order is durable.
     fn order<'a>(&'a self, id: &'a CampaignId, order: Order) -> Promise<'a, Result<Campaign, Refused>>;
 
+    /// Forgets it, and who was in it. [`Refused::Conflict`] while somebody waits for it, and for a minute after its last
+    /// change.
+    fn remove<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<(), Refused>>;
+
     fn get<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<Campaign, Refused>>;
 
     /// At most `count`, in the order of their names, behind `after`.

@@ -17,7 +17,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/api/inject/v1", post(inject::inject))
         .route("/api/campaigns", get(campaigns::list))
-        .route("/api/campaigns/{id}", get(campaigns::show).put(campaigns::create))
+        .route("/api/campaigns/{id}", get(campaigns::show).put(campaigns::create).delete(campaigns::remove))
         .route("/api/campaigns/{id}/recipients", post(campaigns::add))
         .route("/api/campaigns/{id}/{verb}", post(campaigns::order))
         .route("/api/suppressions", get(suppressions::export).post(suppressions::import))

@@ -43,6 +43,9 @@ pub struct Entry {
     pub id: String,
     /// Milliseconds since 1970.
     pub created: u64,
+    /// When this was last written: somebody was added, served, or gave an order.
+    #[serde(default)]
+    pub changed: u64,
     /// Without brackets; empty for `<>`.
     pub sender: String,
     /// Its two delimiters, as records have them.
@@ -102,6 +105,11 @@ pub struct Found {
     pub number: CampaignNumber,
     pub entry: Entry,
     pub content: Vec<u8>,
+}
+
+/// Where the letter of that campaign stands.
+pub fn letter_path(queue: &Path, number: CampaignNumber) -> PathBuf {
+    queue.join(format!("campaigns/{:05}/content", number.0))
 }
 
 impl Books {
@@ -320,6 +328,7 @@ mod tests {
             format: FORMAT,
             id: "spring".to_owned(),
             created: 7,
+            changed: 8,
             sender: "news@here.test".to_owned(),
             verp: Some(*b"+="),
             lane: None,

@@ -4,7 +4,10 @@
 //! others become one message without a content of its own, durable in a core's log; then the books know them, and only
 //! then they are served and the client is answered. So a batch that is sent again adds nobody twice, whoever died
 //! in between. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
-//! Bounds: `campaigns_max` campaigns, `memory_max` octets of their contents.
+//!
+//! What waits for the disk does so on a thread that may. A campaign that nobody waits for is removed when it has rested for
+//! `campaigns.keep`, or by order when it has rested for [`REST`]: until then its marks are durable, and no crash brings back
+//! a recipient whose letter is gone. Bounds: `campaigns.campaigns_max` campaigns, `campaigns.memory_max` octets of letters.
 
 use super::books::{Books, BooksError, Entry, Found, crc32c, format};
 use super::{Campaign, Phase, Saved, Shared};
@@ -34,14 +37,26 @@ use std::time::Duration;
 /// Counts are written this often while they change.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
+/// A campaign lasts so long after its last change.
+pub(crate) const REST: Duration = Duration::from_secs(60);
+
 /// What takes recipients in for one campaign.
 #[derive(Debug)]
 struct Row {
     campaign: Arc<Campaign>,
     letter: Letter,
     entry: Mutex<Entry>,
-    /// One batch at a time.
-    adding: tokio::sync::Mutex<()>,
+    /// One writes the entry at a time; nobody waits for it but on a thread that may.
+    saving: Mutex<()>,
+    /// One batch at a time, and none of a campaign that is removed meanwhile.
+    adding: tokio::sync::Mutex<Membership>,
+}
+
+/// Whether recipients may still be added.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Membership {
+    Open,
+    Removed,
 }
 
 /// See the module.
@@ -50,8 +65,8 @@ pub struct Clerk {
     crossing: Arc<Crossing>,
     books: Arc<Books>,
     rows: RwLock<BTreeMap<Box<str>, Arc<Row>>>,
-    /// One creation at a time: numbers and names are given out once.
-    creating: Mutex<()>,
+    /// One creation or removal at a time: numbers and names are given out once.
+    creating: tokio::sync::Mutex<()>,
 }
 
 impl Clerk {
@@ -61,33 +76,35 @@ impl Clerk {
         let row = |found: Found| {
             let campaign = Arc::clone(table.get(found.number)?);
             let letter = letter_of(&found.entry, &campaign)?;
-            let id = campaign.id.clone();
-            Some((
-                id,
-                Arc::new(Row {
-                    campaign,
-                    letter,
-                    entry: Mutex::new(found.entry),
-                    adding: tokio::sync::Mutex::default(),
-                }),
-            ))
+            Some((campaign.id.clone(), Arc::new(Row::new(campaign, letter, found.entry))))
         };
         let rows = found.into_iter().filter_map(row).collect();
-        Clerk { cores, crossing, books, rows: RwLock::new(rows), creating: Mutex::default() }
+        Clerk { cores, crossing, books, rows: RwLock::new(rows), creating: tokio::sync::Mutex::default() }
     }
 
     fn row(&self, id: &CampaignId) -> Result<Arc<Row>, Refused> {
         self.rows.read().get(id.as_str()).cloned().ok_or(Refused::Unknown("campaign"))
     }
 
-    fn make(&self, id: &CampaignId, new: NewCampaign) -> Result<Created, Refused> {
-        let _one = self.creating.lock();
+    /// On a thread that may wait for the disk.
+    async fn with_books<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Books) -> Result<T, BooksError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let books = Arc::clone(&self.books);
+        let done = tokio::task::spawn_blocking(move || work(&books)).await.map_err(|_| Refused::Broken)?;
+        done.map_err(|error| broken(&error))
+    }
+
+    async fn make(&self, id: &CampaignId, new: NewCampaign) -> Result<Created, Refused> {
+        let _one = self.creating.lock().await;
         let source_crc = crc32c(&new.letter.content);
         if let Ok(row) = self.row(id) {
             let entry = row.entry.lock();
             let wanted = entry_of(id, &new, (entry.content_len, entry.content_crc), source_crc);
             let same = Entry {
                 created: entry.created,
+                changed: entry.changed,
                 phase: entry.phase,
                 rate: entry.rate.clone(),
                 counts: entry.counts,
@@ -97,17 +114,37 @@ impl Clerk {
                 || Refused::Conflict("a campaign of this name has another letter or other terms".to_owned());
             return if *entry == same { Ok(Created::Before) } else { Err(refused()) };
         }
-        let number = self.crossing.campaigns.table().free_number().ok_or(Refused::Full)?;
         let (content, _) = self.cores.content(&self.cores.settings(), &new.letter);
+        let number = self.room_for(content.len())?;
         check_template(&new.letter, &content)?;
         let entry = entry_of(id, &new, (content.len() as u64, crc32c(&content)), source_crc);
-        self.books.create(number, &entry, &content).map_err(|error| broken(&error))?;
+        let written = (entry.clone(), Bytes::clone(&content));
+        self.with_books(move |books| books.create(number, &written.0, &written.1)).await?;
         let campaign = self.campaign(number, &entry, content);
         let letter = Letter { content: Bytes::clone(&campaign.shared.content), ..new.letter };
         self.crossing.campaigns.insert(Arc::clone(&campaign));
-        let row = Row { campaign, letter, entry: Mutex::new(entry), adding: tokio::sync::Mutex::default() };
-        self.rows.write().insert(id.as_str().into(), Arc::new(row));
+        self.rows.write().insert(id.as_str().into(), Arc::new(Row::new(campaign, letter, entry)));
         Ok(Created::New)
+    }
+
+    /// The number of a new campaign whose letter is so long.
+    fn room_for(&self, len: usize) -> Result<CampaignNumber, Refused> {
+        let (settings, table) = (self.cores.settings(), self.crossing.campaigns.table());
+        let crate::config::Campaigns { campaigns_max, memory_max, .. } = settings.config.campaigns;
+        let advice = "remove those that are over (ringpost campaign remove), or raise it";
+        if table.count() >= campaigns_max as usize {
+            return Err(Refused::Conflict(format!(
+                "there are campaigns.campaigns_max = {campaigns_max} campaigns: {advice}"
+            )));
+        }
+        let held: usize = table.iter().map(|campaign| campaign.shared.content.len()).sum();
+        if held + len > memory_max {
+            return Err(Refused::Conflict(format!(
+                "the campaigns' letters would have {} octets, and campaigns.memory_max is {memory_max}: {advice}",
+                held + len
+            )));
+        }
+        table.free_number().ok_or(Refused::Full)
     }
 
     fn campaign(&self, number: CampaignNumber, entry: &Entry, content: Bytes) -> Arc<Campaign> {
@@ -116,7 +153,10 @@ impl Clerk {
 
     async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
         let row = self.row(id)?;
-        let _one = row.adding.lock().await;
+        let membership = row.adding.lock().await;
+        if *membership == Membership::Removed {
+            return Err(Refused::Unknown("campaign"));
+        }
         let number = row.campaign.number;
         if row.campaign.valve.phase() == Phase::Cancelled {
             return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
@@ -125,7 +165,8 @@ impl Clerk {
             .iter()
             .map(|recipient| self.books.key_of(number, recipient.mailbox.as_ref()))
             .collect();
-        let known = self.books.known(number, &keys).map_err(|error| broken(&error))?;
+        let look = move |books: &Books| Ok((books.known(number, &keys)?, keys));
+        let (known, keys) = self.with_books(look).await?;
         let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
         let mut seen = HashSet::new();
         let (mut new_keys, mut rejected) = (Vec::new(), Vec::new());
@@ -149,7 +190,7 @@ impl Clerk {
             return Ok(added);
         }
         let message = self.store(&row, list.list).await?;
-        self.books.note(number, message, &new_keys, clock::wall()).map_err(|error| broken(&error))?;
+        self.with_books(move |books| books.note(number, message, &new_keys, clock::wall())).await?;
         row.campaign.add_recipients(added.new);
         self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
         Ok(added)
@@ -210,15 +251,17 @@ impl Clerk {
             // At once, whatever the disk says.
             valve.set_phase(phase);
         }
-        {
-            let mut entry = row.entry.lock();
+        if let Order::Rate(rate) = order {
+            valve.set_interval(rate.map(interval_of));
+        }
+        let kept = Arc::clone(&row);
+        let change = move |entry: &mut Entry| {
             entry.phase = phase;
             if let Order::Rate(rate) = order {
                 entry.rate = rate.map(|rate| rate.to_string());
-                valve.set_interval(rate.map(interval_of));
             }
-            self.save(&row.campaign, &mut entry)?;
-        }
+        };
+        self.with_books(move |books| kept.save(books, change)).await?;
         valve.set_phase(phase);
         if phase != before && phase != Phase::Paused {
             let sift = (phase == Phase::Cancelled).then(crate::steer::order::Order::sifting);
@@ -232,32 +275,95 @@ impl Clerk {
         Ok(row.shown())
     }
 
-    fn save(&self, campaign: &Campaign, entry: &mut Entry) -> Result<(), Refused> {
-        entry.counts = Saved::of(campaign);
-        self.books.save(campaign.number, entry).map_err(|error| broken(&error))
-    }
-
-    /// Writes counts that have changed. For ever.
+    /// Writes counts that have changed, and removes what is over. For ever.
     pub async fn run(self: Arc<Clerk>) {
         loop {
             tokio::time::sleep(SAVE_EVERY).await;
-            self.save_all();
+            let clerk = Arc::clone(&self);
+            let _ = tokio::task::spawn_blocking(move || clerk.save_all()).await;
+            self.remove_old().await;
         }
+    }
+
+    /// Those that have rested for `campaigns.keep`.
+    async fn remove_old(&self) {
+        let keep = self.cores.settings().config.campaigns.keep.duration();
+        let rested: Vec<Arc<Row>> =
+            self.rows.read().values().filter(|row| row.has_rested(keep)).cloned().collect();
+        for row in rested {
+            match self.remove_row(&row, keep).await {
+                Ok(()) => tracing::info!(campaign = &*row.campaign.id, "over for long: removed"),
+                Err(error) => tracing::warn!(campaign = &*row.campaign.id, %error, "not removed"),
+            }
+        }
+    }
+
+    async fn remove_row(&self, row: &Row, rest: Duration) -> Result<(), Refused> {
+        let _one = self.creating.lock().await;
+        let mut membership = row.adding.lock().await;
+        if *membership == Membership::Removed {
+            return Err(Refused::Unknown("campaign"));
+        }
+        if row.waiting() > 0 {
+            let what = "recipients wait for it: cancel it first";
+            return Err(Refused::Conflict(what.to_owned()));
+        }
+        if !row.has_rested(rest) {
+            let what = "it has changed within the last minute: try again when that is over";
+            return Err(Refused::Conflict(what.to_owned()));
+        }
+        let (id, number) = (&row.campaign.id, row.campaign.number);
+        *membership = Membership::Removed;
+        self.rows.write().remove(id);
+        let removed = self.with_books(move |books| books.remove(number)).await;
+        // Where the folder is still there, so is its number.
+        if removed.is_ok() {
+            self.crossing.campaigns.remove(id);
+        }
+        removed
     }
 
     /// Before we end, so that the next start knows how many were delivered and how many failed.
     pub fn save_all(&self) {
         let rows: Vec<Arc<Row>> = self.rows.read().values().cloned().collect();
         for row in rows {
-            let mut entry = row.entry.lock();
-            if entry.counts != Saved::of(&row.campaign) {
-                let _ = self.save(&row.campaign, &mut entry);
+            let has_changed = row.entry.lock().counts != Saved::of(&row.campaign);
+            if has_changed && let Err(error) = row.save(&self.books, |_| {}) {
+                let _ = broken(&error);
             }
         }
     }
 }
 
 impl Row {
+    fn new(campaign: Arc<Campaign>, letter: Letter, entry: Entry) -> Row {
+        let adding = tokio::sync::Mutex::new(Membership::Open);
+        Row { campaign, letter, entry: Mutex::new(entry), saving: Mutex::default(), adding }
+    }
+
+    fn waiting(&self) -> u64 {
+        let now = Saved::of(&self.campaign);
+        now.recipients.saturating_sub(now.ended())
+    }
+
+    /// Nobody waits for it, and nothing has happened to it for so long.
+    fn has_rested(&self, rest: Duration) -> bool {
+        let entry = self.entry.lock();
+        let is_still = self.waiting() == 0 && entry.counts == Saved::of(&self.campaign);
+        is_still && clock::wall() >= UnixMillis(entry.changed).plus_secs(rest.as_secs())
+    }
+
+    /// Waits for the disk. Durable when this returns, with the counts as of now.
+    fn save(&self, books: &Books, change: impl FnOnce(&mut Entry)) -> Result<(), BooksError> {
+        let _one = self.saving.lock();
+        let mut entry = self.entry.lock();
+        change(&mut entry);
+        (entry.counts, entry.changed) = (Saved::of(&self.campaign), clock::wall().0);
+        let written = entry.clone();
+        drop(entry);
+        books.save(self.campaign.number, &written)
+    }
+
     fn shown(&self) -> crate::api::Campaign {
         let Row { campaign, letter, entry, .. } = self;
         let (entry, now) = (entry.lock(), Saved::of(campaign));
@@ -278,7 +384,7 @@ impl Row {
                 recipients: now.recipients,
                 delivered: now.delivered,
                 failed: now.failed,
-                waiting: now.recipients.saturating_sub(now.ended()),
+                waiting: self.waiting(),
                 suppressed: now.suppressed,
                 cancelled: now.cancelled,
             },
@@ -294,7 +400,7 @@ impl Injector for Clerk {
         Box::pin(async move {
             self.gate()?;
             let Injection { letter, recipients } = injection;
-            self.make(&id, NewCampaign { letter, rate: None, is_paused: false })?;
+            self.make(&id, NewCampaign { letter, rate: None, is_paused: false }).await?;
             let added = self.take_in(&id, &recipients).await?;
             let duplicate = u32::try_from(added.duplicate).unwrap_or(u32::MAX);
             Ok(Injected { message: None, rejected: added.rejected, duplicate })
@@ -308,7 +414,7 @@ impl Injector for Clerk {
 
 impl Campaigns for Clerk {
     fn create(&self, id: CampaignId, campaign: NewCampaign) -> Promise<'_, Result<Created, Refused>> {
-        Box::pin(async move { self.make(&id, campaign) })
+        Box::pin(async move { self.make(&id, campaign).await })
     }
 
     fn add<'a>(
@@ -325,6 +431,13 @@ impl Campaigns for Clerk {
         order: Order,
     ) -> Promise<'a, Result<crate::api::Campaign, Refused>> {
         Box::pin(self.obey(id, order))
+    }
+
+    fn remove<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<(), Refused>> {
+        Box::pin(async move {
+            let row = self.row(id)?;
+            self.remove_row(&row, REST).await
+        })
     }
 
     fn get(&self, id: &CampaignId) -> Promise<'_, Result<crate::api::Campaign, Refused>> {
@@ -380,6 +493,7 @@ fn entry_of(
         format: format(),
         id: id.as_str().to_owned(),
         created: clock::wall().0,
+        changed: clock::wall().0,
         sender: letter.sender.as_str().to_owned(),
         verp: verp.map(Verp::to_bytes),
         lane: lane.map(|lane| lane.name().to_owned()),
@@ -413,7 +527,7 @@ pub fn campaign_of(
         pattern: pattern_of(entry, &content).map(Arc::new),
         content,
     };
-    let campaign = Campaign::new(number, &entry.id, shared, cores);
+    let campaign = Campaign::new(number, &entry.id, UnixMillis(entry.created), shared, cores);
     campaign.valve.set_phase(entry.phase);
     let rate = entry.rate.clone().and_then(|rate| Rate::try_from(rate).ok());
     campaign.valve.set_interval(rate.map(interval_of));

@@ -18,7 +18,7 @@ pub use valve::{Passage, Phase, Valve};
 use books::Books;
 use bytes::Bytes;
 use message::copies::Pattern;
-use message::{CampaignNumber, ContentFacts, PoolTag};
+use message::{CampaignNumber, ContentFacts, PoolTag, UnixMillis};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -45,6 +45,7 @@ pub struct Shared {
 pub struct Campaign {
     pub number: CampaignNumber,
     pub id: Box<str>,
+    pub created: UnixMillis,
     pub shared: Shared,
     pub valve: Valve,
     recipients: AtomicU64,
@@ -57,11 +58,18 @@ pub struct Campaign {
 
 impl Campaign {
     /// `cores` of them will count in it.
-    pub fn new(number: CampaignNumber, id: &str, shared: Shared, cores: usize) -> Campaign {
+    pub fn new(
+        number: CampaignNumber,
+        id: &str,
+        created: UnixMillis,
+        shared: Shared,
+        cores: usize,
+    ) -> Campaign {
         let tallies = (0..cores).map(|_| Tally::default()).collect();
         Campaign {
             number,
             id: id.into(),
+            created,
             shared,
             valve: Valve::default(),
             recipients: AtomicU64::default(),
@@ -69,6 +77,12 @@ impl Campaign {
             found: AtomicU64::default(),
             tallies,
         }
+    }
+
+    /// Whether a message that came then can be this campaign's, or one's that had its number before: between the two lies
+    /// a rest of [`clerk::REST`]. Half of it is the clock's to jump back.
+    pub fn may_own(&self, arrived: UnixMillis) -> bool {
+        arrived.plus_secs(clerk::REST.as_secs() / 2) >= self.created
     }
 
     /// Recipients that were ever added.
@@ -223,7 +237,14 @@ mod tests {
 
     fn campaign(number: u16, id: &str) -> Arc<Campaign> {
         let number = CampaignNumber(NonZeroU16::new(number).unwrap());
-        Arc::new(Campaign::new(number, id, Shared::default(), 1))
+        Arc::new(Campaign::new(number, id, UnixMillis(100_000), Shared::default(), 1))
+    }
+
+    #[test]
+    fn a_number_that_is_given_out_again_brings_nobody_the_wrong_letter() {
+        let campaign = campaign(1, "b");
+        let own = [90_000, 70_000, 69_999, 40_000].map(|arrived| campaign.may_own(UnixMillis(arrived)));
+        assert_eq!(own, [true, true, false, false]);
     }
 
     #[test]

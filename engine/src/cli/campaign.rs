@@ -19,6 +19,8 @@ pub(crate) enum CampaignCommand {
     Resume(One),
     /// End it: who was not served is not written to
     Cancel(One),
+    /// Forget one that is over, and who was in it; its name is free then
+    Remove(One),
     /// At most so many recipients in any time: 100/s, 5000/h; `none` lifts it
     Rate(Rating),
 }
@@ -58,6 +60,7 @@ pub(crate) fn run(command: &CampaignCommand) -> ExitCode {
         CampaignCommand::Pause(one) => order(one, "pause"),
         CampaignCommand::Resume(one) => order(one, "resume"),
         CampaignCommand::Cancel(one) => order(one, "cancel"),
+        CampaignCommand::Remove(one) => remove(one),
         CampaignCommand::Rate(rating) => rate(rating),
     };
     result.map_or_else(|error| error.exit(), |()| ExitCode::SUCCESS)
@@ -115,6 +118,16 @@ fn show(one: &One) -> Result<(), ApiError> {
 fn order(one: &One, order: &str) -> Result<(), ApiError> {
     let answer = one.api.open()?.ask(Method::POST, &path(&one.campaign, &format!("/{order}")), None)?;
     print(&answer, one.json);
+    Ok(())
+}
+
+fn remove(one: &One) -> Result<(), ApiError> {
+    one.api.open()?.ask(Method::DELETE, &path(&one.campaign, ""), None)?;
+    if one.json {
+        println!("{}", json!({ "removed": one.campaign }))
+    } else {
+        println!("{}: removed", one.campaign)
+    }
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub struct Unsubscribe {
     pub listen: Vec<SocketAddr>,
     /// How the world reaches it: `https://lists.example.org`, perhaps with a path that a proxy in front takes away.
     pub base_url: Option<String>,
-    /// Mail to it unsubscribes as well.
+    /// Mail to it unsubscribes as well: what comes to it by our listeners is read here.
     pub mailto: Option<String>,
     /// PEM files; without them a proxy in front does TLS, which RFC 8058 demands of the URL.
     pub certificate: Option<PathBuf>,
@@ -121,6 +121,11 @@ impl Unsubscribe {
         check_pair("unsubscribe", self.certificate.as_ref(), self.key.as_ref())?;
         if !self.listen.is_empty() && self.base_url.is_none() {
             return Err("unsubscribe.base_url must say how the world reaches unsubscribe.listen".to_owned());
+        }
+        if self.mailto.is_some() && self.base_url.is_none() {
+            return Err("unsubscribe.mailto alone is offered nowhere: unsubscribe.base_url must say where the page is \
+                        (RFC 8058)"
+                .to_owned());
         }
         let mailto = match self.mailto.as_deref().map(message::Mailbox::parse) {
             Some(Err(error)) => return Err(format!("unsubscribe.mailto: {error}")),

@@ -19,6 +19,11 @@ const UNITS: [(&str, u64); 4] = [("d", 24 * 3600), ("h", 3600), ("min", 60), ("s
 pub struct Span(Duration);
 
 impl Span {
+    /// At most 31, at least one.
+    pub(super) const fn of_days(days: u64) -> Span {
+        Span(Duration::from_secs(days * 24 * 3600))
+    }
+
     pub fn duration(self) -> Duration {
         self.0
     }

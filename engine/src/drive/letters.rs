@@ -376,11 +376,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
         if content.len() != head.content_len as usize || checksum(&content) != head.content_crc {
             return None;
         }
-        let pattern = self.pattern_of_campaign(queued.campaign().filter(|_| content.is_empty()));
-        let content = self.content_of_campaign(queued.campaign(), content);
+        let number = queued
+            .campaign()
+            .filter(|number| self.campaign(*number).is_some_and(|one| one.may_own(queued.arrived())));
+        let pattern = self.pattern_of_campaign(number.filter(|_| content.is_empty()));
+        let content = self.content_of_campaign(number, content);
         // Nobody is sent nothing: its campaign's folder is gone.
         let letter = envelope_of(queued, parts, content).filter(|letter| !letter.is_empty())?;
-        let list = self.list_of_campaign(queued.campaign());
+        let list = self.list_of_campaign(number);
         Some(letter.with_pattern(pattern).with_list(list.as_deref()))
     }
 

@@ -377,9 +377,10 @@ impl TakeUp<'_> {
         (head, groups): (&Head, Groups<'_>),
         file: &mut RingFile<'_, '_, impl Ring>,
     ) {
-        if let Some(campaign) = self.campaigns.table().get(number) {
-            campaign.find(owed);
-        }
+        // Of one that was removed, or of one that had its number before, nothing is owed: this is what a damaged disk says.
+        let table = self.campaigns.table();
+        let Some(campaign) = table.get(number).filter(|one| one.may_own(head.arrived)) else { return };
+        campaign.find(owed);
         let Some(books) = self.campaigns.books.get() else { return };
         let result = books.knows(number, head.id).and_then(|is_known| {
             let mut meta = || groups.meta().map(<[u8]>::to_vec).or_else(|| read_meta(file, head).ok());

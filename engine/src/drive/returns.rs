@@ -13,10 +13,11 @@ use crate::drive::log::{Incoming, Origin};
 use crate::drive::share::is_borrowed;
 use crate::events::{Event, Kind};
 use crate::observe::{LineBudget, Via};
-use crate::returns::{Meaning, ReturnEvent, Returned};
-use crate::suppression::Reason;
+use crate::returns::{Meaning, ReturnAddress, ReturnEvent, Returned, leaving};
+use crate::suppression::{Reason, Who};
 use bytes::Bytes;
 use message::report::{Report, read};
+use message::unsubscribe::Unsubscribed;
 use message::{FailureClass, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name, OpenRange};
@@ -88,7 +89,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let range = open.range();
         let (letter, window) = (Arc::clone(open.letter()), open.window().clone());
         let domain = Arc::clone(&self.domains.get(range.domain).name);
-        let mut report = None;
+        let mut report: Option<Report> = None;
         let mut others: Option<Range> = None;
         while let Some(name) = open.next_name() {
             let one = Range { first: name.index, count: 1, name_offset: name.offset, ..range };
@@ -100,8 +101,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             if let Some(run) = others.take() {
                 self.route_range(run);
             }
-            let report = report.get_or_insert_with(|| read(&letter.content));
-            self.take_return(&letter, one, (address, name, &window), report);
+            self.take_return(&letter, one, (address, name, &window), &mut report);
         }
         if let Some(run) = others {
             self.route_range(run);
@@ -117,11 +117,17 @@ impl<R: Ring, C: Clock> Core<R, C> {
         letter: &Arc<Letter>,
         range: Range,
         (address, name, window): (MailboxRef<'_>, Name, &Bytes),
-        report: &Report,
+        report: &mut Option<Report>,
     ) {
         let settings = Arc::clone(&self.settings);
         let Some(found) = settings.returns.address(address) else { return };
-        let meaning = settings.returns.judge(&found, report);
+        let meaning = match (&found, settings.unsubscribe.as_deref()) {
+            (ReturnAddress::Leaving, Some((_, key))) => leaving(&letter.content, key),
+            _ => settings.returns.judge(&found, report.get_or_insert_with(|| read(&letter.content))),
+        };
+        if let Meaning::Left(Unsubscribed { list, address }) = &meaning {
+            return self.take_leave(range, list, address);
+        }
         let copies = settings.returns.copies(address, &meaning);
         if self.copy(letter, address, &copies, range) {
             self.note_meaning(letter, &meaning);
@@ -129,6 +135,15 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.settle_return(letter, range, &name.addressee(window));
             }
         }
+    }
+
+    /// The mail that said so is settled when the entry is durable.
+    fn take_leave(&mut self, range: Range, list: &str, address: &Mailbox) {
+        self.counters.returns_unsubscribed.add(1);
+        let recipient = Some(address.as_ref());
+        self.log_event(&Event { recipient, list, ..Event::new(Kind::Unsubscribed) });
+        let who = Who::parse(list, address.as_str()).ok();
+        self.settle_listed(range, who.map(|who| (who, Reason::Unsubscribe)));
     }
 
     fn settle_return(&mut self, letter: &Arc<Letter>, range: Range, to: &Addressee) {
@@ -156,6 +171,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn note_meaning(&mut self, letter: &Letter, meaning: &Meaning) {
         match meaning {
             Meaning::Event(event) => self.on_return(event),
+            Meaning::Left(_) => {}
             Meaning::Progress => self.counters.returns_progress.add(1),
             Meaning::Automatic => self.counters.returns_automatic.add(1),
             Meaning::Unknown => self.counters.returns_unknown.add(1),

@@ -41,8 +41,8 @@ pub(crate) struct Suppressing {
     /// None in a simulation.
     screen: Option<Screen>,
     unread: Slab<Range>,
-    /// Recipients that failed, and whose senders know, but who are not on the list yet.
-    feeding: Slab<Range>,
+    /// Settled once somebody is on the list: recipients that failed, and whose senders know, and mail that says who leaves.
+    feeding: Slab<(Range, Reason)>,
     /// The writer had no room for them.
     unsent: VecDeque<Feed>,
 }
@@ -76,7 +76,7 @@ impl Suppressing {
     /// Every range that waits here.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range> {
         let unread = self.unread.iter().map(|(_, range)| range);
-        unread.chain(self.feeding.iter().map(|(_, range)| range))
+        unread.chain(self.feeding.iter().map(|(_, (range, _))| range))
     }
 
     /// Nobody waits to be put on the list.
@@ -157,16 +157,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// The recipient failed, and whoever is to hear of it will: it is settled. One that its host does not know is put on the
     /// list first.
     pub(crate) fn settle_unknown(&mut self, range: Range, unknown: Option<Box<Who>>) {
+        self.settle_listed(range, unknown.map(|who| (*who, Reason::HardBounce)));
+    }
+
+    /// The range is settled once that entry is durable.
+    pub(crate) fn settle_listed(&mut self, range: Range, entry: Option<(Who, Reason)>) {
         let Suppressing { screen, feeding, unsent, .. } = &mut self.suppressing;
-        let (Some(screen), Some(who)) = (screen, unknown) else { return self.settle(range) };
+        let (Some(screen), Some((who, reason))) = (screen, entry) else { return self.settle(range) };
         if screen.has(&who) {
             return self.settle(range);
         }
         if feeding.len() >= FEEDING_MAX {
             return self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));
         }
-        let ticket = u32::try_from(feeding.insert(range)).expect("FEEDING_MAX is below");
-        let entry = Entry { who: *who, reason: Reason::HardBounce, at: self.wall };
+        let ticket = u32::try_from(feeding.insert((range, reason))).expect("FEEDING_MAX is below");
+        let entry = Entry { who, reason, at: self.wall };
         if let Err(feed) = screen.suppression().feed(Feed { core: self.index, ticket, entry }) {
             unsent.push_back(feed);
         }
@@ -195,9 +200,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// The entry is durable; or it could not be made, and the recipient fails again later.
     pub(crate) fn on_suppressed(&mut self, ticket: u32, is_done: bool) {
-        let Some(range) = self.suppressing.feeding.try_remove(ticket as usize) else { return };
+        let Some((range, reason)) = self.suppressing.feeding.try_remove(ticket as usize) else { return };
         if is_done {
-            self.counters.bounces_learnt.add(1);
+            self.counters.bounces_learnt.add(u64::from(reason == Reason::HardBounce));
             return self.settle(range);
         }
         self.schedule_or_return(range, self.wall.plus_secs(FEED_AGAIN_SECS));

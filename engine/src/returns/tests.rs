@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::parse;
 use message::report::read;
+use message::unsubscribe::Subscription;
 use message::{EnhancedCode, Verp};
 use proptest::prelude::*;
 
@@ -65,6 +66,7 @@ fn addresses_of_ours_are_told_from_others() {
             Some(ReturnAddress::Signed(..)) => "signed",
             Some(ReturnAddress::Unsigned(_)) => "unsigned",
             Some(ReturnAddress::Feedback) => "feedback",
+            Some(ReturnAddress::Leaving) => "leaving",
         }
     };
     let strict = returns(KEYS);
@@ -93,6 +95,36 @@ fn addresses_of_ours_are_told_from_others() {
         assert_eq!(of(&lax, address), found, "{address}");
     }
     assert!(!returns("").concerns("b.test") && strict.concerns("HERE.test") && strict.signs("B.test"));
+}
+
+#[test]
+fn who_writes_a_token_of_ours_to_the_address_for_leaving_leaves() {
+    let text =
+        "queue = \"q\"\n[unsubscribe]\nbase_url = \"https://here.test\"\nmailto = \"leave@Here.test\"\n";
+    let returns = Returns::new(&parse(text, "test").unwrap(), key());
+    let is_for_leaving =
+        |address| returns.address(MailboxRef::parse(address).unwrap()) == Some(ReturnAddress::Leaving);
+    assert_eq!(["LEAVE@here.test", "ann@here.test"].map(is_for_leaving), [true, false]);
+    let (key, mut token) = (UnsubscribeKey::new(&[3; 32]), Vec::new());
+    let ann = Mailbox::parse("ann@x.test").unwrap();
+    key.token(&Subscription::new("news", ann.as_ref()).unwrap(), &mut token);
+    let token = String::from_utf8(token).unwrap();
+    let left = Meaning::Left(Unsubscribed { list: "news".into(), address: ann });
+    for subject in [format!("unsubscribe {token}"), format!("Re: unsubscribe\r\n {}", token.to_uppercase())] {
+        let content = format!("From: eve@y.test\r\nsubject: {subject}\r\n\r\nbye\r\n");
+        let meaning = leaving(content.as_bytes(), &key);
+        assert!(
+            meaning == left
+                && returns.copies(MailboxRef::parse("leave@here.test").unwrap(), &left).is_empty()
+        );
+    }
+    for content in [
+        format!("Subject: unsubscribe {}a\r\n\r\n", &token[..token.len() - 1].replace(&token[..1], "a")),
+        "Subject: unsubscribe\r\n\r\n".to_owned(),
+        format!("From: x\r\n\r\nSubject: {token}\r\n"),
+    ] {
+        assert_eq!(leaving(content.as_bytes(), &key), Meaning::Unknown, "{content}");
+    }
 }
 
 #[test]

@@ -150,6 +150,19 @@ impl Campaigns for Memory {
         Box::pin(async { shown })
     }
 
+    fn remove<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<(), Refused>> {
+        let mut kept = lock(&self.kept);
+        let removed = match kept.get(id) {
+            None => Err(Refused::Unknown("campaign")),
+            Some(kept) if kept.shown.counts.waiting > 0 => Err(Refused::Conflict("somebody waits".into())),
+            Some(_) => {
+                kept.remove(id);
+                Ok(())
+            }
+        };
+        Box::pin(async { removed })
+    }
+
     fn get<'a>(&'a self, id: &'a CampaignId) -> Promise<'a, Result<Campaign, Refused>> {
         let shown = self.shown(id);
         Box::pin(async { shown })
@@ -185,7 +198,8 @@ pub(crate) fn listen(memory: &Arc<Memory>, config: &str) -> SocketAddr {
     let config = format!("queue = \"/nonexistent\"\n{config}");
     let config: Config = engine::config::parse(&config, "test").expect("a configuration");
     let campaigns = Arc::clone(memory) as Arc<dyn Campaigns>;
-    let interfaces = Interfaces { injector: Arc::new(Anything), campaigns: Some(campaigns), suppression: None };
+    let interfaces =
+        Interfaces { injector: Arc::new(Anything), campaigns: Some(campaigns), suppression: None };
     let desk = Arc::new(Desk::new(interfaces, Arc::new(Rules::without_tokens(&config)), None));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound");

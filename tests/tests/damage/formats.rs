@@ -1,6 +1,7 @@
 //! Queues of other formats: a newer one is refused, an older one is read and served.
 
 use super::{RUN_MAX, files, nobody, stopped_queue};
+use message::UnixMillis;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -85,6 +86,10 @@ impl Old {
     }
 }
 
+fn now_ms() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() * 1000)
+}
+
 fn by_id(list: &[Value]) -> BTreeMap<String, &Value> {
     list.iter().map(|message| (message["id"].as_str().expect("an id").to_owned(), message)).collect()
 }
@@ -94,9 +99,14 @@ fn assert_same(found: &[Value], wanted: &[Value]) {
     let (found, wanted) = (by_id(found), by_id(wanted));
     assert!(found.keys().eq(wanted.keys()), "{found:?}");
     for (id, message) in wanted {
-        // A start rounds due times up to whole seconds.
-        let due = |message: &Value| message["next_due"].as_str().expect("a time")[..16].to_owned();
-        assert_eq!(due(found[id.as_str()]), due(message), "{id}");
+        // A start rounds due times up to whole seconds. What is due by now has no time any more where a daemon runs.
+        let due = |message: &Value| message["next_due"].as_str().map(|time| time[..16].to_owned());
+        let (found_due, wanted_due) = (due(found[id.as_str()]), due(message).expect("a time"));
+        let is_past = wanted_due < UnixMillis(now_ms()).rfc3339();
+        assert!(
+            found_due.as_ref() == Some(&wanted_due) || found_due.is_none() && is_past,
+            "{id}: {found_due:?}"
+        );
         for field in ["arrived", "octets", "owed", "recipients", "sender"] {
             assert_eq!(found[id.as_str()][field], message[field], "{field} of {id}");
         }

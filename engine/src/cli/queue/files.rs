@@ -5,6 +5,7 @@
 
 use super::QueueError;
 use super::filter::{Filter, HEADER_MAX};
+use crate::campaigns::books::letter_path;
 use crate::files::QueueFiles;
 use crate::recovery::Journals;
 use crate::steer::order::{CHOSEN_MAX, Chosen};
@@ -18,11 +19,32 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+/// No letter is longer.
+const CONTENT_MAX: usize = 1 << 30;
+
 /// A record as it stands in its segment.
 pub(super) struct Record<'a> {
     pub(super) head: Head,
     pub(super) meta: &'a [u8],
+    place: Place<'a>,
+}
+
+/// The segment that holds a record, and the queue.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     path: &'a Path,
+    queue: &'a Path,
+}
+
+impl Place<'_> {
+    /// The first `len_max` octets of the content, or all there are. A campaign's message has none of its own: the letter
+    /// stands with the campaign.
+    fn content(self, head: &Head, len_max: usize) -> io::Result<Vec<u8>> {
+        match head.class.campaign.filter(|_| head.content_len == 0) {
+            Some(number) => read_at(&letter_path(self.queue, number), 0, len_max),
+            None => read_at(self.path, head.content_offset(), len_max.min(head.content_len as usize)),
+        }
+    }
 }
 
 impl Record<'_> {
@@ -34,8 +56,7 @@ impl Record<'_> {
 
     /// The beginning of the content, where the header is. Empty if it is gone by now.
     pub(super) fn header(&self) -> Vec<u8> {
-        let len = (self.head.content_len as usize).min(HEADER_MAX);
-        read_at(self.path, self.head.content_offset(), len).unwrap_or_default()
+        self.place.content(&self.head, HEADER_MAX).unwrap_or_default()
     }
 }
 
@@ -45,24 +66,35 @@ pub(super) struct Found {
     pub(super) head: Head,
     pub(super) meta: Vec<u8>,
     path: PathBuf,
+    queue: PathBuf,
 }
 
 impl Found {
     pub(super) fn record(&self) -> Record<'_> {
-        Record { head: self.head, meta: &self.meta, path: &self.path }
+        Record { head: self.head, meta: &self.meta, place: self.place() }
     }
 
-    /// The whole content; `None` if it is damaged, or overwritten by now.
+    fn place(&self) -> Place<'_> {
+        Place { path: &self.path, queue: &self.queue }
+    }
+
+    /// The whole content, of a campaign's message as it is before it is filled in; `None` if it is damaged, or overwritten
+    /// by now.
     pub(super) fn content(&self) -> io::Result<Option<Vec<u8>>> {
-        let len = self.head.content_len as usize;
-        let content = read_at(&self.path, self.head.content_offset(), len)?;
-        Ok(Some(content).filter(|content| content.len() == len && checksum(content) == self.head.content_crc))
+        let content = self.place().content(&self.head, CONTENT_MAX)?;
+        if self.head.content_len == 0 {
+            return Ok(Some(content));
+        }
+        let is_whole =
+            content.len() == self.head.content_len as usize && checksum(&content) == self.head.content_crc;
+        Ok(Some(content).filter(|_| is_whole))
     }
 }
 
 /// The files of one queue.
 pub(super) struct Files {
     files: QueueFiles,
+    queue: PathBuf,
     /// Where each partition's generations lie.
     segments: BTreeMap<(u8, u32), PathBuf>,
     /// Where records lie that were copied forward; looked up when a message is not where it was first.
@@ -79,7 +111,7 @@ type OnOwed<'a> = &'a mut dyn FnMut(&Record<'_>, Left) -> Result<(), QueueError>
 impl Files {
     pub(super) fn open(queue: &Path) -> Result<Files, QueueError> {
         let files = QueueFiles::open::<QueueError>(queue)?;
-        Ok(Files { files, segments: BTreeMap::new(), copies: None })
+        Ok(Files { files, queue: queue.to_owned(), segments: BTreeMap::new(), copies: None })
     }
 
     /// Every record with a whole envelope, those of ended messages too.
@@ -96,7 +128,8 @@ impl Files {
     fn each(&mut self, journals: Option<&Journals>, on_owed: OnOwed<'_>) -> Result<(), QueueError> {
         self.files.visit(Depth::Index, journals, &mut |mut entry| {
             let Some(meta) = entry.meta() else { return Ok(()) };
-            on_owed(&Record { head: *entry.head, meta: &meta, path: entry.path }, entry.left)
+            let place = Place { path: entry.path, queue: &self.queue };
+            on_owed(&Record { head: *entry.head, meta: &meta, place }, entry.left)
         })
     }
 
@@ -105,8 +138,9 @@ impl Files {
         let mut found = None;
         self.each_owed(&mut |record, left| {
             if record.head.id == id {
-                let Record { head, meta, path } = *record;
-                found = Some((Found { head, meta: meta.to_owned(), path: path.to_owned() }, left));
+                let Record { head, meta, place: Place { path, queue } } = *record;
+                let (path, queue) = (path.to_owned(), queue.to_owned());
+                found = Some((Found { head, meta: meta.to_owned(), path, queue }, left));
             }
             Ok(())
         })?;
@@ -148,7 +182,7 @@ impl Files {
     /// The message's head and envelope. It may have ended: only journals and the daemon know.
     pub(super) fn find(&mut self, id: MessageId) -> Result<Option<Found>, QueueError> {
         let place = (id.partition(), id.generation());
-        if let Some(found) = self.segments.get(&place).and_then(|path| found_at(path, id.place(), id)) {
+        if let Some(found) = self.segments.get(&place).and_then(|path| self.found_at(path, id.place(), id)) {
             return Ok(Some(found));
         }
         if let Some(found) = self.find_copy(id) {
@@ -158,7 +192,7 @@ impl Files {
         let lives = self.files.lives::<QueueError>()?;
         let by_life = |(partition, generation, path)| ((partition, generation), path);
         self.segments = lives.into_iter().map(by_life).collect();
-        if let Some(found) = self.segments.get(&place).and_then(|path| found_at(path, id.place(), id)) {
+        if let Some(found) = self.segments.get(&place).and_then(|path| self.found_at(path, id.place(), id)) {
             return Ok(Some(found));
         }
         if self.copies.is_none() {
@@ -169,20 +203,21 @@ impl Files {
 
     fn find_copy(&self, id: MessageId) -> Option<Found> {
         let (path, location) = self.copies.as_ref()?.get(&id)?;
-        found_at(path, location.offset(), id)
+        self.found_at(path, location.offset(), id)
     }
-}
 
-fn found_at(path: &Path, offset: u64, id: MessageId) -> Option<Found> {
-    let head = Head::decode(&read_at(path, offset, HEAD_LEN).ok()?).filter(|head| head.id == id)?;
-    let meta = read_at(path, head.meta_offset(), head.meta_len as usize).ok()?;
-    let is_whole = meta.len() == head.meta_len as usize && checksum(&meta) == head.meta_crc;
-    is_whole.then(|| Found { head, meta, path: path.to_owned() })
+    fn found_at(&self, path: &Path, offset: u64, id: MessageId) -> Option<Found> {
+        let head = Head::decode(&read_at(path, offset, HEAD_LEN).ok()?).filter(|head| head.id == id)?;
+        let meta = read_at(path, head.meta_offset(), head.meta_len as usize).ok()?;
+        let is_whole = meta.len() == head.meta_len as usize && checksum(&meta) == head.meta_crc;
+        is_whole.then(|| Found { head, meta, path: path.to_owned(), queue: self.queue.clone() })
+    }
 }
 
 /// Up to `len` bytes: fewer only at the file's end.
 fn read_at(path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
+    let len = len.min(usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(len));
     let mut bytes = vec![0; len];
     let mut have = 0;
     while have < len {
