@@ -264,6 +264,7 @@ fn files_that_everybody_has_read_go() {
     let setup = with_webhook(Setup::new().relay(sink.address), webhook.address, "");
     let daemon = setup.with("events.file_len", 16 << 10).with("events.keep_bytes", 0).start();
     fan_out(&daemon, 1_000);
+    daemon.wait_for("delivered", 1_000, RUN_MAX);
     wait_for_no_lag(&daemon);
     wait::until("the files to go", RUN_MAX, || event_files(&daemon.setup).len() <= 2);
     assert_eq!(whom(&webhook.events(), "delivered"), everybody(1_000));

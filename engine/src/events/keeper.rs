@@ -170,7 +170,7 @@ impl Keeper {
     // ---- what goes ----
 
     fn remove(&mut self, now: Instant, wall: UnixMillis) -> io::Result<()> {
-        if now < self.next_remove {
+        if now < self.next_remove || !self.log.has_consumers_set() {
             return Ok(());
         }
         self.next_remove = now + REMOVE_EVERY;
@@ -342,6 +342,20 @@ mod tests {
         bench.tick(REMOVE_EVERY);
         assert_eq!(bench.files(), [(3, Form::Packed), (4, Form::Plain)]);
         assert_eq!(consumer.lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nothing_goes_before_a_start_knows_who_reads() {
+        let mut bench = Bench::new(Events { file_len: 1000, keep_bytes: 0, ..Events::default() });
+        for _ in 0..3 {
+            bench.log_some(30);
+            bench.tick(TICK);
+        }
+        bench.tick(REMOVE_EVERY);
+        assert_eq!(bench.files().len(), 4);
+        bench.log.set_consumers(Vec::new());
+        bench.tick(REMOVE_EVERY);
+        assert_eq!(bench.files(), [(4, Form::Plain)]);
     }
 
     #[test]

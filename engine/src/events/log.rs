@@ -35,7 +35,8 @@ pub struct EventLog {
     side: Mutex<Side>,
     /// Complete files; of those that this life made, the sum.
     files: Mutex<Files>,
-    consumers: Mutex<Vec<Arc<Standing>>>,
+    /// `None` until a start has found out who they are.
+    consumers: Mutex<Option<Vec<Arc<Standing>>>>,
     /// Files that were removed before everybody had read them.
     pub files_lost: AtomicU64,
 }
@@ -162,11 +163,16 @@ impl EventLog {
     // ---- who reads it ----
 
     pub fn consumers(&self) -> Vec<Arc<Standing>> {
-        self.consumers.lock().clone()
+        self.consumers.lock().clone().unwrap_or_default()
+    }
+
+    /// Before, nobody can say what has been read.
+    pub fn has_consumers_set(&self) -> bool {
+        self.consumers.lock().is_some()
     }
 
     pub fn set_consumers(&self, consumers: Vec<Arc<Standing>>) {
-        *self.consumers.lock() = consumers;
+        *self.consumers.lock() = Some(consumers);
     }
 }
 
