@@ -67,8 +67,8 @@ impl Session {
             (Ready, Command::Etrn(flush)) => self.on_etrn(flush),
             (Start, Command::Etrn(_)) => self.say(replies::HELO_FIRST),
             (Envelope | Chunks, Command::Etrn(_)) => self.say(replies::IN_TRANSACTION),
-            (Start, Command::StartTls) => self.say(replies::HELO_FIRST),
-            (Ready, Command::StartTls) => self.on_starttls(),
+            // Some clients greet nobody in plain text, and RFC 3207 does not ask them to.
+            (Start | Ready, Command::StartTls) => self.on_starttls(),
             (Envelope | Chunks, Command::StartTls) => self.say(replies::IN_TRANSACTION),
             (Ready, Command::Auth(auth)) => self.on_auth(auth),
             (Start, Command::Auth(_)) => self.say(replies::HELO_FIRST),
