@@ -57,7 +57,7 @@ fn bad_network(seed: u64) {
 
 #[test]
 fn accepted_mail_survives_power_loss() {
-    for_seeds("accepted_mail_survives_power_loss", 4_000, power_loss);
+    for_seeds("accepted_mail_survives_power_loss", 2_000, power_loss);
 }
 
 fn power_loss(seed: u64) {
@@ -69,7 +69,7 @@ fn power_loss(seed: u64) {
 
 #[test]
 fn accepted_mail_survives_the_death_of_the_process() {
-    for_seeds("accepted_mail_survives_the_death_of_the_process", 2_500, death_of_the_process);
+    for_seeds("accepted_mail_survives_the_death_of_the_process", 1_250, death_of_the_process);
 }
 
 fn death_of_the_process(seed: u64) {
@@ -91,7 +91,7 @@ fn assert_each_has_its_event(world: &World) {
 
 #[test]
 fn crash_during_recovery_loses_nothing() {
-    for_seeds("crash_during_recovery_loses_nothing", 1_000, crash_during_recovery);
+    for_seeds("crash_during_recovery_loses_nothing", 600, crash_during_recovery);
 }
 
 fn crash_during_recovery(seed: u64) {
