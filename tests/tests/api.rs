@@ -338,7 +338,7 @@ fn an_error_names_its_record_and_nothing_is_kept() {
         (letter_with(json!({ "unsubscribed": true })), "unsubscribed: unknown field"),
         (letter(&many), "recipients: 101, and intake.recipients_max allows 100"),
         (json!({ "content": "x", "recipients": [] }), "missing field `envelope_sender`"),
-        (json!([]), "invalid type: sequence"),
+        (json!([]), "the body is a list, and must be an object"),
     ];
     for (request, begin) in cases {
         let answer = inject(&daemon, &request);

@@ -10,9 +10,9 @@ const RUN_MAX: Duration = Duration::from_secs(600);
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,ignored_auth,allow_header_conformance";
 
-/// How it writes what it does not know: an example is as long a text as it is given.
-const HOOKS: &str = "import schemathesis\n\n\n@schemathesis.serializer('application/x-ndjson')\ndef ndjson(ctx, value):\n    \
-                     return value.encode() if isinstance(value, str) else value\n";
+/// How it writes lines of JSON: a text as it is, and anything else in the form of JSON.
+const HOOKS: &str = "import json, schemathesis\n\n\n@schemathesis.serializer('application/x-ndjson')\ndef ndjson(ctx, value):\n    \
+                     text = value if isinstance(value, str) else json.dumps(value, default=str)\n    return text.encode(errors='replace')\n";
 
 /// A daemon whose API wants a token, and the token.
 fn start() -> (Daemon, String) {

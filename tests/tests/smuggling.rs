@@ -8,7 +8,7 @@ use tests::process::{Setup, Sink};
 /// Every case through a daemon to a sink with these options; what differs from what was sent.
 fn through(options: &[&str]) -> (SmuggleReport, Vec<Difference>) {
     let sink = Sink::start(options);
-    let daemon = Setup::new().relay(sink.address).start();
+    let daemon = Setup::new().relay(sink.address).with("bounces.doublebounce_to", "").start();
     let report = smuggle::run(&SmuggleConfig::to(Introduction::to(daemon.address))).expect("it is served");
     daemon.wait_until_empty(PATIENCE);
     daemon.assert_healthy();

@@ -229,6 +229,7 @@ fn bounced_mail_goes_back_to_its_senders() {
         .with("routes.one.test", returns.address.to_string())
         .with("routes.two.test", returns.address.to_string())
         .with("retry.quadratic_secs", 3600)
+        .with("bounces.doublebounce_to", "")
         .start();
     fill(&daemon);
     let bounced = ask(&daemon.setup, &["bounce", "--where", "age<1h", "--yes"]);

@@ -266,6 +266,13 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
 
 /// A JSON document: 400 if it is none, 422 if it is not what is wanted, with the member's name.
 pub(super) fn read_json<T: DeserializeOwned>(octets: &[u8]) -> Result<T, Problem> {
+    // serde would take a list of the members' values as well.
+    if octets.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the body is a list, and must be an object",
+        ));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(octets);
     let read: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -156,6 +156,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (ReversePath::Null, _) => {
                 double_bounces.clone().filter(|told| !told.as_str().eq_ignore_ascii_case(recipient))
             }
+            // The sender made the path itself, and we read what comes back to it.
+            (ReversePath::Mailbox(sender), None) if returns.address(sender.as_ref()).is_some() => {
+                returns.owner(sender.as_ref()).cloned()
+            }
             (ReversePath::Mailbox(sender), None) => Some(sender.clone()),
             (ReversePath::Mailbox(base), Some(_)) if returns.reads(base.domain()) => {
                 returns.owner(base.as_ref()).cloned()
