@@ -122,16 +122,16 @@ impl Unsubscribe {
         if !self.listen.is_empty() && self.base_url.is_none() {
             return Err("unsubscribe.base_url must say how the world reaches unsubscribe.listen".to_owned());
         }
-        if self.mailto.is_some() && self.base_url.is_none() {
-            return Err("unsubscribe.mailto alone is offered nowhere: unsubscribe.base_url must say where the page is \
-                        (RFC 8058)"
-                .to_owned());
-        }
         let mailto = match self.mailto.as_deref().map(message::Mailbox::parse) {
             Some(Err(error)) => return Err(format!("unsubscribe.mailto: {error}")),
             Some(Ok(mailto)) => Some(mailto),
             None => None,
         };
+        if mailto.is_some() && self.base_url.is_none() {
+            return Err("unsubscribe.mailto alone is offered nowhere: unsubscribe.base_url must say where the page is \
+                        (RFC 8058)"
+                .to_owned());
+        }
         if let Some(url) = self.url()
             && let Err(error) = Links::new(&url, mailto.as_ref())
         {
