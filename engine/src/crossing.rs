@@ -142,6 +142,8 @@ pub enum Target {
 /// One per process.
 pub struct Crossing {
     boxes: Vec<(Sender<Mail>, Receiver<Mail>)>,
+    /// Nobody empties that core's box any more.
+    closed: Vec<AtomicBool>,
     wakers: Vec<OnceLock<Waker>>,
     chunks: Injector<Chunk>,
     /// A bit per core that has nothing to do.
@@ -175,6 +177,7 @@ impl Crossing {
     pub fn new(cores: usize) -> Crossing {
         Crossing {
             boxes: (0..cores).map(|_| bounded(MAIL_MAX)).collect(),
+            closed: (0..cores).map(|_| AtomicBool::new(false)).collect(),
             wakers: (0..cores).map(|_| OnceLock::new()).collect(),
             chunks: Injector::new(),
             idle: AtomicU64::new(0),
@@ -218,11 +221,25 @@ impl Crossing {
     pub fn send(&self, core: usize, mail: Mail) -> Result<(), Mail> {
         match self.boxes[core].0.try_send(mail) {
             Ok(()) => {
-                self.wake(core);
+                if self.closed[core].load(Ordering::SeqCst) {
+                    self.drop_mail(core);
+                } else {
+                    self.wake(core);
+                }
                 Ok(())
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
         }
+    }
+
+    /// The core has ended: what it is sent from now on is dropped, so that nobody waits for an answer.
+    pub fn close(&self, core: usize) {
+        self.closed[core].store(true, Ordering::SeqCst);
+        self.drop_mail(core);
+    }
+
+    fn drop_mail(&self, core: usize) {
+        while self.boxes[core].1.try_recv().is_ok() {}
     }
 
     /// Logs what the control thread came to know. Core threads use their own `log_event`. The event survives the process

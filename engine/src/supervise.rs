@@ -435,9 +435,10 @@ impl Start {
                 crossing: Arc::clone(&self.crossing),
                 journals: Arc::clone(&self.journals),
             };
-            let (cpu, ended) = (*cpu, self.ended.clone());
+            let (cpu, ended, crossing) = (*cpu, self.ended.clone(), Arc::clone(&self.crossing));
             let body = move || {
                 core_thread(cpu, config, &to_listen_on, &report);
+                crossing.close(index);
                 let _ = ended.send(index);
             };
             let thread = std::thread::Builder::new()
