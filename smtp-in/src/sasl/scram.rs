@@ -92,7 +92,9 @@ fn parse_first(text: &str) -> Option<First> {
     let mut attributes = bare.split(',');
     let user = unescape(attributes.next()?.strip_prefix("n=")?)?;
     let nonce = attributes.next()?.strip_prefix("r=")?;
-    let acts_as = if acts_as.is_empty() { user.clone() } else { unescape(acts_as.strip_prefix("a=")?)? };
+    // gsasl writes an empty name for nobody's.
+    let acts_as =
+        if matches!(acts_as, "" | "a=") { user.clone() } else { unescape(acts_as.strip_prefix("a=")?)? };
     let legal = (1..=NONCE_MAX).contains(&nonce.len()) && nonce.bytes().all(|octet| octet.is_ascii_graphic());
     (legal && acts_as == user).then(|| First {
         gs2_header: text[..text.len() - bare.len()].to_owned(),
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn first_message_binds_no_channel_and_acts_as_itself() {
-        for good in ["y,,n=u,r=x", "n,a=u,n=u,r=x", "n,,n=u,r=x,e=1"] {
+        for good in ["y,,n=u,r=x", "n,a=,n=u,r=x", "n,a=u,n=u,r=x", "n,,n=u,r=x,e=1"] {
             assert!(matches!(first(good), Step::Ask(..)), "{good}");
         }
         let long = format!("n,,n=u,r={}", "x".repeat(NONCE_MAX + 1));
