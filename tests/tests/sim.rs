@@ -44,7 +44,7 @@ fn calm_world(seed: u64) {
 
 #[test]
 fn bad_network_and_bad_peers_lose_nothing() {
-    for_seeds("bad_network_and_bad_peers_lose_nothing", 1_500, bad_network);
+    for_seeds("bad_network_and_bad_peers_lose_nothing", 800, bad_network);
 }
 
 fn bad_network(seed: u64) {
@@ -57,7 +57,7 @@ fn bad_network(seed: u64) {
 
 #[test]
 fn accepted_mail_survives_power_loss() {
-    for_seeds("accepted_mail_survives_power_loss", 2_000, power_loss);
+    for_seeds("accepted_mail_survives_power_loss", 1_200, power_loss);
 }
 
 fn power_loss(seed: u64) {
@@ -69,7 +69,7 @@ fn power_loss(seed: u64) {
 
 #[test]
 fn accepted_mail_survives_the_death_of_the_process() {
-    for_seeds("accepted_mail_survives_the_death_of_the_process", 1_250, death_of_the_process);
+    for_seeds("accepted_mail_survives_the_death_of_the_process", 800, death_of_the_process);
 }
 
 fn death_of_the_process(seed: u64) {

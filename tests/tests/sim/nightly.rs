@@ -1,4 +1,4 @@
-//! What CI runs some five thousand times, a hundred thousand times: `cargo test --release --workspace -- --ignored sim`.
+//! What CI runs some thousand times, a hundred thousand times: `cargo test --release --workspace -- --ignored sim`.
 //!
 //! A test of its own for each scenario, so that they run beside each other. A seed that fails is repeated with the
 //! scenario's everyday test, whose name is printed with it.
