@@ -160,6 +160,11 @@ impl Returns {
         signed.or_else(|| is_plain().then_some(ReturnAddress::Unsigned(recipient.local_part)))
     }
 
+    /// What comes back to it is read as that recipient's, and needs no bounce besides.
+    pub fn is_path(&self, sender: MailboxRef<'_>) -> bool {
+        matches!(self.address(sender), Some(ReturnAddress::Signed(..) | ReturnAddress::Unsigned(_)))
+    }
+
     /// What a message means that came to that address.
     pub fn judge(&self, address: &ReturnAddress<'_>, report: &Report) -> Meaning {
         match (&report.kind, address) {

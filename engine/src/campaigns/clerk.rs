@@ -32,6 +32,7 @@ use parking_lot::{Mutex, RwLock};
 use queue::log::record;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Counts are written this often while they change.
@@ -46,17 +47,12 @@ struct Row {
     campaign: Arc<Campaign>,
     letter: Letter,
     entry: Mutex<Entry>,
-    /// One writes the entry at a time; nobody waits for it but on a thread that may.
+    /// One changes the folder at a time; nobody waits for it but on a thread that may.
     saving: Mutex<()>,
-    /// One batch at a time, and none of a campaign that is removed meanwhile.
-    adding: tokio::sync::Mutex<Membership>,
-}
-
-/// Whether recipients may still be added.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Membership {
-    Open,
-    Removed,
+    /// One batch at a time.
+    adding: tokio::sync::Mutex<()>,
+    /// Its folder is gone, or another campaign's: whoever still holds the row adds nobody and writes nothing.
+    is_removed: AtomicBool,
 }
 
 /// See the module.
@@ -153,10 +149,8 @@ impl Clerk {
 
     async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
         let row = self.row(id)?;
-        let membership = row.adding.lock().await;
-        if *membership == Membership::Removed {
-            return Err(Refused::Unknown("campaign"));
-        }
+        let _one = row.adding.lock().await;
+        row.check_there()?;
         let number = row.campaign.number;
         if row.campaign.valve.phase() == Phase::Cancelled {
             return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
@@ -236,6 +230,7 @@ impl Clerk {
 
     async fn obey(&self, id: &CampaignId, order: Order) -> Result<crate::api::Campaign, Refused> {
         let row = self.row(id)?;
+        row.check_there()?;
         let valve = &row.campaign.valve;
         let before = valve.phase();
         let phase = match order {
@@ -298,12 +293,10 @@ impl Clerk {
         }
     }
 
-    async fn remove_row(&self, row: &Row, rest: Duration) -> Result<(), Refused> {
+    async fn remove_row(&self, row: &Arc<Row>, rest: Duration) -> Result<(), Refused> {
         let _one = self.creating.lock().await;
-        let mut membership = row.adding.lock().await;
-        if *membership == Membership::Removed {
-            return Err(Refused::Unknown("campaign"));
-        }
+        let _nobody_is_added = row.adding.lock().await;
+        row.check_there()?;
         if row.waiting() > 0 {
             let what = "recipients wait for it: cancel it first";
             return Err(Refused::Conflict(what.to_owned()));
@@ -312,10 +305,9 @@ impl Clerk {
             let what = "it has changed within the last minute: try again when that is over";
             return Err(Refused::Conflict(what.to_owned()));
         }
-        let (id, number) = (&row.campaign.id, row.campaign.number);
-        *membership = Membership::Removed;
+        let (id, gone) = (&row.campaign.id, Arc::clone(row));
         self.rows.write().remove(id);
-        let removed = self.with_books(move |books| books.remove(number)).await;
+        let removed = self.with_books(move |books| gone.remove(books)).await;
         // Where the folder is still there, so is its number.
         if removed.is_ok() {
             self.crossing.campaigns.remove(id);
@@ -337,8 +329,19 @@ impl Clerk {
 
 impl Row {
     fn new(campaign: Arc<Campaign>, letter: Letter, entry: Entry) -> Row {
-        let adding = tokio::sync::Mutex::new(Membership::Open);
-        Row { campaign, letter, entry: Mutex::new(entry), saving: Mutex::default(), adding }
+        Row {
+            campaign,
+            letter,
+            entry: Mutex::new(entry),
+            saving: Mutex::default(),
+            adding: tokio::sync::Mutex::default(),
+            is_removed: AtomicBool::new(false),
+        }
+    }
+
+    /// For whoever looked the row up before it was removed.
+    fn check_there(&self) -> Result<(), Refused> {
+        if self.is_removed.load(Ordering::Acquire) { Err(Refused::Unknown("campaign")) } else { Ok(()) }
     }
 
     fn waiting(&self) -> u64 {
@@ -353,9 +356,19 @@ impl Row {
         is_still && clock::wall() >= UnixMillis(entry.changed).plus_secs(rest.as_secs())
     }
 
+    /// Waits for the disk, and for whoever writes the entry now; nobody does afterwards.
+    fn remove(&self, books: &Books) -> Result<(), BooksError> {
+        let _one = self.saving.lock();
+        self.is_removed.store(true, Ordering::Release);
+        books.remove(self.campaign.number)
+    }
+
     /// Waits for the disk. Durable when this returns, with the counts as of now.
     fn save(&self, books: &Books, change: impl FnOnce(&mut Entry)) -> Result<(), BooksError> {
         let _one = self.saving.lock();
+        if self.is_removed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut entry = self.entry.lock();
         change(&mut entry);
         (entry.counts, entry.changed) = (Saved::of(&self.campaign), clock::wall().0);
@@ -581,4 +594,44 @@ pub fn take_up(found: &[Found], crossing: &Crossing, books: &Books) -> Result<()
         campaign.take_up(books.recipients(*number)?, &entry.counts);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A campaign without recipients, and what the start would have read of it.
+    fn row(books: &Books, id: &str) -> Row {
+        let id = CampaignId::parse(id).unwrap();
+        let letter = Letter {
+            sender: ReversePath::Null,
+            content: Bytes::from_static(b"Subject: x\r\n\r\n"),
+            is_template: false,
+            shared: Values::new(),
+            terms: Terms::default(),
+        };
+        let content = Bytes::clone(&letter.content);
+        let new = NewCampaign { letter: letter.clone(), rate: None, is_paused: false };
+        let entry = entry_of(&id, &new, (content.len() as u64, crc32c(&content)), 0);
+        let number = CampaignNumber(std::num::NonZeroU16::MIN);
+        books.create(number, &entry, &content).unwrap();
+        let shared = Shared { content, ..Shared::default() };
+        let campaign = Campaign::new(number, id.as_str(), UnixMillis(entry.created), shared, 1);
+        Row::new(Arc::new(campaign), letter, entry)
+    }
+
+    #[test]
+    fn who_still_holds_a_removed_campaign_writes_nothing_over_the_next_of_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let books = Books::new(folder.path(), &[7; 32]);
+        let spring = row(&books, "spring");
+        spring.save(&books, |entry| entry.phase = Phase::Paused).unwrap();
+        assert_eq!(books.read().unwrap()[0].entry.phase, Phase::Paused);
+        spring.remove(&books).unwrap();
+        assert!(spring.check_there().is_err());
+        let _summer = row(&books, "summer");
+        spring.save(&books, |entry| entry.phase = Phase::Cancelled).unwrap();
+        let found = books.read().unwrap();
+        assert_eq!((&*found[0].entry.id, found[0].entry.phase), ("summer", Phase::Running));
+    }
 }

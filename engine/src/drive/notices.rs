@@ -157,7 +157,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 double_bounces.clone().filter(|told| !told.as_str().eq_ignore_ascii_case(recipient))
             }
             // The sender made the path itself, and we read what comes back to it.
-            (ReversePath::Mailbox(sender), None) if returns.address(sender.as_ref()).is_some() => {
+            (ReversePath::Mailbox(sender), None) if returns.is_path(sender.as_ref()) => {
                 returns.owner(sender.as_ref()).cloned()
             }
             (ReversePath::Mailbox(sender), None) => Some(sender.clone()),

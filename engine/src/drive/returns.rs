@@ -125,25 +125,21 @@ impl<R: Ring, C: Clock> Core<R, C> {
             (ReturnAddress::Leaving, Some((_, key))) => leaving(&letter.content, key),
             _ => settings.returns.judge(&found, report.get_or_insert_with(|| read(&letter.content))),
         };
-        if let Meaning::Left(Unsubscribed { list, address }) = &meaning {
-            return self.take_leave(range, list, address);
-        }
         let copies = settings.returns.copies(address, &meaning);
-        if self.copy(letter, address, &copies, range) {
-            self.note_meaning(letter, &meaning);
-            if copies.is_empty() {
-                self.settle_return(letter, range, &name.addressee(window));
-            }
+        if !self.copy(letter, address, &copies, range) {
+            return;
         }
-    }
-
-    /// The mail that said so is settled when the entry is durable.
-    fn take_leave(&mut self, range: Range, list: &str, address: &Mailbox) {
-        self.counters.returns_unsubscribed.add(1);
-        let recipient = Some(address.as_ref());
-        self.log_event(&Event { recipient, list, ..Event::new(Kind::Unsubscribed) });
-        let who = Who::parse(list, address.as_str()).ok();
-        self.settle_listed(range, who.map(|who| (who, Reason::Unsubscribe)));
+        self.note_meaning(letter, &meaning);
+        match meaning {
+            // The mail that said so is settled when the entry is durable.
+            Meaning::Left(Unsubscribed { list, address }) => {
+                let who = Who::parse(&list, address.as_str()).ok();
+                self.settle_listed(range, who.map(|who| (who, Reason::Unsubscribe)));
+            }
+            _ if copies.is_empty() => self.settle_return(letter, range, &name.addressee(window)),
+            // With the last copy.
+            _ => {}
+        }
     }
 
     fn settle_return(&mut self, letter: &Arc<Letter>, range: Range, to: &Addressee) {
@@ -171,7 +167,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     fn note_meaning(&mut self, letter: &Letter, meaning: &Meaning) {
         match meaning {
             Meaning::Event(event) => self.on_return(event),
-            Meaning::Left(_) => {}
+            Meaning::Left(Unsubscribed { list, address }) => {
+                self.counters.returns_unsubscribed.add(1);
+                let recipient = Some(address.as_ref());
+                self.log_event(&Event { recipient, list, ..Event::new(Kind::Unsubscribed) });
+            }
             Meaning::Progress => self.counters.returns_progress.add(1),
             Meaning::Automatic => self.counters.returns_automatic.add(1),
             Meaning::Unknown => self.counters.returns_unknown.add(1),

@@ -85,6 +85,9 @@ fn addresses_of_ours_are_told_from_others() {
         assert_eq!(of(&strict, address), found, "{address}");
     }
     let lax = returns(&format!("{KEYS}unsigned = \"check\"\n"));
+    let paths = ["list+ann=x.test@b.test", "list@b.test", "fbl@here.test"];
+    let is_path = |returns: &Returns| paths.map(|path| returns.is_path(MailboxRef::parse(path).unwrap()));
+    assert_eq!((is_path(&lax), is_path(&strict)), ([true, false, false], [false; 3]));
     for (address, found) in [
         (path("ann@x.test").as_str(), "signed"),
         ("list+ann=x.test@b.test", "unsigned"),

@@ -19,9 +19,6 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// No letter is longer.
-const CONTENT_MAX: usize = 1 << 30;
-
 /// A record as it stands in its segment.
 pub(super) struct Record<'a> {
     pub(super) head: Head,
@@ -81,7 +78,7 @@ impl Found {
     /// The whole content, of a campaign's message as it is before it is filled in; `None` if it is damaged, or overwritten
     /// by now.
     pub(super) fn content(&self) -> io::Result<Option<Vec<u8>>> {
-        let content = self.place().content(&self.head, CONTENT_MAX)?;
+        let content = self.place().content(&self.head, usize::MAX)?;
         if self.head.content_len == 0 {
             return Ok(Some(content));
         }
