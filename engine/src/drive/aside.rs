@@ -301,6 +301,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Some(Work { stretch, out, .. }) = self.aside.at_work.take() else { return };
         out.into_iter().for_each(|out| self.ring.close_file(out));
         self.counters.set_aside.add(1);
+        if let Some(id) = stretch.place() {
+            // A state written in the meantime may name it.
+            self.mark(&Mark::Settled(Span { id, first: 0, count: 0 }));
+        }
         match stretch.owner {
             Owner::Segment(partition, segment) => self.logs.end_damage(partition, segment),
             Owner::Message { id, ranges } => {

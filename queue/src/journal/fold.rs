@@ -271,8 +271,8 @@ impl Fold {
             return true;
         }
         let from = self.entries.partition_point(|entry| entry.id < low);
-        let mut entries = self.entries[from..].iter().take_while(|entry| entry.id <= high);
-        entries.any(|entry| entry.kind == Kind::Owed)
+        let to = self.entries.partition_point(|entry| entry.id <= high);
+        self.entries[from..to].chunk_by(|a, b| a.id == b.id).any(owes)
     }
 
     fn entries_of(&self, id: MessageId) -> &[Entry] {
@@ -280,6 +280,12 @@ impl Fold {
         let count = self.entries[from..].iter().take_while(|entry| entry.id == id).count();
         &self.entries[from..from + count]
     }
+}
+
+/// True if the state names recipients or a place of damage that no mark has settled since.
+fn owes(entries: &[Entry]) -> bool {
+    let has = |kind: Kind| entries.iter().any(|entry| entry.kind == kind && entry.count == 0);
+    has(Kind::Owed) && !has(Kind::Settled) || entries.iter().any(Entry::names) && !has_ended(entries)
 }
 
 /// True if marks have settled everything that the state names of a message.

@@ -209,6 +209,24 @@ fn message_that_a_state_does_not_name_has_ended() {
 }
 
 #[test]
+fn a_life_whose_damage_is_set_aside_and_whose_messages_have_ended_owes_nothing() {
+    // The state covers the life after that of the damage, which stands in its first block.
+    let covers = MessageId(3 << 24);
+    let damage = Span { id: MessageId(1 << 24), first: 0, count: 0 };
+    let message = Span { id: MessageId(1 << 24 | 7), first: 0, count: 2 };
+    let owed = |span| Mark::Owed(Waiting { span, ..waiting(0, 0, 0) });
+    let mut marks = vec![Mark::StateBegins { covers }, owed(damage), owed(message), Mark::StateEnds];
+    let mut may_owe = |mark: Option<Mark>| {
+        marks.extend(mark);
+        fold(vec![file(0, 1, 0, &marks)]).may_owe(0, 1)
+    };
+    assert!(may_owe(None));
+    assert!(may_owe(Some(Mark::Settled(Span { count: 1, ..message }))));
+    assert!(may_owe(Some(Mark::Settled(damage))));
+    assert!(!may_owe(Some(Mark::Settled(Span { first: 1, count: 1, ..message }))));
+}
+
+#[test]
 fn marks_of_another_core_count() {
     let fold = fold(vec![file(1, 1, 0, &[Mark::Settled(span(0, 6))])]);
     assert_eq!(left_of(&fold, &[waiting(0, 6, 0), waiting(6, 4, 0)]), [waiting(6, 4, 0)]);
