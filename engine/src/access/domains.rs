@@ -3,7 +3,7 @@
 //! Letters match in either case. Cost of a look-up: a hash for each label of the domain; no allocation for an address of
 //! ASCII up to 320 octets. Bounds: those of the configuration's lists and files.
 
-use crate::config::Cdb;
+use message::cdb::Cdb;
 use smallvec::SmallVec;
 use std::collections::HashSet;
 
