@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn preline_puts_the_lines_that_are_wanted() {
-        let top = |arguments: &str| preline(&words(arguments), &variables).map(|(top, rest)| (top, rest.len()));
+        let top =
+            |arguments: &str| preline(&words(arguments), &variables).map(|(top, rest)| (top, rest.len()));
         assert_eq!(top("cmd -f"), Ok(("From u\nReturn-Path: <r>\nDelivered-To: d\n".into(), 2)));
         assert_eq!(top("-df cmd"), Ok(("Return-Path: <r>\n".into(), 1)));
         assert_eq!(top("-dfr -F -- -cmd"), Ok(("From u\n".into(), 1)));

@@ -74,9 +74,10 @@ pub fn parse(text: &[u8]) -> Result<Vec<Line>, InstructionsError> {
 
 /// `None` if it is blank.
 fn parse_line(line: &[u8]) -> Option<Line> {
-    let len = line.iter().rposition(|octet| !matches!(octet, b' ' | b'\t')).map_or(0, |last| last + 1);
     // No program, file or address holds a NUL: what follows one is not there.
-    let line = &line[..memchr::memchr(0, &line[..len]).unwrap_or(len)];
+    let line = &line[..memchr::memchr(0, line).unwrap_or(line.len())];
+    let len = line.iter().rposition(|octet| !matches!(octet, b' ' | b'\t')).map_or(0, |last| last + 1);
+    let line = &line[..len];
     Some(match line {
         [] => return None,
         [b'#', ..] => Line::Comment,

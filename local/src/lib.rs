@@ -7,9 +7,11 @@
 //! reaches a shell but as an environment variable.
 #![forbid(unsafe_code)]
 
+pub mod aliases;
 pub mod delivery;
 pub mod disk;
 pub mod failure;
+pub mod filters;
 pub mod instructions;
 pub mod lines;
 pub mod maildir;

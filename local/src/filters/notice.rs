@@ -109,8 +109,7 @@ mod tests {
         receipt(&["ann@example.org".to_owned()], &variables, content.as_bytes())
     }
 
-    const ASKING: &str =
-        "Message-ID: <1@example.net>\nNotice-Requested-Upon-Delivery-To: Bob <b@x.test>,\n ann@example.org\n\nhi\n";
+    const ASKING: &str = "Message-ID: <1@example.net>\nNotice-Requested-Upon-Delivery-To: Bob <b@x.test>,\n ann@example.org\n\nhi\n";
 
     #[test]
     fn who_asks_for_a_receipt_gets_one() {

@@ -50,8 +50,15 @@ fn troubled(name: &str, end: ChildEnd) -> Option<Exit> {
 pub fn start_failed(error: &io::Error) -> i32 {
     use rustix::io::Errno;
     let passing = [
-        Errno::INTR, Errno::NOMEM, Errno::TXTBSY, Errno::IO, Errno::TIMEDOUT, Errno::AGAIN, Errno::NFILE,
-        Errno::MFILE, Errno::STALE,
+        Errno::INTR,
+        Errno::NOMEM,
+        Errno::TXTBSY,
+        Errno::IO,
+        Errno::TIMEDOUT,
+        Errno::AGAIN,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::STALE,
     ];
     let is_passing = passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     if is_passing { 111 } else { 100 }
