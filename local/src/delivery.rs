@@ -211,7 +211,7 @@ impl Course {
         if self.failure.is_some() {
             return None;
         }
-        while let Some(step) = self.steps.next() {
+        for step in self.steps.by_ref() {
             let action = match step {
                 Step::Forward(address) => {
                     self.counts.forwards += 1;

@@ -115,19 +115,14 @@ struct Quoter {
     at: At,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum At {
     /// That many octets of `From ` were seen, and not written. 0: a line begins, or a `>` at its start was written.
     Matched(usize),
     InLine,
     /// As `Matched(0)`, right behind a line's end.
+    #[default]
     Start,
-}
-
-impl Default for At {
-    fn default() -> At {
-        At::Start
-    }
 }
 
 impl Quoter {
