@@ -1,12 +1,13 @@
 //! Tables of aliases: `/etc/aliases` as sendmail reads it, made into a database as fastforward's, and `.forward` files.
 //!
-//! `name: member, member`; what begins with a blank goes on with the line before, `#` begins a comment, quotes take the
-//! meaning from what they hold. A name may be `joe`, `joe@domain`, or `@domain` for all of a domain. A member is an address,
-//! `:include:/a/list`, `|a program` or `/a/file`; a name `owner-joe` is who hears of failures of what goes to joe.
+//! `name: member, member`; what begins with a blank goes on with the line before, `#` begins a comment, quotes take
+//! the meaning from what they hold. A name may be `joe`, `joe@domain`, or `@domain` for all of a domain. A member is
+//! an address, `:include:/a/list`, `|a program` or `/a/file`; a name `owner-joe` is who hears of failures of what goes
+//! to joe.
 //!
-//! [`database`] keeps what was read in a constant database, so that a look-up costs the same in any table and a new table
-//! takes the old one's place while it is used. Trusts the operator's own file, and of a list nothing but addresses. Bounds:
-//! [`TABLE_MAX`] octets, [`MEMBERS_MAX`] members of a name, [`ADDRESS_MAX`] octets of an address.
+//! [`database`] keeps what was read in a constant database, so that a look-up costs the same in any table and a new
+//! table takes the old one's place while it is used. Trusts the operator's own file, and of a list nothing but
+//! addresses. Bounds: [`TABLE_MAX`] octets, [`MEMBERS_MAX`] members of a name, [`ADDRESS_MAX`] octets of an address.
 
 pub mod database;
 pub mod forward_file;
@@ -82,8 +83,8 @@ pub fn parse(text: &[u8]) -> Result<Vec<Alias>, AliasError> {
     Ok(aliases)
 }
 
-/// Lines with those that go on with them, and the number of the first; without blank ones and comments. What goes on with a
-/// comment is comment.
+/// Lines with those that go on with them, and the number of the first; without blank ones and comments. What goes on
+/// with a comment is comment.
 fn whole_lines(text: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
     let mut lines = text.split(|octet| *octet == b'\n').enumerate().peekable();
     iter::from_fn(move || {

@@ -5,8 +5,8 @@
 //! kept until all else is done, and then sent to at once: what fails before them sends nothing twice.
 //!
 //! Pure: [`plan`] reads through [`Home`], [`Course`] says what to do next and hears how it went. Trusts the user's own
-//! file alone; addresses of the envelope only come into lines and variables, where they can end nothing. Bounds: those of
-//! the instructions.
+//! file alone; addresses of the envelope only come into lines and variables, where they can end nothing. Bounds: those
+//! of the instructions.
 
 mod explain;
 mod quote;

@@ -174,7 +174,8 @@ impl Disk for StdDisk {
     }
 }
 
-/// Writes a file anew: whole under another name, synced, then in the old one's place. A reader has the old one or the new.
+/// Writes a file anew: whole under another name, synced, then in the old one's place. A reader has the old one or the
+/// new.
 pub fn replace_file<D: Disk>(disk: &mut D, path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
     match disk.remove(temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

@@ -1,9 +1,9 @@
 //! What the small programs of qmail decide that stand in `.qmail` files: `forward`, `preline`, `condredirect`,
 //! `bouncesaying`, `except`, `qreceipt`, `qbiff`, and `maildirmake`.
 //!
-//! Only their arguments, variables, exit codes and words are here; starting programs, reading the message and handing one
-//! in is their commands' part. Words and codes are qmail's own, since scripts know them. Bounds: [`HEADER_MAX`] octets of
-//! a header are read.
+//! Only their arguments, variables, exit codes and words are here; starting programs, reading the message and handing
+//! one in is their commands' part. Words and codes are qmail's own, since scripts know them. Bounds: [`HEADER_MAX`]
+//! octets of a header are read.
 
 mod notice;
 mod redirect;

@@ -1,9 +1,9 @@
 //! What a user wants done with a message: the lines of a `.qmail` file (dot-qmail).
 //!
-//! `#` begins a comment, `|` a program, `.` or `/` a file (an mbox, or a Maildir if it ends in `/`), `&`, a letter or a digit
-//! an address; `+list` says that only addresses follow. Blanks at a line's end do not count. A blank line counts for
-//! nothing, but the first: that is how a file looks that is just being written, so mail waits. A file of no octets asks for
-//! the default delivery; one with nothing but a comment throws the message away.
+//! `#` begins a comment, `|` a program, `.` or `/` a file (an mbox, or a Maildir if it ends in `/`), `&`, a letter or
+//! a digit an address; `+list` says that only addresses follow. Blanks at a line's end do not count. A blank line
+//! counts for nothing, but the first: that is how a file looks that is just being written, so mail waits. A file of no
+//! octets asks for the default delivery; one with nothing but a comment throws the message away.
 //!
 //! Which file it is, and whether it may be trusted, is decided in [`search`]. Pure. Bounds: [`FILE_MAX`] octets,
 //! [`LINES_MAX`] lines.

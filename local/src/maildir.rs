@@ -1,12 +1,13 @@
 //! Delivery into a Maildir: no lock, no message that is there in part, none that is lost once it was reported.
 //!
-//! A message is written to `tmp/` under a name that no other has, synced, linked into `new/`, and taken out of `tmp/`; then
-//! `new/` is synced, and only then it is delivered. Where links are not to be had (some file systems, some servers) it is
-//! renamed. A crash leaves at most a file in `tmp/`, which mail readers clean up after a day and a half, or a message that
-//! was not reported and comes once more.
+//! A message is written to `tmp/` under a name that no other has, synced, linked into `new/`, and taken out of `tmp/`;
+//! then `new/` is synced, and only then it is delivered. Where links are not to be had (some file systems, some
+//! servers) it is renamed. A crash leaves at most a file in `tmp/`, which mail readers clean up after a day and a
+//! half, or a message that was not reported and comes once more.
 //!
-//! Names are `seconds.M…P…Q….host,S=…,W=…`: readers find the size of the file (S) and with CR LF (W) without reading it.
-//! Bounds: [`NAMES_MAX`] names are tried; the message is copied in pieces of [`PIECE_LEN`]. A quota is optional ([`quota`]).
+//! Names are `seconds.M…P…Q….host,S=…,W=…`: readers find the size of the file (S) and with CR LF (W) without reading
+//! it. Bounds: [`NAMES_MAX`] names are tried; the message is copied in pieces of [`PIECE_LEN`]. A quota is optional
+//! ([`quota`]).
 
 pub mod quota;
 

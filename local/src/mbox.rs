@@ -1,9 +1,9 @@
 //! Delivery into a mailbox file: one message behind the other, under the file's lock (flock).
 //!
-//! A message is its `From ` line, its trace fields, its lines, and an empty line. A line that begins with `From `, or with
-//! `>` before that, gets one `>` more, so that it can be told and taken back. The file is synced before a message is
-//! reported; what fails on the way is cut off again. A crash may leave a part of a message that was not reported: the next
-//! delivery begins behind an empty line of its own, so no message is ever glued to another.
+//! A message is its `From ` line, its trace fields, its lines, and an empty line. A line that begins with `From `, or
+//! with `>` before that, gets one `>` more, so that it can be told and taken back. The file is synced before a message
+//! is reported; what fails on the way is cut off again. A crash may leave a part of a message that was not reported:
+//! the next delivery begins behind an empty line of its own, so no message is ever glued to another.
 //!
 //! Bound: the message is copied in pieces of [`PIECE_LEN`], lines may be of any length.
 

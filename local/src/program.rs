@@ -1,8 +1,9 @@
 //! Programs of users: what they are told, how long they may take, and what their exit code means.
 //!
 //! A program runs as `/bin/sh -c` in the user's home, with the message on its standard input and the variables of
-//! [`environment`]; nothing of the message or its envelope is part of the command. Code 0 is done, 99 done and no further
-//! line is read; 100 and 64 65 70 76 77 78 112 bounce; every other code, a signal, and too long a time keep the message.
+//! [`environment`]; nothing of the message or its envelope is part of the command. Code 0 is done, 99 done and no
+//! further line is read; 100 and 64 65 70 76 77 78 112 bounce; every other code, a signal, and too long a time keep
+//! the message.
 //!
 //! Bounds: [`Limits`]; [`OUTPUT_MAX`] octets of what it says are kept, the rest is read and thrown away.
 

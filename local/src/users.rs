@@ -22,7 +22,8 @@ pub const TABLE_MAX: usize = 64 << 20;
 /// Lines of a table.
 pub const ENTRIES_MAX: usize = 1 << 20;
 
-/// Who a message for a local part is given to, and which of their instructions are about it: `.qmail` + dash + extension.
+/// Who a message for a local part is given to, and which of their instructions are about it: `.qmail` + dash +
+/// extension.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Account {
     pub user: String,
@@ -261,7 +262,10 @@ mod tests {
         }
 
         #[test]
-        fn any_octets_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200), local in "\\PC{0,30}") {
+        fn any_octets_are_read_without_harm(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            local in "\\PC{0,30}",
+        ) {
             fuzz_assignments(&bytes);
             let _ = Assignments::parse(TABLE.as_bytes()).unwrap().find(&local);
         }

@@ -1,12 +1,13 @@
 //! Which addresses are this machine's, and whose (qmail-send's locals, virtualdomains, percenthack, envnoathost).
 //!
 //! In this order: an address without a host gets `no_at_host`; while its host is one of `percent_hack`, `user%host@it`
-//! becomes `user@host`; a host among `locals` is ours; then `virtual_domains` is asked for the whole address, its host,
-//! each part of the host that begins with a dot, and the empty word; the first that is there decides: its prepended word
-//! makes the local part `word-local`, and an empty one says that the host is somebody else's after all. All else is.
+//! becomes `user@host`; a host among `locals` is ours; then `virtual_domains` is asked for the whole address, its
+//! host, each part of the host that begins with a dot, and the empty word; the first that is there decides: its
+//! prepended word makes the local part `word-local`, and an empty one says that the host is somebody else's after all.
+//! All else is.
 //!
-//! Pure. Bounds: [`ENTRIES_MAX`] entries of each list; a look-up asks once for each label of a host; the percent hack ends
-//! because each round takes a `%` away.
+//! Pure. Bounds: [`ENTRIES_MAX`] entries of each list; a look-up asks once for each label of a host; the percent hack
+//! ends because each round takes a `%` away.
 
 use std::collections::{HashMap, HashSet};
 

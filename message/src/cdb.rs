@@ -1,8 +1,9 @@
 //! A constant database (cdb) in memory, for lists too long to be text: qmail's `morercpthosts.cdb`, tables of aliases.
 //!
-//! 256 pairs of (place, slots) come first, then records (two lengths, key, data), then a table of (hash, place) for each pair; all
-//! numbers are 32 bits, little-endian. The file is not trusted: every place and length in it is held against its end, and
-//! a look-up ends after as many slots as its table has. Bound: what is written has at most [`LEN_MAX`] octets.
+//! 256 pairs of (place, slots) come first, then records (two lengths, key, data), then a table of (hash, place) for
+//! each pair; all numbers are 32 bits, little-endian. The file is not trusted: every place and length in it is held
+//! against its end, and a look-up ends after as many slots as its table has. Bound: what is written has at most
+//! [`LEN_MAX`] octets.
 
 /// Octets of the 256 pairs.
 const HEADER_LEN: usize = 2048;

@@ -27,7 +27,8 @@ impl UnixMillis {
         self.timestamp().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
 
-    /// As it stands in a mailbox file's `From ` line, in UTC: `Sun Nov 22 23:50:57 2026`. Days have two digits, as qmail's.
+    /// As it stands in a mailbox file's `From ` line, in UTC: `Sun Nov 22 23:50:57 2026`. Days have two digits, as
+    /// qmail's.
     pub fn asctime(self) -> String {
         self.timestamp().strftime("%a %b %d %H:%M:%S %Y").to_string()
     }

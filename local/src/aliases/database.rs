@@ -1,13 +1,13 @@
 //! Aliases in a constant database, and whom an address stands for in the end (fastforward).
 //!
-//! Key `:address` has the members, each ended by a NUL: `&address`, `!program` for a program that wants the lines of an
-//! mbox on top and `|program` for one that does not, `/path` or `./path` of a list. These are fastforward's, so its files are
-//! read too. `>path` of a file to deliver into is ours. Key `?address` has who hears of failures. `joe@example.net` is looked
-//! for as it is, as `@example.net`, and as `joe@`.
+//! Key `:address` has the members, each ended by a NUL: `&address`, `!program` for a program that wants the lines of
+//! an mbox on top and `|program` for one that does not, `/path` or `./path` of a list. These are fastforward's, so its
+//! files are read too. `>path` of a file to deliver into is ours. Key `?address` has who hears of failures.
+//! `joe@example.net` is looked for as it is, as `@example.net`, and as `joe@`.
 //!
-//! Members that are aliases themselves are followed, each once; one that is owned by somebody else is sent to, so that its
-//! own failures go there. Lists hold addresses alone, whatever they say: who may write a list may not run programs. Bounds:
-//! [`ADDRESSES_MAX`] addresses and [`LISTS_MAX`] lists of an expansion.
+//! Members that are aliases themselves are followed, each once; one that is owned by somebody else is sent to, so that
+//! its own failures go there. Lists hold addresses alone, whatever they say: who may write a list may not run
+//! programs. Bounds: [`ADDRESSES_MAX`] addresses and [`LISTS_MAX`] lists of an expansion.
 
 use super::{Alias, AliasError, AliasFault, Member, members_of};
 use crate::disk::{Disk, replace_file};
@@ -435,7 +435,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in "([&|!>./]([ab]@x.test|[a-z]{0,4})\0){0,5}|[a-c@,\n:]{0,20}") {
+        fn fuzz_smoke(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            text in "([&|!>./]([ab]@x.test|[a-z]{0,4})\0){0,5}|[a-c@,\n:]{0,20}",
+        ) {
             fuzz_expand(&bytes);
             fuzz_expand(text.as_bytes());
         }

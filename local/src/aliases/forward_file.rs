@@ -1,8 +1,8 @@
 //! A user's `.forward`, as sendmail's users write it (dot-forward).
 //!
-//! Lines are lists of members as in a table of aliases; `#` begins a comment. The user's own name, alone or with our host,
-//! asks for their own mailbox, so that `\joe, ann@example.net` keeps a copy. Bounds: [`FILE_MAX`] octets, and those of a
-//! table's line.
+//! Lines are lists of members as in a table of aliases; `#` begins a comment. The user's own name, alone or with our
+//! host, asks for their own mailbox, so that `\joe, ann@example.net` keeps a copy. Bounds: [`FILE_MAX`] octets, and
+//! those of a table's line.
 
 use super::{AliasError, AliasFault, MEMBERS_MAX, Member, members_of};
 use message::compose::Hosts;
@@ -120,7 +120,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in "[a-c@.\"\\\\ <>(),|/:\n]{0,30}") {
+        fn fuzz_smoke(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            text in "[a-c@.\"\\\\ <>(),|/:\n]{0,30}",
+        ) {
             fuzz_forward_file(&bytes);
             fuzz_forward_file(text.as_bytes());
         }

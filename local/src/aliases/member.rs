@@ -291,7 +291,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in "[a-c@.\"\\\\ <>(),|/:]{0,16}|\\PC{0,20}") {
+        fn fuzz_smoke(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            text in "[a-c@.\"\\\\ <>(),|/:]{0,16}|\\PC{0,20}",
+        ) {
             fuzz_members(&bytes);
             fuzz_members(text.as_bytes());
         }

@@ -5,8 +5,8 @@ use crate::failure::{Failure, Severity};
 use crate::instructions::search::{Distrust, Home, check_home};
 use std::fmt::Write as _;
 
-/// Lines as qmail-local prints them: `mbox FILE`, `maildir FILE`, `program COMMAND`, `forward ADDRESS`, `did f+a+p`, with the
-/// file and the new sender before them. What would keep mail waiting now is a warning.
+/// Lines as qmail-local prints them: `mbox FILE`, `maildir FILE`, `program COMMAND`, `forward ADDRESS`, `did f+a+p`,
+/// with the file and the new sender before them. What would keep mail waiting now is a warning.
 pub fn explain(home: &dyn Home, distrust: Distrust, delivery: &Delivery<'_>) -> Result<String, Failure> {
     let mut out = String::new();
     let mode = mode_of(home)?;

@@ -17,8 +17,8 @@ pub struct Receipt {
     pub content: Vec<u8>,
 }
 
-/// What `qreceipt address` answers to a message whose lines end in LF: if its `Notice-Requested-Upon-Delivery-To` names that
-/// address, its envelope sender gets a receipt; nobody else, and no bounce.
+/// What `qreceipt address` answers to a message whose lines end in LF: if its `Notice-Requested-Upon-Delivery-To`
+/// names that address, its envelope sender gets a receipt; nobody else, and no bounce.
 pub fn receipt(
     arguments: &[String],
     variables: Variables<'_>,
@@ -68,8 +68,8 @@ fn names(list: &[u8], target: &str) -> Option<bool> {
     Some(list.entries().filter_map(|entry| entry.address.as_ref()).any(is_target))
 }
 
-/// What `qbiff` writes to the terminals of a user who wants to hear of mail: whom it is to and from, its subject and the
-/// beginning of its text, with nothing that a terminal would obey. Silent without `USER`, `SENDER` and `LOCAL`.
+/// What `qbiff` writes to the terminals of a user who wants to hear of mail: whom it is to and from, its subject and
+/// the beginning of its text, with nothing that a terminal would obey. Silent without `USER`, `SENDER` and `LOCAL`.
 pub fn biff_lines(variables: Variables<'_>, content: &[u8]) -> Option<Vec<u8>> {
     variables("USER")?;
     let (sender, local) = (variables("SENDER")?, variables("LOCAL")?);
@@ -109,7 +109,8 @@ mod tests {
         receipt(&["ann@example.org".to_owned()], &variables, content.as_bytes())
     }
 
-    const ASKING: &str = "Message-ID: <1@example.net>\nNotice-Requested-Upon-Delivery-To: Bob <b@x.test>,\n ann@example.org\n\nhi\n";
+    const ASKING: &str = "Message-ID: <1@example.net>\n\
+                          Notice-Requested-Upon-Delivery-To: Bob <b@x.test>,\n ann@example.org\n\nhi\n";
 
     #[test]
     fn who_asks_for_a_receipt_gets_one() {

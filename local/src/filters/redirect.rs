@@ -45,8 +45,8 @@ fn troubled(name: &str, end: ChildEnd) -> Option<Exit> {
     }
 }
 
-/// The code of a program that could not be started: 111 if it may be possible later. With qmail it is the child that finds
-/// out, so to its parent it is a no.
+/// The code of a program that could not be started: 111 if it may be possible later. With qmail it is the child that
+/// finds out, so to its parent it is a no.
 pub fn start_failed(error: &io::Error) -> i32 {
     use rustix::io::Errno;
     let passing = [

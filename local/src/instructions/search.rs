@@ -1,11 +1,11 @@
 //! Which file holds the instructions for an address, and whether it may be trusted (qmail-local).
 //!
-//! For dash `-` and extension `a-b` it is the first of `.qmail-a-b`, `.qmail-a-default`, `.qmail-default` that is a file.
-//! In a file's name the extension is in lower case with colons for its dots, so no extension leads up out of a folder.
-//! What was matched by `default` becomes `DEFAULT`, as it stood in the address.
+//! For dash `-` and extension `a-b` it is the first of `.qmail-a-b`, `.qmail-a-default`, `.qmail-default` that is a
+//! file. In a file's name the extension is in lower case with colons for its dots, so no extension leads up out of a
+//! folder. What was matched by `default` becomes `DEFAULT`, as it stood in the address.
 //!
-//! Mail waits while the home or the file can be written by others than its user, and while the home is sticky, which is how
-//! a user says that they are editing. Decisions are pure, over [`Home`]; [`FolderHome`] is a real one.
+//! Mail waits while the home or the file can be written by others than its user, and while the home is sticky, which
+//! is how a user says that they are editing. Decisions are pure, over [`Home`]; [`FolderHome`] is a real one.
 
 use super::FILE_MAX;
 use crate::failure::{Failure, reason};

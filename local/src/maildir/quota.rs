@@ -1,9 +1,10 @@
 //! How much a Maildir may hold: `maildirsize` of Maildir++.
 //!
-//! The file's first line is the quota, `1000000S,1000C` for octets and messages; each further line a size and a count to
-//! add up, negative where a reader removed something. A file that is missing, says another quota, or has grown past
-//! [`FILE_MAX`] octets is made anew from what is in the folders, all but Trash. It is a memory and no record: a crash may
-//! make it wrong until it is made anew. Bound: [`crate::disk::LIST_MAX`] files of a folder, [`FOLDERS_MAX`] folders.
+//! The file's first line is the quota, `1000000S,1000C` for octets and messages; each further line a size and a count
+//! to add up, negative where a reader removed something. A file that is missing, says another quota, or has grown past
+//! [`FILE_MAX`] octets is made anew from what is in the folders, all but Trash. It is a memory and no record: a crash
+//! may make it wrong until it is made anew. Bound: [`crate::disk::LIST_MAX`] files of a folder, [`FOLDERS_MAX`]
+//! folders.
 
 use super::MaildirError;
 use crate::disk::{Disk, replace_file};
@@ -199,7 +200,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in "[0-9]{1,4}S(,[0-9]{1,3}C)?\n([-0-9]{1,3} [-0-9]{1,3}\n){0,4}") {
+        fn fuzz_smoke(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            text in "[0-9]{1,4}S(,[0-9]{1,3}C)?\n([-0-9]{1,3} [-0-9]{1,3}\n){0,4}",
+        ) {
             fuzz_maildirsize(&bytes);
             fuzz_maildirsize(text.as_bytes());
         }

@@ -68,7 +68,8 @@ fn check_crash(step: usize, disk: &SimDisk, reported: bool, state: State) {
     run(&mut next).unwrap();
     let after = messages(&next.seen.content("h/box").unwrap());
     assert_eq!(after.last(), Some(&message()), "step {step}");
-    // Only a hole, where a later write came to the disk and an earlier one did not, is not told from the lines before it.
+    // Only a hole, where a later write came to the disk and an earlier one did not, is not told from the lines before
+    // it.
     assert!(after[0] == OLD || after[0].starts_with(OLD) && tail.starts_with(b"\0"), "step {step}");
     assert!(!reported || after == [OLD.to_vec(), message(), message()], "step {step}");
 }
@@ -134,7 +135,11 @@ fn a_real_file_is_made_and_locked() {
 
 proptest! {
     #[test]
-    fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..100), cut in 1_u8..9, text in "(>{0,3}(From |From|Fro|x)?.{0,3}\n?){0,6}") {
+    fn fuzz_smoke(
+        bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        cut in 1_u8..9,
+        text in "(>{0,3}(From |From|Fro|x)?.{0,3}\n?){0,6}",
+    ) {
         fuzz_mbox(&bytes);
         fuzz_mbox(&[&[cut], text.as_bytes()].concat());
     }

@@ -1,8 +1,8 @@
 //! Starts a program and waits for it, a bounded time.
 //!
-//! It gets a process group of its own, so that what it started is stopped with it. Memory is limited before it begins: a
-//! shell sets the limit of itself and becomes the program's. What it leaves in the background and without our pipe goes
-//! on, as with qmail.
+//! It gets a process group of its own, so that what it started is stopped with it. Memory is limited before it begins:
+//! a shell sets the limit of itself and becomes the program's. What it leaves in the background and without our pipe
+//! goes on, as with qmail.
 
 use super::{End, OUTPUT_MAX, Ran};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -148,7 +148,8 @@ fn read_available(output: &mut PipeReader, said: &mut Vec<u8>) -> io::Result<boo
     Ok(true)
 }
 
-/// The program and all that it started and did not take out of its group. It was not waited for yet, so the number is its.
+/// The program and all that it started and did not take out of its group. It was not waited for yet, so the number is
+/// its.
 fn stop(child: &mut Child) {
     if kill_process_group(Pid::from_child(child), Signal::KILL).is_err() {
         // It has not made its group yet.

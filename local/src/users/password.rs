@@ -1,8 +1,9 @@
 //! The user whose name a local part begins with (qmail-getpw).
 //!
-//! `joe-list` is joe's, extension `list`, if there is a user joe; the longest name that is a user's wins. A user counts
-//! only with a uid other than 0, and a home that exists and is their own. Names of [`USER_NAME_MAX`] octets or more, and
-//! names with capitals, are nobody's: a local part is compared in lower case. What is nobody's is the alias user's.
+//! `joe-list` is joe's, extension `list`, if there is a user joe; the longest name that is a user's wins. A user
+//! counts only with a uid other than 0, and a home that exists and is their own. Names of [`USER_NAME_MAX`] octets or
+//! more, and names with capitals, are nobody's: a local part is compared in lower case. What is nobody's is the alias
+//! user's.
 //!
 //! The password file is behind [`PasswordFile`], so that a directory service can stand in for it. Bound:
 //! [`PASSWORD_FILE_MAX`] octets of `/etc/passwd`, and of it one look for each `-` of a local part.
@@ -253,7 +254,11 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "([a-z]{0,3}:x:[0-9]{1,3}:1::/[a-z]{0,3}:/bin/sh\n){0,4}", local in "\\PC{0,40}") {
+        fn fuzz_smoke(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            text in "([a-z]{0,3}:x:[0-9]{1,3}:1::/[a-z]{0,3}:/bin/sh\n){0,4}",
+            local in "\\PC{0,40}",
+        ) {
             fuzz_passwd(&bytes);
             fuzz_passwd(text.as_bytes());
             let _ = found(&local);
