@@ -2,6 +2,8 @@
 
 use message::reply::EnhancedCode;
 use message::{Reply, Verdict};
+use rustix::io::Errno;
+use std::io;
 
 /// Octets of a failure's words.
 pub const WORDS_MAX: usize = 4 << 10;
@@ -78,12 +80,28 @@ fn code_in(words: &str) -> Option<EnhancedCode> {
 }
 
 /// The system's words for an error, without its number.
-pub(crate) fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
         Some(end) => text[..end].to_lowercase(),
         None => text.to_lowercase(),
     }
+}
+
+/// True for what may be otherwise soon, such as a file server that does not answer.
+pub fn is_passing(error: &io::Error) -> bool {
+    let passing = [
+        Errno::INTR,
+        Errno::NOMEM,
+        Errno::TXTBSY,
+        Errno::IO,
+        Errno::TIMEDOUT,
+        Errno::AGAIN,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::STALE,
+    ];
+    passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]

@@ -186,12 +186,16 @@ pub fn expand(
     let mut walk = Walk {
         database,
         hosts,
-        recipient: recipient.to_ascii_lowercase(),
+        recipient,
         found: Expansion { sender: owner.unwrap_or_else(|| sender.to_owned()), ..Expansion::default() },
         seen: HashSet::new(),
         waiting: VecDeque::new(),
         lists_left: LISTS_MAX,
     };
+    let is_oneself =
+        |target: &Target| matches!(target, Target::Address(own) if own.eq_ignore_ascii_case(recipient));
+    walk.found.is_own = targets(members).any(|target| is_oneself(&target));
+    walk.seen.insert(recipient.to_ascii_lowercase());
     walk.wait_for(targets(members))?;
     while let Some(target) = walk.waiting.pop_front() {
         match target {
@@ -207,7 +211,7 @@ pub fn expand(
 struct Walk<'a> {
     database: &'a Database,
     hosts: &'a Hosts,
-    recipient: String,
+    recipient: &'a str,
     found: Expansion,
     /// Addresses and lists that were met, in lower case.
     seen: HashSet<String>,
@@ -219,7 +223,7 @@ impl Walk<'_> {
     fn wait_for(&mut self, targets: impl Iterator<Item = Target>) -> Result<(), ExpandError> {
         for target in targets {
             if self.waiting.len() + self.seen.len() >= ADDRESSES_MAX {
-                return Err(ExpandError::TooMany(self.recipient.clone()));
+                return Err(ExpandError::TooMany(self.recipient.to_owned()));
             }
             self.waiting.push_back(target);
         }
@@ -227,12 +231,7 @@ impl Walk<'_> {
     }
 
     fn follow(&mut self, address: String) -> Result<(), ExpandError> {
-        let lower = address.to_ascii_lowercase();
-        if lower == self.recipient {
-            self.found.is_own = true;
-            return Ok(());
-        }
-        if !self.seen.insert(lower) {
+        if !self.seen.insert(address.to_ascii_lowercase()) {
             return Ok(());
         }
         let is_owned = self.database.exactly('?', &address).is_some();
@@ -250,7 +249,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let left = self.lists_left.checked_sub(1);
-        self.lists_left = left.ok_or_else(|| ExpandError::TooMany(self.recipient.clone()))?;
+        self.lists_left = left.ok_or_else(|| ExpandError::TooMany(self.recipient.to_owned()))?;
         let content =
             lists.read(path).map_err(|source| ExpandError::List { path: path.to_owned(), source })?;
         let targets = list_targets(&content, self.hosts)
@@ -358,7 +357,7 @@ mod tests {
         let found = expanded(table, "all@example.org", &mut Fake::default());
         assert_eq!(found.addresses, ["b@x.test"]);
         assert_eq!(found.programs, [("prog x".to_owned(), true)]);
-        assert!(found.is_own, "it stands for itself too, behind another name");
+        assert!(!found.is_own, "that an alias of its own leads back to it is nobody's wish for a copy");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What follows from how a program ended that was asked about a message.
 
 use super::Exit;
+use crate::failure::is_passing;
 use std::io;
 
 /// How it ended.
@@ -48,20 +49,7 @@ fn troubled(name: &str, end: ChildEnd) -> Option<Exit> {
 /// The code of a program that could not be started: 111 if it may be possible later. With qmail it is the child that
 /// finds out, so to its parent it is a no.
 pub fn start_failed(error: &io::Error) -> i32 {
-    use rustix::io::Errno;
-    let passing = [
-        Errno::INTR,
-        Errno::NOMEM,
-        Errno::TXTBSY,
-        Errno::IO,
-        Errno::TIMEDOUT,
-        Errno::AGAIN,
-        Errno::NFILE,
-        Errno::MFILE,
-        Errno::STALE,
-    ];
-    let is_passing = passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-    if is_passing { 111 } else { 100 }
+    if is_passing(error) { 111 } else { 100 }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! [`PASSWORD_FILE_MAX`] octets of `/etc/passwd`, and of it one look for each `-` of a local part.
 
 use super::Account;
+use crate::failure::is_passing;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -131,24 +132,6 @@ impl PasswordFile for SystemFiles {
             Err(_) => Ok(None),
         }
     }
-}
-
-/// What may be otherwise soon, such as a file server that does not answer.
-fn is_passing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let passing = [
-        Errno::INTR,
-        Errno::NOMEM,
-        Errno::TXTBSY,
-        Errno::IO,
-        Errno::TIMEDOUT,
-        Errno::WOULDBLOCK,
-        Errno::AGAIN,
-        Errno::NFILE,
-        Errno::MFILE,
-        Errno::STALE,
-    ];
-    error.raw_os_error().is_some_and(|code| passing.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Lines `name:password:uid:gid:comment:home:shell`; a line of another form is nobody.

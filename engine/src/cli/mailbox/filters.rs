@@ -2,6 +2,7 @@
 
 use super::read_message;
 use crate::cli::submit::{self, Onward};
+use local::failure::reason;
 use local::filters::{self as rules, ChildEnd, Exit, Gate, Resent};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::io::{self, BufWriter, Write as _};
@@ -25,7 +26,7 @@ fn ended(done: Result<Exit, Exit>) -> Exit {
 
 /// `program: fatal: what: the system's words`, for now.
 fn trouble(program: &str, what: &str, error: &io::Error) -> Exit {
-    Exit::new(111, format!("{program}: fatal: {what}: {error}"))
+    Exit::new(111, format!("{program}: fatal: {what}: {}", reason(error)))
 }
 
 pub(super) fn forward(words: &[String]) -> Exit {
@@ -92,7 +93,7 @@ pub(super) fn preline(words: &[String]) -> Exit {
         let spawned = Command::new(&program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| {
             let code = if rules::start_failed(&error) == 111 { 111 } else { 100 };
-            Exit::new(code, format!("preline: fatal: unable to run {}: {error}", program[0]))
+            Exit::new(code, format!("preline: fatal: unable to run {}: {}", program[0], reason(&error)))
         })?;
         if let Some(pipe) = child.stdin.take() {
             let mut pipe = BufWriter::with_capacity(OUT_LEN, pipe);

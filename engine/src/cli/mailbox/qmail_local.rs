@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config;
 use local::delivery::{self, Action, Course, Delivery, Plan};
 use local::disk::StdDisk;
-use local::failure::{Failure, Severity};
+use local::failure::{Failure, Severity, reason};
 use local::filters::Exit;
 use local::instructions::search::{Distrust, FolderHome, Home as _, check_home};
 use local::lines::header_has;
@@ -79,11 +79,6 @@ fn explain(delivery: &Delivery<'_>) -> Result<(), Failure> {
 fn say(text: &[u8]) {
     // Who closed it does not want to hear.
     let _ = io::stdout().write_all(text).and_then(|()| io::stdout().flush());
-}
-
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn deliver(delivery: &Delivery<'_>) -> Result<(), Failure> {
@@ -183,8 +178,11 @@ impl Errand<'_> {
         self.message.read_to_end(&mut content).map_err(|error| {
             Failure::soft(format!("Unable to read message: {}. (#4.3.0)", reason(&error)))
         })?;
-        let text = |address: &Vec<u8>| String::from_utf8_lossy(address).into_owned();
-        let recipients: Vec<String> = addresses.iter().map(text).collect();
+        let text = |address: &Vec<u8>| String::from_utf8(address.clone());
+        let recipients: Result<Vec<String>, _> = addresses.iter().map(text).collect();
+        let recipients = recipients.map_err(|_| {
+            Failure::hard("Unable to forward message: an address is not text in UTF-8. (#5.1.3)")
+        })?;
         let sender = &self.plan.new_sender;
         let sent = submit::send(&Onward { sender, recipients: &recipients, top, content: &content });
         sent.map(|_| Next::GoOn).map_err(|not_sent| {
