@@ -26,8 +26,8 @@ mod verify;
 #[cfg(test)]
 pub(crate) use access::write_cdb;
 pub use access::{
-    Access, AccessFiles, Cdb, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn,
-    NameIs, Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_cdb, fuzz_tcprules,
+    Access, AccessFiles, CertificateIs, DnsList, FILE_MAX, LINES_MAX, LISTS_MAX, ListKind, ListOn, NameIs,
+    Networks, Pace, RULES_MAX, Rule, RuleSource, Suffix, UserIs, Words, fuzz_tcprules,
 };
 pub use api::{Api, Unsubscribe};
 pub use auth::Auth;

@@ -8,6 +8,7 @@ pub mod address;
 mod base32;
 pub mod build;
 pub mod canonical;
+pub mod cdb;
 pub mod class;
 mod coding;
 pub mod compose;

@@ -27,6 +27,12 @@ impl UnixMillis {
         self.timestamp().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
 
+    /// As it stands in a mailbox file's `From ` line, in UTC: `Sun Nov 22 23:50:57 2026`. Days have two digits, as
+    /// qmail's.
+    pub fn asctime(self) -> String {
+        self.timestamp().strftime("%a %b %d %H:%M:%S %Y").to_string()
+    }
+
     /// RFC 3339 in UTC with milliseconds: `2026-11-22T23:50:57.123Z`.
     pub fn rfc3339(self) -> String {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
@@ -54,6 +60,7 @@ mod tests {
     #[test]
     fn prints_as_the_standards_want() {
         assert_eq!(UnixMillis(0).rfc5322(), "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!(UnixMillis(0).asctime(), "Thu Jan 01 00:00:00 1970");
         assert_eq!(UnixMillis(951_782_400_007).rfc3339(), "2000-02-29T00:00:00.007Z");
     }
 

@@ -1,9 +1,9 @@
 //! Lists of domains and of mailboxes that mail is held against: `relay_to`, `bad_senders`, `bad_recipients`.
 //!
-//! Letters match in either case. Cost of a look-up: a hash for each label of the domain; no allocation for an address of
-//! ASCII up to 320 octets. Bounds: those of the configuration's lists and files.
+//! Letters match in either case. Cost of a look-up: a hash for each label of the domain; no allocation for an address
+//! of ASCII up to 320 octets. Bounds: those of the configuration's lists and files.
 
-use crate::config::Cdb;
+use message::cdb::Cdb;
 use smallvec::SmallVec;
 use std::collections::HashSet;
 

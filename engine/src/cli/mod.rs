@@ -11,7 +11,9 @@ mod demo;
 mod dkim;
 mod events;
 mod explain;
+mod import_qmail;
 mod look;
+mod mailbox;
 mod maildirsmtp;
 mod passwd;
 mod queue;
@@ -59,6 +61,8 @@ enum Command {
     /// Who is on the suppression list, whether the daemon runs or not.
     #[command(subcommand)]
     Suppress(suppress::SuppressCommand),
+    /// Print the configuration that says what a qmail directory says; what has no words here goes to standard error.
+    ImportQmail(import_qmail::ImportQmail),
     /// Send what a Maildir has in new/ to a host, once it is there (as serialmail does).
     Maildirsmtp(maildirsmtp::MaildirSmtp),
     /// Make keys that sign what goes out, show their records, and see whether the DNS has them.
@@ -98,11 +102,16 @@ const PROGRAMS: &str = "Programs for this machine's users, called so or by a lin
   sendmail    Send a message, with the options that mail programs and cron know (sendmail --help)
   inject      Send a message as qmail-inject does
   mailq       Show the queue
-  newaliases  Say that there is no table to rebuild";
+  newaliases  Say that there is no table to rebuild
+For .qmail files, as the programs of the same names that come with qmail:
+  qmail-local, forward, preline, condredirect, bouncesaying, except, qreceipt, qbiff, maildirmake";
 
 /// What was asked for by these words, the first of which is our own name.
 pub fn run(words: &[std::ffi::OsString]) -> ExitCode {
-    match submit::Program::of(words) {
+    if let Some((program, words)) = submit::Program::of(words) {
+        return program.run(words);
+    }
+    match mailbox::Program::of(words) {
         Some((program, words)) => program.run(words),
         None => Cli::parse_from(words).run(),
     }
@@ -120,6 +129,7 @@ impl Cli {
             Command::Sites(args) => sites::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Suppress(command) => suppress::run(&command),
+            Command::ImportQmail(args) => import_qmail::run(&args),
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),

@@ -11,11 +11,13 @@ mod dsn;
 mod error;
 mod inject;
 mod mailq;
+mod onward;
 mod place;
 mod sendmail;
 mod user;
 
 pub use client::fuzz_reply_line;
+pub(super) use onward::{Onward, send};
 pub use sendmail::fuzz_arguments;
 
 use error::{EX_USAGE, SubmitError};
@@ -28,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The most that `intake.message_size_max` may be.
-const MESSAGE_MAX: u64 = 512 << 20;
+pub(super) const MESSAGE_MAX: u64 = 512 << 20;
 
 /// Which of the programs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,9 +1,9 @@
 //! What stands in the files that `[access]` names.
 
-use super::cdb::Cdb;
 use super::rule::Rule;
 use super::{Access, FILE_MAX, LINES_MAX, tcprules};
 use crate::config::ConfigError;
+use message::cdb::Cdb;
 use std::path::Path;
 
 /// Read by [`Access::read_files`]; empty where no file is named.

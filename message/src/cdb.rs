@@ -1,11 +1,20 @@
-//! A constant database (cdb) in memory, for lists too long to be text: qmail's `morercpthosts.cdb`.
+//! A constant database (cdb) in memory, for lists too long to be text: qmail's `morercpthosts.cdb`, tables of aliases.
 //!
-//! 256 pairs of (place, slots) come first, then records (two lengths, key, data), then a table of (hash, place) for each pair; all
-//! numbers are 32 bits, little-endian. The file is not trusted: every place and length in it is held against its end, and
-//! a look-up ends after as many slots as its table has.
+//! 256 pairs of (place, slots) come first, then records (two lengths, key, data), then a table of (hash, place) for
+//! each pair; all numbers are 32 bits, little-endian. The file is not trusted: every place and length in it is held
+//! against its end, and a look-up ends after as many slots as its table has. Bound: what is written has at most
+//! [`LEN_MAX`] octets.
 
 /// Octets of the 256 pairs.
 const HEADER_LEN: usize = 2048;
+
+/// Longest database that is written. The format ends at 4 GiB; ours are made in memory.
+pub const LEN_MAX: usize = 1 << 30;
+
+/// The database would pass [`LEN_MAX`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the database would be longer than {LEN_MAX} octets")]
+pub struct TooLong;
 
 /// The database, whole.
 #[derive(Clone, Eq, PartialEq)]
@@ -97,38 +106,77 @@ fn plausible(octets: &[u8]) -> Vec<u8> {
     [pair.repeat(256), octets.to_vec()].concat()
 }
 
-/// As cdbmake writes it.
-#[cfg(test)]
-pub(super) fn write(records: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
-    let mut out = vec![0; HEADER_LEN];
-    let mut tables: Vec<Vec<(u32, usize)>> = vec![Vec::new(); 256];
-    for (key, data) in records {
+/// Makes a database as cdbmake does. Keys may repeat: the first is found.
+#[derive(Debug)]
+pub struct CdbWriter {
+    out: Vec<u8>,
+    /// Hash and place of each record, by table.
+    tables: Vec<Vec<(u32, u32)>>,
+}
+
+impl Default for CdbWriter {
+    fn default() -> CdbWriter {
+        CdbWriter { out: vec![0; HEADER_LEN], tables: vec![Vec::new(); 256] }
+    }
+}
+
+impl CdbWriter {
+    pub fn add(&mut self, key: &[u8], data: &[u8]) -> Result<(), TooLong> {
+        let place = number(self.out.len())?;
+        let lens = [number(key.len())?, number(data.len())?];
         let hash = hash(key);
-        tables[(hash & 255) as usize].push((hash, out.len()));
-        out.extend([number(key.len()), number(data.len())].concat());
-        out.extend([*key, *data].concat());
+        self.tables[(hash & 255) as usize].push((hash, place));
+        self.out.extend(lens.map(u32::to_le_bytes).as_flattened());
+        self.out.extend_from_slice(key);
+        self.out.extend_from_slice(data);
+        number(self.out.len()).map(drop)
     }
-    for (index, table) in tables.iter().enumerate() {
-        let (place, slots) = (out.len(), table.len() * 2);
-        let mut slot = vec![(0, 0); slots];
-        for (hash, record) in table {
-            let mut at = (hash >> 8) as usize % slots;
-            while slot[at].1 != 0 {
-                at = (at + 1) % slots;
+
+    /// The database whole.
+    pub fn finish(mut self) -> Result<Vec<u8>, TooLong> {
+        for (index, table) in self.tables.iter().enumerate() {
+            let (place, slots) = (number(self.out.len())?, number(table.len() * 2)?);
+            for slot in slots_of(table) {
+                self.out.extend([slot.0, slot.1].map(u32::to_le_bytes).as_flattened());
             }
-            slot[at] = (*hash, *record);
+            let pair = [place, slots].map(u32::to_le_bytes);
+            self.out[index * 8..index * 8 + 8].copy_from_slice(pair.as_flattened());
         }
-        out.extend(slot.iter().flat_map(|(hash, record)| [hash.to_le_bytes(), number(*record)].concat()));
-        out[index * 8..index * 8 + 8].copy_from_slice(&[number(place), number(slots)].concat());
+        number(self.out.len())?;
+        Ok(self.out)
     }
-    out
+}
+
+/// A table twice as long as it has records, each at its hash's slot or the next free one.
+fn slots_of(table: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let mut slots = vec![(0, 0); table.len() * 2];
+    for record in table {
+        let mut at = (record.0 >> 8) as usize % slots.len();
+        // No record lies at 0: the header does.
+        while slots[at].1 != 0 {
+            at = (at + 1) % slots.len();
+        }
+        slots[at] = *record;
+    }
+    slots
+}
+
+fn number(len: usize) -> Result<u32, TooLong> {
+    u32::try_from(len).ok().filter(|_| len <= LEN_MAX).ok_or(TooLong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn write(records: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let mut writer = CdbWriter::default();
+        for (key, data) in records {
+            writer.add(key, data).unwrap();
+        }
+        writer.finish().unwrap()
+    }
 
     #[test]
     fn first_of_equal_keys_is_found() {

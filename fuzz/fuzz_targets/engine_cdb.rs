@@ -1,4 +1,0 @@
-//! A constant database, and a key.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| engine::config::fuzz_cdb(bytes));

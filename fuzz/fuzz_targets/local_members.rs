@@ -1,0 +1,4 @@
+//! Members of an alias.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| local::aliases::fuzz_members(bytes));
