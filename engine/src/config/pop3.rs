@@ -133,11 +133,11 @@ mod tests {
 
     #[test]
     fn plain_names_are_put_in() {
-        let home = "/home/{user}/Maildir";
-        assert_eq!(path(home, "ann").unwrap(), "/home/|ann/Maildir");
-        assert_eq!(path(home, "ann@example.net").unwrap(), "/home/|ann@example.net/Maildir");
-        assert_eq!(path("/m/{domain}/{user}", "a.b+c@Example.NET").unwrap(), "/m/|example.net/a.b+c");
-        assert_eq!(path("/m/x-{user}/y", "a@b@c").unwrap(), "/m/|x-a@b@c/y");
+        let home = "/mail/{user}/Maildir";
+        assert_eq!(path(home, "ann").unwrap(), "/mail/|ann/Maildir");
+        assert_eq!(path(home, "ann@example.net").unwrap(), "/mail/|ann@example.net/Maildir");
+        assert_eq!(path("/v/{domain}/{user}", "a.b+c@Example.NET").unwrap(), "/v/|example.net/a.b+c");
+        assert_eq!(path("/v/x-{user}/y", "a@b@c").unwrap(), "/v/|x-a@b@c/y");
         assert_eq!(path("/{user}", "ann").unwrap(), "/|ann");
     }
 
@@ -158,17 +158,17 @@ mod tests {
             "~",
             &"a".repeat(256),
         ] {
-            assert_eq!(path("/home/{user}/Maildir", login), None, "{login:?}");
+            assert_eq!(path("/mail/{user}/Maildir", login), None, "{login:?}");
         }
         for login in ["ann", "@", "ann@", "@b", "ann@.", "ann@..", "..@b", "ann@a/b"] {
-            assert_eq!(path("/m/{domain}/{user}", login), None, "{login:?}");
+            assert_eq!(path("/v/{domain}/{user}", login), None, "{login:?}");
         }
     }
 
     #[test]
     fn wrong_settings_say_what_to_do() {
         let wrong = |change: fn(&mut Pop3)| {
-            let mut pop3 = of("/home/{user}/Maildir");
+            let mut pop3 = of("/mail/{user}/Maildir");
             assert_eq!(pop3.check(true), Ok(()));
             change(&mut pop3);
             pop3.check(true).unwrap_err()

@@ -138,9 +138,7 @@ impl Post {
 /// `pop3 ADDRESS pop3s ADDRESS`.
 fn start(folder: &Path) -> (Child, SocketAddr, SocketAddr) {
     let mut command = Command::new(folder.join("ringpost"));
-    if peer::is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
+    be_nobody(&mut command);
     let talk = std::fs::File::create(folder.join("talk")).expect("ours");
     command.args(["pop3", "--config"]).arg(folder.join("ringpost.toml")).current_dir(folder);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(talk).spawn();
@@ -158,6 +156,13 @@ fn start(folder: &Path) -> (Child, SocketAddr, SocketAddr) {
         panic!("{line:?}\n{}", std::fs::read_to_string(folder.join("talk")).unwrap_or_default())
     };
     (child, plain.parse().expect("an address"), tls.parse().expect("an address"))
+}
+
+/// For a program that must not be root.
+pub(crate) fn be_nobody(command: &mut Command) {
+    if peer::is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
 }
 
 /// What is below becomes that of whoever serves it.
