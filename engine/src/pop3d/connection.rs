@@ -71,7 +71,8 @@ impl<'a> Connection<'a> {
     ) -> io::Result<Connection<'a>> {
         let super::Files { tls, apop } = house.files.read().clone();
         let mut wire = Wire::new(stream)?;
-        if let Some(config) = tls.as_ref().filter(|_| is_tls) {
+        if is_tls {
+            let config = tls.as_ref().ok_or(ErrorKind::Unsupported)?;
             wire.shake_hands(config, handshake_deadline())?;
         }
         let arrival = Arrival {

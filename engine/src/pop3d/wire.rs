@@ -10,6 +10,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Octets of a client that we take after our goodbye.
+const UNREAD_MAX: usize = 64 << 10;
+
 /// See the module.
 pub(super) struct Wire {
     stream: TcpStream,
@@ -65,13 +68,20 @@ impl Wire {
         Ok(())
     }
 
-    /// Says goodbye to a client that still listens.
+    /// Says goodbye to a client that still listens. What it still sends is taken up to a bound: closing with octets unread
+    /// would reset the connection, and our last words with it.
     pub(super) fn close(mut self, deadline: Instant) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             let _ = send(&mut self.stream, tls, deadline);
         }
         let _ = self.stream.shutdown(Shutdown::Write);
+        let mut unread = [0; 4096];
+        for _ in 0..UNREAD_MAX / unread.len() {
+            if !matches!(within(&self.stream, deadline, |mut stream| stream.read(&mut unread)), Ok(1..)) {
+                return;
+            }
+        }
     }
 }
 
