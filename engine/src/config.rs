@@ -14,6 +14,7 @@ mod events;
 mod keep;
 mod listeners;
 mod network;
+mod pop3;
 mod rate;
 mod retry;
 mod routes;
@@ -40,6 +41,8 @@ pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
 pub use network::Network;
 pub(crate) use network::bits_of;
+pub(crate) use pop3::MailboxPath;
+pub use pop3::Pop3;
 pub use rate::{Rate, SPAN_MAX, Span, fuzz_rate};
 pub use retry::{Retry, RetrySchedule};
 pub use routes::{Password, RouteEntry, RouteProtocol, RouteTable};
@@ -135,6 +138,8 @@ pub struct Config {
     pub suppression: Suppression,
     /// None: no event log.
     pub events: Option<Events>,
+    /// None: nothing for `ringpost pop3` to do.
+    pub pop3: Option<Pop3>,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -312,12 +317,17 @@ pub enum ConfigError {
     Dkim(#[from] crate::dkim::DkimFilesError),
 }
 
-/// Reads and checks a configuration file.
-pub fn load(file: &Path) -> Result<Config, ConfigError> {
+/// Reads and checks a configuration file, without the files that it names: for a process that may not read them.
+pub fn load_alone(file: &Path) -> Result<Config, ConfigError> {
     let name = file.display().to_string();
     let text =
         std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
-    let mut config = parse(&text, &name)?;
+    parse(&text, &name)
+}
+
+/// Reads and checks a configuration file.
+pub fn load(file: &Path) -> Result<Config, ConfigError> {
+    let mut config = load_alone(file)?;
     sources::read_passwords(&mut config)?;
     config.routes.read_secrets()?;
     config.access.read_files()?;
@@ -422,6 +432,7 @@ impl Config {
         self.dkim.check()?;
         self.events.as_ref().map_or(Ok(()), Events::check)?;
         self.suppression.check()?;
+        self.pop3.as_ref().map_or(Ok(()), |pop3| pop3.check(self.auth.is_on()))?;
         sources::check(self)
     }
 }

@@ -29,6 +29,7 @@ pub mod keeping;
 pub mod keyset;
 pub mod look;
 pub mod observe;
+pub mod pop3d;
 pub mod providers;
 pub mod recovery;
 pub mod returns;

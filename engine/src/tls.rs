@@ -39,15 +39,25 @@ pub(crate) fn server(
     certificate: Option<&Path>,
     key: Option<&Path>,
 ) -> Result<Option<Arc<rustls::ServerConfig>>, TlsFilesError> {
+    let config = server_of(certificate, key)?;
+    Ok(config.map(|mut config| {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }))
+}
+
+/// What a listener of any protocol with that certificate and key needs; `None` without them.
+pub(crate) fn server_of(
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<Option<rustls::ServerConfig>, TlsFilesError> {
     let (Some(path), Some(key)) = (certificate, key) else { return Ok(None) };
     let (chain, key) = (certificates(path)?, self::key(key)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let wrap = |source| TlsFilesError::Server { path: path.display().to_string(), source };
     let builder = rustls::ServerConfig::builder_with_details(provider, Arc::new(CertificateClock));
     let builder = builder.with_safe_default_protocol_versions().map_err(wrap)?.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key).map_err(wrap)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
+    builder.with_single_cert(chain, key).map(Some).map_err(wrap)
 }
 
 /// Of a PEM file, in its order; at least one.

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn reasons_are_said_as_the_system_says_them() {
-        let error = std::io::Error::from_raw_os_error(2);
+        let error = io::Error::from_raw_os_error(2);
         assert_eq!(reason(&error), "no such file or directory");
     }
 }

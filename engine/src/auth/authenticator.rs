@@ -7,10 +7,11 @@ use super::recent::Recent;
 use super::{Attempt, Outcome, PROGRAMS_MAX, Passwords, WAITING_MAX, is_fit, scram};
 use crate::clock;
 use crate::config::Auth;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use hmac::{Hmac, Mac as _};
-use md5::Md5;
+use md5::{Digest as _, Md5};
 use parking_lot::RwLock;
 use smtp_in::Secret;
 use std::net::IpAddr;
@@ -120,7 +121,7 @@ impl Authenticator {
             // Counted when it asked for the keys: both are right now.
             let outcome = inner.prove(&book, user);
             let counted = Counted::again(guesser, book.limits);
-            inner.settle(&book, &counted, address, user, &outcome);
+            inner.settle(&book.passwords, &counted, address, user, &outcome);
             return reply.say(outcome);
         }
         let Some(counted) = inner.guesses.count(now, guesser, book.limits) else {
@@ -134,7 +135,12 @@ impl Authenticator {
             }
             Attempt::CramMd5 { user, challenge, digest } => {
                 let outcome = cram_md5(&book.passwords, &user, &challenge, &digest);
-                inner.settle(&book, &counted, address, &user, &outcome);
+                inner.settle(&book.passwords, &counted, address, &user, &outcome);
+                reply.say(outcome);
+            }
+            Attempt::Apop { user, stamp, digest, of } => {
+                let outcome = apop(&of, &user, &stamp, &digest);
+                inner.settle(&of, &counted, address, &user, &outcome);
                 reply.say(outcome);
             }
             Attempt::ScramKeys { user } | Attempt::Prove { user } => reply.say(inner.scram(&book, &user)),
@@ -167,13 +173,20 @@ impl Inner {
 
     /// Counts a wrong one, takes back what was none, and says so to the operator. A name that we do not know may be a
     /// password that was typed into the wrong field: it is not logged.
-    fn settle(&self, book: &Book, counted: &Counted, address: Option<IpAddr>, user: &str, outcome: &Outcome) {
+    fn settle(
+        &self,
+        passwords: &Passwords,
+        counted: &Counted,
+        address: Option<IpAddr>,
+        user: &str,
+        outcome: &Outcome,
+    ) {
         match outcome {
             Outcome::Accepted { .. } => self.guesses.take_back(clock::now(), counted, true),
             Outcome::Unavailable | Outcome::Scram(_) => {
                 self.guesses.take_back(clock::now(), counted, false);
             }
-            Outcome::Wrong if book.passwords.has(user) => {
+            Outcome::Wrong if passwords.has(user) => {
                 tracing::info!(?address, user, "login refused: wrong password");
             }
             Outcome::Wrong => tracing::info!(?address, "login refused: the file has no such user"),
@@ -219,7 +232,7 @@ impl Open {
 
     fn end(self, address: Option<IpAddr>, outcome: Outcome) {
         let (inner, book, now) = (&self.inner, &self.book, clock::now());
-        inner.settle(book, &self.counted, address, &self.user, &outcome);
+        inner.settle(&book.passwords, &self.counted, address, &self.user, &outcome);
         // Under the lock, so that no reload comes in between.
         let current = inner.book.read();
         if matches!(outcome, Outcome::Accepted { .. }) && Arc::ptr_eq(&current, book) {
@@ -232,6 +245,19 @@ impl Open {
 
 fn accepted(user: &str) -> Outcome {
     Outcome::Accepted { user: user.into() }
+}
+
+/// As [`cram_md5`].
+fn apop(passwords: &Passwords, user: &str, stamp: &str, digest: &[u8; 16]) -> Outcome {
+    let is_right = |secret: &[u8]| {
+        let made = Md5::new().chain_update(stamp).chain_update(secret).finalize();
+        verify_slices_are_equal(&made, digest).is_ok()
+    };
+    let mut own = passwords.plain(user).peekable();
+    if own.peek().is_none() {
+        is_right(&[0; 16]);
+    }
+    if own.any(is_right) { accepted(user) } else { Outcome::Wrong }
 }
 
 /// Costs two hashes of little: nothing to put off. A user without such a password costs one of a made-up one.

@@ -171,7 +171,7 @@ fn take(table: &[AtomicU64], key: Option<u64>, rate: Rate) {
 }
 
 /// A client has a whole /64 to come from.
-fn net_of(address: IpAddr) -> IpAddr {
+pub(crate) fn net_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,

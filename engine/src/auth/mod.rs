@@ -22,6 +22,7 @@ mod tokens;
 pub use authenticator::Authenticator;
 pub use file::{Passwords, fuzz_password_file};
 pub(crate) use file::{lines_of, secrets_of, with_lines};
+pub(crate) use guesses::net_of;
 pub use hash::Scheme;
 pub(crate) use tokens::make as make_token;
 pub use tokens::{Holder, Scope, Tokens, fuzz_tokens};
@@ -49,6 +50,8 @@ pub enum Attempt {
     Password { user: String, password: Secret },
     /// `digest`: HMAC-MD5 of `challenge`, keyed with the password (RFC 2195).
     CramMd5 { user: String, challenge: String, digest: [u8; 16] },
+    /// `digest`: MD5 of `stamp` and the secret behind it (RFC 1939 §7). Secrets are those of `of`, kept as they are.
+    Apop { user: String, stamp: String, digest: [u8; 16], of: Arc<Passwords> },
     /// SCRAM-SHA-256 begins (RFC 7677). Counts as a wrong password until [`Attempt::Prove`].
     ScramKeys { user: String },
     /// Its proof was right.
@@ -60,6 +63,7 @@ impl Attempt {
         match self {
             Attempt::Password { user, .. }
             | Attempt::CramMd5 { user, .. }
+            | Attempt::Apop { user, .. }
             | Attempt::ScramKeys { user }
             | Attempt::Prove { user } => user,
         }

@@ -16,6 +16,7 @@ mod look;
 mod mailbox;
 mod maildirsmtp;
 mod passwd;
+mod pop3;
 mod queue;
 mod secrets;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     Dkim(dkim::DkimCommand),
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
+    /// Let users fetch their mail by POP3 until SIGTERM; a process of its own. SIGHUP rereads passwords and certificate.
+    Pop3(ConfigFile),
     /// Make a program's token for [api], or take it out.
     Token(token::TokenArgs),
     /// Campaigns: what there is, how far each is; pause, resume, cancel, slow down.
@@ -133,6 +136,7 @@ impl Cli {
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
+            Command::Pop3(file) => pop3::run(&file),
             Command::Token(args) => token::run(&args),
             Command::Campaign(command) => campaign::run(&command),
             Command::Inject(bulk) => bulk::run(&bulk),

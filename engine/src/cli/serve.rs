@@ -19,7 +19,7 @@ pub(super) fn run(file: ConfigFile) -> ExitCode {
 }
 
 /// To standard error, `info` unless `RUST_LOG` says otherwise.
-fn start_log() {
+pub(super) fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let is_terminal = std::io::stderr().is_terminal();
     let _ = tracing_subscriber::fmt()
@@ -41,6 +41,6 @@ fn announce(ready: &Ready) {
     tracing::info!(cpus = ?ready.cpus, listening, http, api, "ringpost {} is up", env!("CARGO_PKG_VERSION"));
 }
 
-fn join(addresses: &[SocketAddr]) -> String {
+pub(super) fn join(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

@@ -57,6 +57,23 @@ fn cram_md5_is_rfc_2195s() {
     assert_eq!(outcome(&hashed, "192.0.2.1", cram("tim", right)), Outcome::Wrong, "nothing to make it from");
 }
 
+/// RFC 1939 §7.
+#[test]
+fn apop_is_rfc_1939s() {
+    let auth = of("", "");
+    let secrets = Arc::new(Passwords::parse(&line("mrose", Scheme::Plain, "tanstaaf"), "secrets").unwrap());
+    let apop = |user: &str, digest: u128| Attempt::Apop {
+        user: user.to_owned(),
+        stamp: "<1896.697170952@dbc.mtview.ca.us>".to_owned(),
+        digest: digest.to_be_bytes(),
+        of: Arc::clone(&secrets),
+    };
+    let right = 0xc4c9_334b_ac56_0ecc_979e_5800_1b3e_22fb;
+    assert_eq!(outcome(&auth, "192.0.2.1", apop("mrose", right)), accepted("mrose"));
+    assert_eq!(outcome(&auth, "192.0.2.1", apop("mrose", right + 1)), Outcome::Wrong);
+    assert_eq!(outcome(&auth, "192.0.2.1", apop("eve", right)), Outcome::Wrong);
+}
+
 fn keys(of: &Authenticator, user: &str) -> ScramKeys {
     let attempt = Attempt::ScramKeys { user: user.to_owned() };
     match outcome(of, "192.0.2.1", attempt) {
