@@ -13,6 +13,7 @@ mod dkim;
 mod events;
 mod keep;
 mod listeners;
+mod local;
 mod network;
 mod pop3;
 mod rate;
@@ -20,6 +21,7 @@ mod retry;
 mod routes;
 mod shaping;
 mod sources;
+mod supervise;
 mod suppression;
 mod tls;
 mod verify;
@@ -39,6 +41,7 @@ pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use events::{EventFile, Events, Place, Webhook};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
+pub use local::Local;
 pub use network::Network;
 pub(crate) use network::bits_of;
 pub(crate) use pop3::MailboxPath;
@@ -50,6 +53,7 @@ pub use shaping::{HostPattern, Limits, LimitsInForce, RATES_MAX, Shaping};
 pub use sources::{
     DEFAULT, POOLS_MAX, Pool, SELECT_MAX, SOURCES_MAX, Secret, Select, Source, WEIGHT_MAX, WarmUp,
 };
+pub use supervise::Supervise;
 pub use suppression::{AtRcpt, Suppression};
 pub(crate) use tls::parse_sha256;
 pub use tls::{DomainTls, Tls, TlsMode, TlsReports};
@@ -60,6 +64,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -140,6 +145,10 @@ pub struct Config {
     pub events: Option<Events>,
     /// None: nothing for `ringpost pop3` to do.
     pub pop3: Option<Pop3>,
+    /// None: no address is this machine's own.
+    pub local: Option<Local>,
+    #[serde(default)]
+    pub supervise: Supervise,
 }
 
 /// `[intake]`: whom mail is taken from, and how much.
@@ -339,6 +348,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigError> {
 pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
     let mut config: Config = read_toml(text, name)?;
     listeners::settle(&mut config, text);
+    config.settle_local().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     config.check().map_err(|what| ConfigError::Value { file: name.to_owned(), what })?;
     Ok(config)
 }
@@ -369,6 +379,18 @@ impl Config {
     /// Where the daemon takes orders.
     pub fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(|| self.queue.join("control.sock"))
+    }
+
+    /// Where a recipient's process is asked for.
+    pub fn launcher_path(&self) -> PathBuf {
+        self.local.as_ref().map_or_else(|| self.supervise.run.join("launch.sock"), Local::launcher)
+    }
+
+    fn settle_local(&mut self) -> Result<(), String> {
+        let Some(local) = &mut self.local else { return Ok(()) };
+        local.settle(&self.host_name, &self.supervise.run)?;
+        self.routes = std::mem::take(&mut self.routes).with_local(Arc::clone(&local.domains));
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -432,6 +454,7 @@ impl Config {
         self.dkim.check()?;
         self.events.as_ref().map_or(Ok(()), Events::check)?;
         self.suppression.check()?;
+        self.local.as_ref().map_or(Ok(()), Local::check)?;
         self.pop3.as_ref().map_or(Ok(()), |pop3| pop3.check(self.auth.is_on()))?;
         sources::check(self)
     }

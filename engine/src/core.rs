@@ -42,6 +42,7 @@ use queue::schedule::Schedule;
 use queue::store::Store;
 use ring::{Event, Ring, Token};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -255,8 +256,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Begins to take mail, at addresses of listeners by their numbers. Returns the addresses that they got.
-    pub fn listen(&mut self, places: &[(usize, SocketAddr)]) -> Result<Vec<SocketAddr>, StartError> {
-        places.iter().map(|(number, address)| self.listen_on(*number, *address)).collect()
+    pub fn listen(
+        &mut self,
+        places: Vec<(usize, SocketAddr, Option<OwnedFd>)>,
+    ) -> Result<Vec<SocketAddr>, StartError> {
+        places.into_iter().map(|(number, address, handed)| self.listen_on(number, address, handed)).collect()
     }
 
     /// One turn: waits until something is to be done and does it. False when the core has ended.

@@ -95,7 +95,7 @@ struct Reading<'a> {
 
 impl QueueFiles {
     pub(crate) fn open<E: ReadFailure>(queue: &Path) -> Result<QueueFiles, E> {
-        let ring = crate::supervise::small_ring()?;
+        let ring = crate::daemon::small_ring()?;
         let (damages, extent) = (Vec::new(), Extent::default());
         Ok(QueueFiles { ring, queue: queue.to_owned(), damages, extent })
     }

@@ -1,6 +1,6 @@
 //! The program `ringpost`: owns the cores, the rings and the clock; carries bytes and events between the boxes.
 //!
-//! [`core::Core`] is one thread's life. Everything else serves it: [`config`] before it starts, [`supervise`] to
+//! [`core::Core`] is one thread's life. Everything else serves it: [`config`] before it starts, [`daemon`] to
 //! start and stop it, [`control`] for what would make it wait, [`observe`] for those who look on.
 #![forbid(unsafe_code)]
 
@@ -12,9 +12,11 @@ pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod config;
+mod confine;
 pub mod control;
 pub mod core;
 pub mod crossing;
+pub mod daemon;
 mod demands;
 pub mod dkim;
 pub mod domains;
@@ -28,7 +30,9 @@ pub mod ingress;
 pub mod keeping;
 pub mod keyset;
 pub mod look;
+pub mod mailboxes;
 pub mod observe;
+pub mod parts;
 pub mod pop3d;
 pub mod providers;
 pub mod recovery;

@@ -5,6 +5,7 @@
 
 use crate::config::{ConfigError, RouteEntry, RouteProtocol, RouteTable, TlsMode};
 use aws_lc_rs::{hmac, rand};
+use local::virtual_domains::Domains;
 use serde::{Deserialize, Serialize};
 use smtp_out::{Login, Protocol, Secret};
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +29,8 @@ pub enum To {
     Mx,
     /// A configured next hop and its port.
     Relay(RelayHost, u16),
+    /// This machine's mailboxes.
+    Local,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -87,6 +90,15 @@ pub struct Routes {
     rest: Option<Route>,
     /// Everybody's.
     usual: Arc<Terms>,
+    /// Which domains are this machine's: they come before the table. `None`: mail for mailboxes goes by it, too.
+    local: Option<Arc<LocalRoute>>,
+}
+
+/// See [`Routes::with_local`].
+#[derive(Clone, Debug)]
+struct LocalRoute {
+    domains: Arc<Domains>,
+    terms: Arc<Terms>,
 }
 
 impl From<Routes> for BTreeMap<String, RouteEntry> {
@@ -112,8 +124,19 @@ impl TryFrom<BTreeMap<String, RouteEntry>> for Routes {
 }
 
 impl Routes {
-    /// `domain` in lower case. At most one look-up per label.
+    /// Mail for those domains is delivered here.
+    pub fn with_local(mut self, domains: Arc<Domains>) -> Routes {
+        let terms = Terms { protocol: Protocol::Lmtp, tls: Some(TlsMode::Never), ..Terms::default() };
+        let terms = Arc::new(Terms { tag: terms.make_tag(), ..terms });
+        self.local = Some(Arc::new(LocalRoute { domains, terms }));
+        self
+    }
+
+    /// `domain` in lower case, with a dot behind it where [`Domains::is_exception`] has it. At most one look-up per label.
     pub fn route(&self, domain: &str) -> Route {
+        if let Some(local) = self.local.as_ref().filter(|local| local.domains.is_local(domain)) {
+            return Route { to: To::Local, terms: Arc::clone(&local.terms) };
+        }
         let route = self.find(domain).or(self.rest.as_ref()).cloned();
         route.unwrap_or_else(|| Route { to: To::Mx, terms: Arc::clone(&self.usual) })
     }
@@ -130,8 +153,10 @@ impl Routes {
                 table.read_secret(domain)?;
             }
         }
-        let read = Routes::try_from(std::mem::take(&mut self.table));
+        let (table, local) = (std::mem::take(&mut self.table), self.local.take());
+        let read = Routes::try_from(table);
         *self = read.expect("the table was right, and a secret that was read makes it no wrong one");
+        self.local = local;
         Ok(())
     }
 

@@ -6,6 +6,9 @@
 //! prepended word makes the local part `word-local`, and an empty one says that the host is somebody else's after all.
 //! All else is.
 //!
+//! Who sends mail on by its host alone asks [`Domains::is_local`]. Where the whole address decides otherwise
+//! ([`Domains::is_exception`]), the host is written with a dot behind it from then on: the same host, and a different word.
+//!
 //! Pure. Bounds: [`ENTRIES_MAX`] entries of each list; a look-up asks once for each label of a host; the percent hack
 //! ends because each round takes a `%` away.
 
@@ -39,6 +42,8 @@ pub struct Domains {
     virtuals: HashMap<String, String>,
     percent_hack: HashSet<String>,
     no_at_host: String,
+    /// Some entries are about one address.
+    has_addresses: bool,
 }
 
 impl Domains {
@@ -70,6 +75,7 @@ impl Domains {
     ) -> Result<Domains, EntryError> {
         for entry in entries {
             let (name, word) = entry.split_once(':').ok_or_else(|| EntryError::NoColon(entry.to_owned()))?;
+            self.has_addresses |= name.contains('@');
             self.virtuals.entry(name.to_ascii_lowercase()).or_insert_with(|| word.to_owned());
             if self.virtuals.len() > ENTRIES_MAX {
                 return Err(EntryError::TooMany);
@@ -87,14 +93,48 @@ impl Domains {
         while let Some(shorter) = self.hacked(&address) {
             address = shorter;
         }
-        let (local, host) = address.rsplit_once('@').unwrap_or((&address, ""));
+        let address = address.strip_suffix('.').unwrap_or(&address);
+        let (local, host) = address.rsplit_once('@').unwrap_or((address, ""));
         if self.locals.contains(&host.to_ascii_lowercase()) {
             return Place::Local { local: local.to_owned(), host: host.to_owned() };
         }
-        match self.word_of(&address, host).filter(|word| !word.is_empty()) {
+        match self.word_of(address, host).filter(|word| !word.is_empty()) {
             Some(word) => Place::Local { local: format!("{word}-{local}"), host: host.to_owned() },
-            None => Place::Remote { address },
+            None => Place::Remote { address: address.to_owned() },
         }
+    }
+
+    /// Whether mail for that host is for this machine; with a dot behind it, for the addresses that are not as their host.
+    pub fn is_local(&self, host: &str) -> bool {
+        match host.strip_suffix('.') {
+            Some(host) => !self.is_host_local(host),
+            None => self.is_host_local(host),
+        }
+    }
+
+    fn is_host_local(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.locals.contains(&host) || self.word_of_host(&host).is_some_and(|word| !word.is_empty())
+    }
+
+    /// As [`Domains::is_local`], and some entry has the host in it: not everybody's mail comes here by it.
+    pub fn is_named(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.is_host_local(&host) && (self.locals.contains(&host) || self.has_name(&host))
+    }
+
+    fn has_name(&self, host: &str) -> bool {
+        names_of(host).any(|name| self.virtuals.contains_key(name))
+    }
+
+    /// True if the address goes another way than its host, which has no dot behind it.
+    pub fn is_exception(&self, local: &str, host: &str) -> bool {
+        if !self.has_addresses || self.locals.contains(&host.to_ascii_lowercase()) {
+            return false;
+        }
+        let address = format!("{local}@{host}").to_ascii_lowercase();
+        let word = self.virtuals.get(&address);
+        word.is_some_and(|word| word.is_empty() == self.is_host_local(host))
     }
 
     /// `user%host@ours` as `user@host`, if that is to be read so.
@@ -106,9 +146,12 @@ impl Domains {
 
     fn word_of(&self, address: &str, host: &str) -> Option<&str> {
         let (address, host) = (address.to_ascii_lowercase(), host.to_ascii_lowercase());
-        let parts = host.match_indices('.').map(|(at, _)| &host[at..]);
-        let names = [address.as_str(), &host].into_iter().chain(parts).chain([""]);
-        names.into_iter().find_map(|name| self.virtuals.get(name)).map(String::as_str)
+        self.virtuals.get(&address).map(String::as_str).or_else(|| self.word_of_host(&host))
+    }
+
+    fn word_of_host(&self, host: &str) -> Option<&str> {
+        let everybodys = || self.virtuals.get("");
+        names_of(host).find_map(|name| self.virtuals.get(name)).or_else(everybodys).map(String::as_str)
     }
 
     /// What `virtualdomains` would say, its lines in order.
@@ -118,6 +161,11 @@ impl Domains {
         lines.sort();
         lines
     }
+}
+
+/// A host, and each part of it that begins with a dot.
+fn names_of(host: &str) -> impl Iterator<Item = &str> {
+    [host].into_iter().chain(host.match_indices('.').map(|(at, _)| &host[at..]))
 }
 
 fn take_up<'a>(
@@ -199,6 +247,26 @@ mod tests {
     fn empty_word_is_an_exception() {
         assert_eq!(place("x@special.example.org"), "remote x@special.example.org");
         assert_eq!(place("nobody@example.org"), "remote nobody@example.org");
+    }
+
+    #[test]
+    fn hosts_go_as_their_addresses_but_for_exceptions() {
+        let domains = domains();
+        for address in ["bob@mx.example.org", "info@example.org", "x@a.example.org", "a@special.example.org"]
+        {
+            let (local, host) = address.split_once('@').unwrap();
+            let is_local = matches!(domains.place_of(address), Place::Local { .. });
+            assert_eq!(domains.is_local(host), is_local, "{address}");
+            assert!(!domains.is_exception(local, host), "{address}");
+        }
+        assert!(domains.is_exception("nobody", "Example.org") && !domains.is_local("example.org."));
+        let one = Domains::new("h").with_virtuals(["ann@far.test:ann", ":catch", "far.test:"]).unwrap();
+        assert!(
+            one.is_exception("Ann", "far.test") && one.is_local("far.test.") && !one.is_local("far.test")
+        );
+        let ann = Place::Local { local: "ann-ann".into(), host: "far.test".into() };
+        assert_eq!(one.place_of("ann@far.test."), ann);
+        assert!(one.is_local("any.test") && !one.is_named("any.test") && domains.is_named("example.org"));
     }
 
     #[test]

@@ -141,6 +141,13 @@ impl<'a> MailboxRef<'a> {
         Mailbox { text: text.into(), local_len }
     }
 
+    /// The same address under another name of its domain, with a dot behind it: for whoever sends some mail for a domain
+    /// another way than the rest. No parser makes one, and nobody is shown the dot.
+    pub fn with_other_way(self) -> Mailbox {
+        let mailbox = self.to_owned();
+        Mailbox { text: format!("{}.", mailbox.text).into(), ..mailbox }
+    }
+
     /// True if only a peer that offers SMTPUTF8 can take this address (RFC 6531).
     pub fn needs_smtputf8(self) -> bool {
         !self.local_part.is_ascii() || !self.domain.is_ascii()
@@ -149,7 +156,7 @@ impl<'a> MailboxRef<'a> {
 
 impl fmt::Display for MailboxRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.local_part, self.domain)
+        write!(f, "{}@{}", self.local_part, self.domain.strip_suffix('.').unwrap_or(self.domain))
     }
 }
 

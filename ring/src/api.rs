@@ -197,6 +197,9 @@ pub trait Ring {
     /// Connects from `source` if given. The socket is the caller's at once; `Connected` tells what came of it.
     fn connect(&mut self, token: Token, peer: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket>;
 
+    /// As [`Ring::connect`], to a Unix socket of this machine.
+    fn connect_locally(&mut self, token: Token, path: &Path) -> io::Result<Socket>;
+
     /// Receives until the end of the stream: `Received` each, `ReceiveEnded` once.
     fn receive(&mut self, token: Token, socket: Socket);
 

@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Connections that may wait to be accepted; `net.core.somaxconn` may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -80,11 +81,19 @@ impl Uring {
             choose_port_at_connect(&fresh)?;
             fresh.bind(&SocketAddr::new(source, 0).into())?;
         }
+        Ok(self.connect_to(token, fresh, SockAddr::from(peer)))
+    }
+
+    pub(crate) fn start_connect_locally(&mut self, token: Token, path: &Path) -> io::Result<Socket> {
+        let fresh = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        Ok(self.connect_to(token, fresh, SockAddr::unix(path)?))
+    }
+
+    fn connect_to(&mut self, token: Token, fresh: socket2::Socket, peer: SockAddr) -> Socket {
         let socket = self.adopt(fresh.into());
         let fd = self.enter_op(socket).expect("the socket was just adopted");
-        let peer = SockAddr::from(peer);
         self.start(Op::Connect(Box::new(ConnectOp { token, socket, fd, peer })));
-        Ok(socket)
+        socket
     }
 
     pub(crate) fn start_accept(&mut self, token: Token, listener: Socket) {

@@ -251,6 +251,10 @@ impl Ring for Uring {
         self.start_connect(token, peer, source)
     }
 
+    fn connect_locally(&mut self, token: Token, path: &Path) -> io::Result<Socket> {
+        self.start_connect_locally(token, path)
+    }
+
     /// One submission entry for the whole life of the connection.
     fn receive(&mut self, token: Token, socket: Socket) {
         self.start_receive(token, socket);

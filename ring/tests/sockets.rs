@@ -454,6 +454,31 @@ fn a_unix_listener_says_which_user_connects() {
 }
 
 #[test]
+fn connects_to_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("local.sock");
+    let bound = UnixListener::bind(&path).unwrap();
+    let mut ring = ring();
+    let socket = ring.connect_locally(Token(1), &path).unwrap();
+    wait_for(&mut ring, |event| match event {
+        Event::Connected { result, .. } => Ok(result),
+        other => Err(other),
+    })
+    .unwrap();
+    let (mut peer, _) = bound.accept().unwrap();
+    ring.send(Token(2), socket, own(b"hello"));
+    wait_for(&mut ring, sent).0.unwrap();
+    let mut heard = [0; 5];
+    peer.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hello");
+    peer.write_all(b"heard").unwrap();
+    drop(peer);
+    assert_eq!(receive_all(&mut ring, socket), b"heard");
+    // A path that is too long for an address is no socket's.
+    assert!(ring.connect_locally(Token(3), &folder.path().join("x".repeat(200))).is_err());
+}
+
+#[test]
 fn rings_that_share_a_listener_take_each_connection_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("submit.sock");

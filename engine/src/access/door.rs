@@ -105,6 +105,24 @@ impl<'a> AccessDoor<'a> {
         found.ok_or_else(|| refusal(550, (1, 1), "No such return address"))
     }
 
+    /// A mailbox of this machine: it needs no leave. That of everybody (`:word`) does, for its mail is anybody's.
+    fn is_for_us(&self, recipient: MailboxRef<'_>) -> bool {
+        self.access.mailboxes.as_ref().is_some_and(|domains| {
+            let is_exception = domains.is_exception(recipient.local_part, recipient.domain);
+            if is_exception {
+                !domains.is_local(recipient.domain)
+            } else {
+                domains.is_named(recipient.domain)
+            }
+        })
+    }
+
+    /// The address as the queue has it, if it goes another way than its domain does.
+    fn exception(&self, recipient: MailboxRef<'_>) -> Option<Mailbox> {
+        let domains = self.access.mailboxes.as_ref()?;
+        domains.is_exception(recipient.local_part, recipient.domain).then(|| recipient.with_other_way())
+    }
+
     fn is_ours(&self, domain: &str) -> bool {
         rewrite::literal(domain).is_some_and(|address| (self.shared.is_local)(address))
     }
@@ -150,9 +168,12 @@ impl Door for AccessDoor<'_> {
         let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
         if client.rights.may_relay {
             now = self.suffixed(client, at)?.or(now);
-        } else if !self.access.relay_to.contains(at.domain) {
+        } else if !(self.access.relay_to.contains(at.domain) || self.is_for_us(at)) {
             self.only_returns(at)?;
         }
+        let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
+        let exception = self.exception(at);
+        now = exception.or(now);
         let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
         if self.shared.suppressed.is_some_and(|suppressed| suppressed.refuses(sender, at)) {
             return Err(refusal(550, (7, 1), "The recipient is on the suppression list"));

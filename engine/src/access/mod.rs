@@ -25,6 +25,7 @@ pub(crate) use found::reversed;
 pub use found::{Found, IdentPorts, List, ListQuestion, Listed, LookUp, ReverseName, TEXT_MAX};
 pub use judge::{Judgement, LISTS_FIELD};
 pub use rates::{BUCKETS_MAX, Rates, What, Whose};
+pub(crate) use rewrite::unquoted;
 pub use table::{Facts, Table, Wants};
 
 use crate::config::{self, Config, ListOn, Listener, Network, Pace, Rule, Words};
@@ -44,6 +45,8 @@ pub struct Access {
     pub(crate) bad_senders: Mailboxes,
     pub(crate) bad_recipients: Mailboxes,
     percent_hack: Domains,
+    /// Which addresses are this machine's.
+    mailboxes: Option<Arc<local::virtual_domains::Domains>>,
     local_host: Option<Domain>,
     /// In the order of [`Config::listeners`].
     listeners: Vec<Place>,
@@ -95,6 +98,7 @@ impl Access {
             bad_senders: Mailboxes::new(access.bad_senders.iter().chain(&access.files.bad_senders)),
             bad_recipients: Mailboxes::new(access.bad_recipients.iter().chain(&access.files.bad_recipients)),
             percent_hack: Domains::new(access.percent_hack.iter(), None),
+            mailboxes: config.local.as_ref().map(|local| Arc::clone(&local.domains)),
             local_host: access.local_addresses_become.as_ref().and_then(|host| Domain::parse(host).ok()),
             listeners: config.listeners().into_iter().map(place).collect(),
             lists,

@@ -43,7 +43,8 @@ pub(super) fn with_suffix(recipient: MailboxRef<'_>, suffix: &str) -> Result<Mai
     Mailbox::parse(&format!("{local_part}@{host}"))
 }
 
-fn unquoted(local_part: &str) -> String {
+/// A local part without the quotes and backslashes of RFC 5321.
+pub(crate) fn unquoted(local_part: &str) -> String {
     let Some(inner) = local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return local_part.to_owned();
     };

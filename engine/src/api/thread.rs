@@ -10,6 +10,7 @@ use crate::access::SessionLimits;
 use crate::campaigns::clerk::Clerk;
 use crate::config;
 use crate::crossing::Crossing;
+use crate::parts::Handed;
 use crate::settings::Settings;
 use parking_lot::RwLock;
 use std::io;
@@ -35,9 +36,12 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// On error the address that it is about.
-    pub(crate) fn bind(config: &config::Config) -> Result<Listeners, (SocketAddr, io::Error)> {
-        let unsubscribe = bind_all(&config.unsubscribe.listen)?;
-        Ok(Listeners { api: bind_all(&config.api.listen)?, unsubscribe })
+    pub(crate) fn bind(
+        config: &config::Config,
+        handed: &Handed,
+    ) -> Result<Listeners, (SocketAddr, io::Error)> {
+        let unsubscribe = bind_all(&config.unsubscribe.listen, handed)?;
+        Ok(Listeners { api: bind_all(&config.api.listen, handed)?, unsubscribe })
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
@@ -49,9 +53,9 @@ impl Listeners {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+fn bind_all(addresses: &[SocketAddr], handed: &Handed) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let bind = |address: &SocketAddr| {
-        let listener = TcpListener::bind(address)?;
+        let listener = handed.tcp_listener(*address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };

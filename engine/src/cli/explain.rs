@@ -136,6 +136,7 @@ fn write_route(out: &mut String, explanation: &Explanation) -> fmt::Result {
         }
         RouteView::Mx => writeln!(out, "Mail goes by MX:")?,
         RouteView::Literal => writeln!(out, "Mail goes to the address that the domain is.")?,
+        RouteView::Local => writeln!(out, "Mail goes to this machine's mailboxes, as [local] says.")?,
         RouteView::Relay { to } => writeln!(out, "Mail goes to the relay {to}, as [routes] says.")?,
     }
     for (preference, host) in &resolved.exchanges {

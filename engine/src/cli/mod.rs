@@ -15,6 +15,7 @@ mod import_qmail;
 mod look;
 mod mailbox;
 mod maildirsmtp;
+mod part;
 mod passwd;
 mod pop3;
 mod queue;
@@ -42,7 +43,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take mail in and send it out until SIGTERM; SIGHUP rereads limits and routes.
-    Serve(ConfigFile),
+    Serve(PartFile),
+    /// Run all parts, each as its own user where root starts it, until SIGTERM; SIGHUP has them read again what they can.
+    Supervise(ConfigFile),
+    /// A part of supervise: take mail for mailboxes from the daemon.
+    Local(PartFile),
+    /// A part of supervise: start a process of the user whose mail it is.
+    Launch(PartFile),
     /// Check a configuration and print what is in force.
     Check(ConfigFile),
     /// Say which rule of [access] a client would meet, and what it would be allowed.
@@ -72,7 +79,7 @@ enum Command {
     /// Write a user's password into a password file, or check one.
     Passwd(passwd::Passwd),
     /// Let users fetch their mail by POP3 until SIGTERM; a process of its own. SIGHUP rereads passwords and certificate.
-    Pop3(ConfigFile),
+    Pop3(PartFile),
     /// Make a program's token for [api], or take it out.
     Token(token::TokenArgs),
     /// Campaigns: what there is, how far each is; pause, resume, cancel, slow down.
@@ -82,6 +89,15 @@ enum Command {
     Inject(Box<bulk::Bulk>),
     /// The main job on this machine: one message to many recipients, through a queue on disk, to a sink of our own.
     Demo(demo::Demo),
+    /// One user's process, for the launcher.
+    #[command(hide = true)]
+    DeliverAsUser,
+    /// One user's process, for a POP3 session.
+    #[command(hide = true)]
+    MailboxAsUser { base: PathBuf, below: PathBuf },
+    /// What a confined part can still do.
+    #[command(hide = true)]
+    Probe(part::ProbeArgs),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
     #[command(hide = true)]
     DemoSink(Box<loadgen::cli::SinkArgs>),
@@ -92,6 +108,15 @@ pub(crate) struct ConfigFile {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/ringpost/ringpost.toml")]
     config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PartFile {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Standard input has the sockets; as `ringpost supervise` starts it.
+    #[arg(long, hide = true)]
+    handed: bool,
 }
 
 impl ConfigFile {
@@ -123,7 +148,13 @@ pub fn run(words: &[std::ffi::OsString]) -> ExitCode {
 impl Cli {
     fn run(self) -> ExitCode {
         match self.command {
-            Command::Serve(file) => serve::run(file),
+            Command::Serve(part) => serve::run(part),
+            Command::Supervise(file) => part::supervise(&file),
+            Command::Local(part) => part::local(&part),
+            Command::Launch(part) => part::launch(&part),
+            Command::DeliverAsUser => part::deliver_as_user(),
+            Command::MailboxAsUser { base, below } => part::mailbox_as_user(&base, &below),
+            Command::Probe(args) => part::probe(&args),
             Command::Check(file) => check::run(&file),
             Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),
@@ -136,7 +167,7 @@ impl Cli {
             Command::Maildirsmtp(args) => maildirsmtp::run(&args),
             Command::Dkim(command) => dkim::run(&command),
             Command::Passwd(args) => passwd::run(&args),
-            Command::Pop3(file) => pop3::run(&file),
+            Command::Pop3(part) => pop3::run(&part),
             Command::Token(args) => token::run(&args),
             Command::Campaign(command) => campaign::run(&command),
             Command::Inject(bulk) => bulk::run(&bulk),

@@ -1,18 +1,18 @@
 //! `ringpost pop3`.
 
-use super::serve::{join, start_log};
-use super::{ConfigFile, complain};
-use crate::config::load_alone;
+use super::part::begin;
+use super::serve::join;
+use super::{PartFile, complain};
+use crate::parts::Part;
 use crate::pop3d::{self, Ready};
 use std::process::ExitCode;
 
-pub(super) fn run(file: &ConfigFile) -> ExitCode {
-    let config = match load_alone(&file.config) {
-        Ok(config) => config,
-        Err(error) => return complain(78, &error),
+pub(super) fn run(part: &PartFile) -> ExitCode {
+    let (handed, config) = match begin(part, Part::Pop3) {
+        Ok(begun) => begun,
+        Err(code) => return code,
     };
-    start_log();
-    match pop3d::serve(&config, announce) {
+    match pop3d::serve(&config, &handed, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_code(), &error),
     }

@@ -1,18 +1,32 @@
 //! `ringpost serve`.
 
-use super::{ConfigFile, complain};
-use crate::supervise::{self, Ready};
+use super::part::begin;
+use super::{PartFile, complain};
+use crate::daemon::{self, Ready};
+use crate::parts::Part;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-pub(super) fn run(file: ConfigFile) -> ExitCode {
-    let config = match file.load() {
+pub(super) fn run(part: PartFile) -> ExitCode {
+    let (handed, config) = match begin(&part, Part::Engine) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    // The files that it names, too.
+    drop(config);
+    let config = match part.file.load() {
         Ok(config) => config,
         Err(error) => return complain(78, &error),
     };
-    start_log();
-    match supervise::serve(config, move || file.load(), announce) {
+    let at_work = handed.clone();
+    let ready = move |ready: &Ready| {
+        announce(ready);
+        if let Err(error) = at_work.ready() {
+            tracing::error!(%error, "whoever started this part does not hear that it is at work");
+        }
+    };
+    match daemon::serve(config, move || part.file.load(), ready, &handed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_code(), &error),
     }

@@ -35,6 +35,8 @@ pub struct Pop3 {
     pub idle_timeout_secs: u64,
     /// Passwords are taken without TLS, from others than loopback too.
     pub plain_logins: bool,
+    /// Passwords for POP3 alone, which the daemon need not be able to read. None: those of `[auth]`.
+    pub password_file: Option<PathBuf>,
     /// Lines `user:{PLAIN}SECRET` for APOP, which needs the secret itself. None: no APOP.
     pub apop_secrets: Option<PathBuf>,
 }
@@ -51,6 +53,7 @@ impl Default for Pop3 {
             sessions_per_address: 20,
             idle_timeout_secs: 600,
             plain_logins: false,
+            password_file: None,
             apop_secrets: None,
         }
     }
@@ -105,8 +108,8 @@ impl Pop3 {
                 "idle_timeout_secs must be 1 to 86400",
             ),
             (
-                has_passwords || self.apop_secrets.is_some(),
-                "nobody could log in: add password_file or checkpassword to [auth]",
+                has_passwords || self.password_file.is_some() || self.apop_secrets.is_some(),
+                "nobody could log in: add password_file here, or that or checkpassword to [auth]",
             ),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(format!("pop3: {what}")))

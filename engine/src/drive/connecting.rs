@@ -8,6 +8,7 @@ use crate::core::{Core, Kind, Place, token};
 use crate::domains::SiteKey;
 use crate::drive::outbound::{Connection, connection_of};
 use crate::drive::sites::HOST_REST;
+use crate::drive::ways::MAILBOXES;
 use crate::hosts::{ConnectFailure, Trial};
 use crate::look::trace::Direction;
 use message::Reply;
@@ -31,7 +32,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let bind = self.settings.bind_to(self.sites.get(key).source, server.ip());
         let bind = bind.filter(|_| server == host.address);
         let place = self.outbound.next_place();
-        let socket = match self.ring.connect(token(Kind::Outbound, place), server, bind) {
+        let token_of_it = token(Kind::Outbound, place);
+        let socket = match &self.settings.config.local {
+            Some(local) if server == MAILBOXES => self.ring.connect_locally(token_of_it, &local.socket()),
+            _ => self.ring.connect(token_of_it, server, bind),
+        };
+        let socket = match socket {
             Ok(socket) => socket,
             Err(error) => {
                 self.sites.get(key).pace.give_back(self.index);

@@ -6,6 +6,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Kind, Place, token};
 use crate::domains::SiteKey;
+use crate::drive::ways::MAILBOXES;
 use crate::egress::{Preface, PrefaceError, Progress};
 use crate::sources::Egress;
 use message::Reply;
@@ -14,7 +15,11 @@ use ring::{Piece, Received, Ring};
 impl<R: Ring, C: Clock> Core<R, C> {
     /// How connections of the site leave.
     pub(crate) fn egress(&self, key: SiteKey) -> &Egress {
-        let source = self.settings.sources.source(self.sites.get(key).source);
+        let site = self.sites.get(key);
+        if site.hosts.iter().any(|at| at.host.address == MAILBOXES) {
+            return &Egress::Direct;
+        }
+        let source = self.settings.sources.source(site.source);
         source.map_or(&Egress::Direct, |source| &source.egress)
     }
 

@@ -322,6 +322,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         match self.settings.config.routes.route(domain).to {
             To::Mx if domain.starts_with('[') => RouteView::Literal,
             To::Mx => RouteView::Mx,
+            To::Local => RouteView::Local,
             To::Relay(RelayHost::Name(name), port) => RouteView::Relay { to: format!("{name}:{port}") },
             To::Relay(RelayHost::Address(ip), port) => {
                 RouteView::Relay { to: std::net::SocketAddr::new(ip, port).to_string() }

@@ -36,6 +36,9 @@ const ASKED_MAX: usize = 1024;
 /// Recipients that a source is given at a time where it has others beside it.
 pub(crate) const PICKED_MAX: u32 = 256;
 
+/// Stands for whoever delivers to this machine's mailboxes, whose socket has a path and no address.
+pub(crate) const MAILBOXES: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 24);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Way {
@@ -329,7 +332,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn target_of(&self, domain: &str) -> Target {
         match self.settings.config.routes.route(domain).to {
             To::Relay(RelayHost::Name(name), port) => Target::Host { name, port },
-            To::Relay(RelayHost::Address(_), _) | To::Mx => Target::Mx,
+            To::Relay(RelayHost::Address(_), _) | To::Mx | To::Local => Target::Mx,
         }
     }
 
@@ -339,6 +342,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             To::Relay(RelayHost::Address(ip), port) => SocketAddr::new(ip, port),
             To::Relay(RelayHost::Name(_), _) => return None,
             To::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
+            To::Local => return Some(mailboxes()),
         };
         Some(self.relay_at(domain, address))
     }
@@ -552,6 +556,18 @@ impl<R: Ring, C: Clock> Core<R, C> {
 }
 
 /// `[192.0.2.1]`, `[ipv6:…]`: the domain is an address (RFC 5321 §4.1.3).
+/// The site of all that is delivered here.
+fn mailboxes() -> Resolution {
+    let hosts = vec![Host { name: "mailboxes".into(), address: MAILBOXES, tls: Arc::new(TlsPolicy::Never) }];
+    Resolution::Site {
+        site: "mailboxes".into(),
+        hosts,
+        basis: Arc::default(),
+        ttl_secs: u64::from(u32::MAX),
+        relaxed: None,
+    }
+}
+
 fn literal(domain: &str) -> Option<IpAddr> {
     let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
     inner.strip_prefix("ipv6:").unwrap_or(inner).parse().ok()

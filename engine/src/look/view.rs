@@ -146,6 +146,8 @@ pub enum RouteView {
     Mx,
     /// The domain is an address.
     Literal,
+    /// This machine's mailboxes.
+    Local,
     Relay {
         to: String,
     },

@@ -4,6 +4,7 @@
 //! message is [`PIECE_LEN`] octets. A login waits for the authenticator, which has bounds of its own.
 
 use super::House;
+use super::mailbox::{Mailbox, Remote};
 use super::maildir::Maildir;
 use super::wire::Wire;
 use crate::auth;
@@ -34,7 +35,7 @@ struct Connection<'a> {
     address: IpAddr,
     wire: Wire,
     session: Session,
-    maildir: Option<Maildir>,
+    mailbox: Option<Mailbox>,
     out: Vec<u8>,
     summary: Summary,
 }
@@ -82,7 +83,7 @@ impl<'a> Connection<'a> {
         };
         let session = Session::new(clock::now(), Arc::clone(&house.policy), arrival);
         let (out, summary) = (Vec::new(), Summary::default());
-        Ok(Connection { house, tls, apop, address, wire, session, maildir: None, out, summary })
+        Ok(Connection { house, tls, apop, address, wire, session, mailbox: None, out, summary })
     }
 
     /// `Ok`: the session said that it is over. An error, or the client's end, changes nothing in the Maildir.
@@ -183,13 +184,17 @@ impl<'a> Connection<'a> {
             tracing::warn!(user, "logged in with a name that can be in no path");
             return Err(Unavailable::Missing);
         };
-        let opened = Maildir::open(&path).and_then(|maildir| {
-            let maildrop = maildir.maildrop()?;
-            Ok((maildir, maildrop))
+        let mailbox = match &self.house.launcher {
+            Some(launcher) => Remote::open(launcher, &user).map(Mailbox::There),
+            None => Maildir::open(&path).map(Mailbox::Here),
+        };
+        let opened = mailbox.and_then(|mailbox| {
+            let maildrop = mailbox.maildrop()?;
+            Ok((mailbox, maildrop))
         });
         match opened {
-            Ok((maildir, maildrop)) => {
-                self.maildir = Some(maildir);
+            Ok((mailbox, maildrop)) => {
+                self.mailbox = Some(mailbox);
                 self.summary.user = Some(user);
                 Ok(maildrop)
             }
@@ -220,8 +225,8 @@ impl<'a> Connection<'a> {
 
     fn open_message(&self, index: usize) -> io::Result<Option<File>> {
         let entry = self.session.maildrop().and_then(|maildrop| maildrop.entry(index));
-        match (&self.maildir, entry) {
-            (Some(maildir), Some(entry)) => maildir.open_message(entry),
+        match (&self.mailbox, entry) {
+            (Some(mailbox), Some(entry)) => mailbox.open_message(entry),
             _ => Ok(None),
         }
     }
@@ -254,11 +259,11 @@ impl<'a> Connection<'a> {
 
     /// How many are left.
     fn remove(&self, marked: &[usize]) -> usize {
-        let (Some(maildir), Some(maildrop)) = (&self.maildir, self.session.maildrop()) else {
+        let (Some(mailbox), Some(maildrop)) = (&self.mailbox, self.session.maildrop()) else {
             return marked.len();
         };
         let entries: Vec<_> = marked.iter().filter_map(|index| maildrop.entry(*index)).collect();
-        maildir.remove(&entries)
+        mailbox.remove(&entries)
     }
 }
 

@@ -8,7 +8,7 @@
 //! what is no ordinary file is no message. Bounds: [`maildrop::MESSAGES_MAX`], [`sizes::FILE_MAX`].
 
 use crate::config::MailboxPath;
-use ::pop3::maildrop::{self, Entry, Folder, Found, Maildrop};
+use ::pop3::maildrop::{self, Entry, Folder, Found};
 use ::pop3::{Count, sizes};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fsync, open, openat, openat2, renameat, statat,
@@ -53,10 +53,10 @@ impl Maildir {
     }
 
     /// All messages that are there now, with their sizes.
-    pub(super) fn maildrop(&self) -> io::Result<Maildrop> {
+    pub(super) fn sized(&self) -> io::Result<Vec<(Entry, u64)>> {
         let mut found = Found::default();
         self.each_name(|folder, name| found.add(folder, name))?;
-        Ok(Sizing::new(self).maildrop(found.into_entries()))
+        Ok(Sizing::new(self).sized(found.into_entries()))
     }
 
     /// `None`: it is gone.
@@ -203,7 +203,7 @@ impl<'a> Sizing<'a> {
         Sizing { maildir, known, writer, counted: 0, unreadable: 0, piece: Vec::new() }
     }
 
-    fn maildrop(mut self, entries: Vec<Entry>) -> Maildrop {
+    fn sized(mut self, entries: Vec<Entry>) -> Vec<(Entry, u64)> {
         let sized: Vec<(Entry, u64)> = entries
             .into_iter()
             .filter_map(|entry| {
@@ -219,7 +219,7 @@ impl<'a> Sizing<'a> {
         {
             tracing::debug!(%error, "sizes are not kept");
         }
-        Maildrop::new(sized)
+        sized
     }
 
     /// `None`: it is gone, or cannot be read.

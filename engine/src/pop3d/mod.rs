@@ -6,16 +6,21 @@
 //! under TLS, [`crowd`] counts who is there. A thread that ends, or all of them at once, removes nothing: that is done
 //! by QUIT, file by file.
 //!
-//! Runs as one unprivileged user, whose right to read the mailboxes is all that it has; as root it does not start.
+//! By itself it runs as one unprivileged user, who may read the mailboxes; as root it does not start. Under a supervisor its
+//! user has no right to any: each session asks for a process of the mailbox's owner ([`mailbox`]).
 //! Bounds: `sessions_max`, `sessions_per_address`; [`STACK_LEN`] for a session's thread.
 
 mod connection;
 mod crowd;
+pub(crate) mod mailbox;
 mod maildir;
 mod wire;
 
+pub use mailbox::fuzz_mailbox_list;
+
 use crate::auth::{Authenticator, Passwords};
-use crate::config::{Config, ConfigError, Pop3};
+use crate::config::{Auth, Config, ConfigError, Pop3};
+use crate::parts::Handed;
 use crate::tls::TlsFilesError;
 use ::pop3::{Limits, Policy, TlsUse, refusal_too_busy};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -23,6 +28,7 @@ use crowd::Crowd;
 use parking_lot::RwLock;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -82,6 +88,8 @@ struct House {
     config: Pop3,
     policy: Arc<Policy>,
     host_name: String,
+    /// Starts processes of the mailboxes' owners. `None`: we have the right to all mailboxes.
+    launcher: Option<PathBuf>,
     auth: Authenticator,
     files: RwLock<Files>,
     random: SystemRandom,
@@ -103,13 +111,13 @@ impl Files {
 }
 
 /// Serves until SIGTERM. SIGHUP rereads password file, secrets and certificate.
-pub fn serve(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(), Pop3Error> {
-    let house = Arc::new(House::open(config)?);
+pub fn serve(config: &Config, handed: &Handed, announce: impl FnOnce(&Ready)) -> Result<(), Pop3Error> {
+    let house = Arc::new(House::open(config, handed)?);
     let crowd = Arc::new(Crowd::new(house.config.sessions_max, house.config.sessions_per_address));
     let mut ready = Ready { plain: Vec::new(), tls: Vec::new() };
     // All of them first: a half that listens is of no use.
     let bind = |address: &SocketAddr| {
-        TcpListener::bind(address).map_err(|source| Pop3Error::Bind { address: *address, source })
+        handed.tcp_listener(*address).map_err(|source| Pop3Error::Bind { address: *address, source })
     };
     let plain: Vec<TcpListener> = house.config.listen.iter().map(bind).collect::<Result<_, _>>()?;
     let tls: Vec<TcpListener> = house.config.listen_tls.iter().map(bind).collect::<Result<_, _>>()?;
@@ -127,6 +135,7 @@ pub fn serve(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(), Pop3E
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let (mut end, mut reload) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
         announce(&ready);
+        handed.ready()?;
         loop {
             tokio::select! {
                 _ = end.recv() => return Ok(()),
@@ -136,13 +145,20 @@ pub fn serve(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(), Pop3E
     })
 }
 
+/// Who may log in.
+fn auth_of(config: &Config, own: &Pop3) -> Auth {
+    let password_file = own.password_file.clone().or_else(|| config.auth.password_file.clone());
+    Auth { password_file, ..config.auth.clone() }
+}
+
 impl House {
-    fn open(config: &Config) -> Result<House, Pop3Error> {
+    fn open(config: &Config, handed: &Handed) -> Result<House, Pop3Error> {
         let own = config.pop3.clone().ok_or(Pop3Error::NotConfigured)?;
         if rustix::process::geteuid().is_root() {
             return Err(Pop3Error::Root);
         }
-        let (files, passwords) = (Files::load(&own)?, config.auth.load_passwords()?);
+        let auth_config = auth_of(config, &own);
+        let (files, passwords) = (Files::load(&own)?, auth_config.load_passwords()?);
         let policy = Policy {
             limits: Limits::default(),
             tls_use: if files.tls.is_some() { TlsUse::Offer } else { TlsUse::None },
@@ -154,10 +170,11 @@ impl House {
         let mut secret = [0; 32];
         random.fill(&mut secret).map_err(|_| Pop3Error::Random)?;
         let auth =
-            Authenticator::new(&config.auth, Arc::new(passwords), &secret).map_err(|_| Pop3Error::Random)?;
+            Authenticator::new(&auth_config, Arc::new(passwords), &secret).map_err(|_| Pop3Error::Random)?;
         Ok(House {
             policy: Arc::new(policy),
             host_name: config.host_name.clone(),
+            launcher: handed.is_supervised().then(|| config.launcher_path()),
             config: own,
             auth,
             files: RwLock::new(files),
@@ -167,11 +184,12 @@ impl House {
 
     /// All of it or, if something is wrong, nothing. Sessions that are open keep what they began with.
     fn reload(&self, config: &Config) {
-        let read = || Ok::<_, Pop3Error>((Files::load(&self.config)?, config.auth.load_passwords()?));
+        let auth_config = auth_of(config, &self.config);
+        let read = || Ok::<_, Pop3Error>((Files::load(&self.config)?, auth_config.load_passwords()?));
         match read() {
             Ok((files, passwords)) => {
                 *self.files.write() = files;
-                self.auth.configure(&config.auth, Arc::new(passwords));
+                self.auth.configure(&auth_config, Arc::new(passwords));
                 tracing::info!("passwords and certificate are read again");
             }
             Err(error) => tracing::error!(%error, "nothing is reloaded"),

@@ -287,6 +287,11 @@ impl Ring for SimRing {
         self.alive_or(|state, id| Ok(Socket(state.ring_connect(id, token, peer, source))))
     }
 
+    /// Nor does it deliver to mailboxes.
+    fn connect_locally(&mut self, _token: Token, _path: &Path) -> io::Result<Socket> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn receive(&mut self, token: Token, socket: Socket) {
         self.alive(|state, id| state.ring_receive(id, socket.0, token));
     }

@@ -94,7 +94,7 @@ impl Life {
             let (settings, crossing, journals) = (settings.clone(), crossing.clone(), journals.clone());
             let config = CoreConfig { index, settings, crossing, journals };
             let mut core = Core::start(ring, WorldClock(world.clock()), config)?;
-            core.listen(&[(0, SocketAddr::from(CORE))])?;
+            core.listen(vec![(0, SocketAddr::from(CORE), None)])?;
             Ok(core)
         };
         let cores = rings.into_iter().enumerate().map(start).collect::<Result<_, StartError>>()?;

@@ -5,8 +5,8 @@
 
 use super::QueueError;
 use crate::cli::grouped;
+use crate::daemon::secret_of;
 use crate::files::{Damage, QueueFiles};
-use crate::supervise::secret_of;
 use queue::log::Depth;
 use std::io::IsTerminal as _;
 use std::path::Path;

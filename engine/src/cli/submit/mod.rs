@@ -17,7 +17,7 @@ mod sendmail;
 mod user;
 
 pub use client::fuzz_reply_line;
-pub(super) use onward::{Onward, send};
+pub(crate) use onward::{Onward, send};
 pub use sendmail::fuzz_arguments;
 
 use error::{EX_USAGE, SubmitError};

@@ -14,19 +14,19 @@ use message::path::parse_reverse_path;
 
 /// What goes to whom. Lines of `top` and `content` end in LF, or in CR LF already.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cli) struct Onward<'a> {
+pub(crate) struct Onward<'a> {
     /// As qmail has it: empty for bounces, with `-@[]` at its end for a sender per recipient.
-    pub(in crate::cli) sender: &'a str,
-    pub(in crate::cli) recipients: &'a [String],
-    pub(in crate::cli) top: &'a str,
-    pub(in crate::cli) content: &'a [u8],
+    pub(crate) sender: &'a str,
+    pub(crate) recipients: &'a [String],
+    pub(crate) top: &'a str,
+    pub(crate) content: &'a [u8],
 }
 
 /// Why it was not sent, in words and in qmail's exit code.
 #[derive(Debug)]
-pub(in crate::cli) struct NotSent {
-    pub(in crate::cli) code: u8,
-    pub(in crate::cli) words: String,
+pub(crate) struct NotSent {
+    pub(crate) code: u8,
+    pub(crate) words: String,
 }
 
 impl From<SubmitError> for NotSent {
@@ -36,7 +36,7 @@ impl From<SubmitError> for NotSent {
 }
 
 /// Returns what the daemon said when it was on its disk.
-pub(in crate::cli) fn send(onward: &Onward<'_>) -> Result<Reply, NotSent> {
+pub(crate) fn send(onward: &Onward<'_>) -> Result<Reply, NotSent> {
     let place = Place::find(&Pointers::default())?;
     let injected = injected(onward, &place)?;
     Ok(client::submit(&place.socket, Letter { injected: &injected, dsn: &Dsn::default() })?)

@@ -3,7 +3,7 @@
 use super::super::queue::{Daemon, QueueError};
 use crate::clock;
 use crate::config::Config;
-use crate::supervise::{ServeError, load_secret, lock_queue};
+use crate::daemon::{ServeError, load_secret, lock_queue};
 use crate::suppression::{
     Ask, Asked, Entry, EntryRow, Exported, Filter, Listed, Reason, StatRow, Store, Told, Who, WhoRow,
 };

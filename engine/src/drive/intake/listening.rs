@@ -22,10 +22,19 @@ use std::time::Duration;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 impl<R: Ring, C: Clock> Core<R, C> {
-    /// `number`: the listener's ([`crate::access::Access::listener`]).
-    pub(crate) fn listen_on(&mut self, number: usize, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    /// `number`: the listener's ([`crate::access::Access::listener`]). `handed`: one that listens there already.
+    pub(crate) fn listen_on(
+        &mut self,
+        number: usize,
+        address: SocketAddr,
+        handed: Option<OwnedFd>,
+    ) -> Result<SocketAddr, StartError> {
         let wrap = |source| StartError::Listen { address, source };
-        let socket = self.ring.listen(address).map_err(wrap)?;
+        let socket = match handed {
+            Some(handed) => self.ring.adopt_listener(handed),
+            None => self.ring.listen(address),
+        };
+        let socket = socket.map_err(wrap)?;
         let got = self.ring.local_address(socket).map_err(wrap)?;
         let name = self.settings.access.name_of(number).map(Box::from);
         self.take_from(Listening { socket, name, number, address: Some(got) });

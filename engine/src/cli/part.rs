@@ -1,0 +1,172 @@
+//! `ringpost supervise`, and the parts that it starts: `local`, `launch`, and the processes of users.
+
+use super::serve::start_log;
+use super::{ConfigFile, PartFile, complain};
+use crate::config::{self, Config};
+use crate::confine;
+use crate::mailboxes::{front, launcher, worker};
+use crate::parts::{Handed, Part};
+use crate::pop3d::mailbox;
+use crate::supervise;
+use local::users::{PasswordFile as _, SystemFiles};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What every part does first: takes its sockets, reads the configuration, and gives up what it does not need.
+pub(super) fn begin(part_file: &PartFile, part: Part) -> Result<(Handed, Config), ExitCode> {
+    start_log();
+    let handed = if part_file.handed { Handed::receive() } else { Ok(Handed::default()) };
+    let handed = handed.map_err(|error| complain(75, &format!("standard input has no sockets: {error}")))?;
+    let config = config::load_alone(&part_file.file.config).map_err(|error| complain(78, &error))?;
+    if handed.is_supervised() {
+        confine::confine(part, &config, &part_file.file.config).map_err(|error| complain(78, &error))?;
+    }
+    Ok((handed, config))
+}
+
+pub(super) fn supervise(file: &ConfigFile) -> ExitCode {
+    start_log();
+    let config = match config::load_alone(&file.config) {
+        Ok(config) => config,
+        Err(error) => return complain(78, &error),
+    };
+    let announce = |ready: &supervise::Ready| {
+        let parts: Vec<String> = ready.0.iter().map(|(part, process)| format!("{part} {process}")).collect();
+        println!("supervising {}", parts.join(" "));
+        tracing::info!(parts = parts.join(" "), "ringpost {} is up", env!("CARGO_PKG_VERSION"));
+    };
+    match supervise::run(&config, &file.config, announce) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error.exit_code(), &error),
+    }
+}
+
+pub(super) fn local(part: &PartFile) -> ExitCode {
+    let (handed, config) = match begin(part, Part::Local) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    match serve_local(part, &config, &handed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error.exit_code(), &error),
+    }
+}
+
+fn serve_local(part: &PartFile, config: &Config, handed: &Handed) -> Result<(), front::FrontError> {
+    let local = config.local.as_ref().ok_or(front::FrontError::NotConfigured)?;
+    let path = local.socket();
+    let listener = match handed.take_path(&path) {
+        Some(socket) => socket.into(),
+        None => crate::daemon::bind_unix(&path, 0o666)?,
+    };
+    // As it comes from whoever bound it.
+    listener.set_nonblocking(false)?;
+    let reread = || match config::load_alone(&part.file.config) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            tracing::error!(%error, "the configuration cannot be read");
+            None
+        }
+    };
+    front::serve(config, engine_uid(config), listener, reread, || at_work(handed, "local"))
+}
+
+/// The uid that the engine has under a supervisor; our own without one.
+fn engine_uid(config: &Config) -> u32 {
+    let user = SystemFiles::default().user(&config.supervise.engine_user);
+    user.ok().flatten().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid)
+}
+
+/// The line that a person or a test waits for, and the word to the supervisor.
+fn at_work(handed: &Handed, part: &str) {
+    println!("{part} is at work");
+    if let Err(error) = handed.ready() {
+        tracing::error!(%error, "whoever started this part does not hear that it is at work");
+    }
+}
+
+pub(super) fn launch(part: &PartFile) -> ExitCode {
+    let (handed, config) = match begin(part, Part::Launch) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    let path = config.launcher_path();
+    let socket = handed.take_path(&path).map_or_else(|| supervise::bind_launcher(&path), Ok);
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => return complain(75, &error),
+    };
+    match launcher::serve(&config, &socket, || at_work(&handed, "launch")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error.exit_code(), &error),
+    }
+}
+
+pub(super) fn deliver_as_user() -> ExitCode {
+    ended(worker::run())
+}
+
+pub(super) fn mailbox_as_user(base: &Path, below: &Path) -> ExitCode {
+    ended(mailbox::run(base, below))
+}
+
+fn ended(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(75, &error),
+    }
+}
+
+/// `ringpost probe`: for the test that a confined part cannot do what it must not.
+#[derive(clap::Args, Debug)]
+pub(super) struct ProbeArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// serve, local, launch, pop3
+    part: String,
+    /// A file to read.
+    #[arg(long)]
+    read: Vec<PathBuf>,
+    /// A file to make.
+    #[arg(long)]
+    write: Vec<PathBuf>,
+    /// A program to start.
+    #[arg(long)]
+    exec: Vec<PathBuf>,
+    /// An address to connect to.
+    #[arg(long)]
+    connect: Vec<std::net::SocketAddr>,
+}
+
+/// Gives up what the part does, then tries, and prints a line for each attempt.
+pub(super) fn probe(args: &ProbeArgs) -> ExitCode {
+    let parts = [Part::Engine, Part::Local, Part::Launch, Part::Pop3];
+    let Some(part) = parts.into_iter().find(|part| part.word() == args.part) else {
+        return complain(78, &"there is no such part");
+    };
+    let config = match config::load_alone(&args.file.config) {
+        Ok(config) => config,
+        Err(error) => return complain(78, &error),
+    };
+    if let Err(error) = confine::confine(part, &config, &args.file.config) {
+        return complain(78, &error);
+    }
+    let say = |what: &str, on: &dyn std::fmt::Display, result: io::Result<()>| match result {
+        Ok(()) => println!("{what} {on}: done"),
+        Err(error) => println!("{what} {on}: {:?}", error.kind()),
+    };
+    for path in &args.read {
+        say("read", &path.display(), std::fs::read(path).map(drop));
+    }
+    for path in &args.write {
+        say("write", &path.display(), std::fs::write(path, "x"));
+    }
+    for path in &args.exec {
+        say("exec", &path.display(), std::process::Command::new(path).output().map(drop));
+    }
+    for address in &args.connect {
+        say("connect", address, std::net::TcpStream::connect(address).map(drop));
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,144 @@
+//! One delivery, done as the user whose mail it is, in the process that calls: what qmail-local does.
+//!
+//! The order of things is [`local::delivery`]'s; here are the files, programs and the socket by which mail goes on. The
+//! process stands in the user's home afterwards. Bounds: the caller's [`Limits`]; a message that is forwarded is held in
+//! memory whole.
+
+use crate::cli::submit::{self, Onward};
+use crate::clock;
+use local::delivery::{self, Action, Counts, Course, Delivery, Plan};
+use local::disk::StdDisk;
+use local::failure::{Failure, Severity, reason};
+use local::instructions::search::{Distrust, FolderHome, Home as _, check_home};
+use local::lines::header_has;
+use local::maildir::quota::Quota;
+use local::maildir::{self, Namer};
+use local::mbox;
+use local::program::environment::variables;
+use local::program::{self, Limits, Next, Program};
+use message::UnixMillis;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufReader, Read as _, Seek as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Names the daemon's socket to the programs that mail is sent on with.
+pub(crate) const SUBMIT_VARIABLE: &str = "RINGPOST_SUBMIT";
+
+/// What goes where, and how much it may take.
+#[derive(Debug)]
+pub(crate) struct Errand<'a> {
+    pub(crate) delivery: Delivery<'a>,
+    /// Lines end in LF. Nobody else moves its place.
+    pub(crate) message: File,
+    pub(crate) limits: Limits,
+    pub(crate) quota: Option<Quota>,
+    /// Deliveries that this process did before.
+    pub(crate) counter: u64,
+}
+
+/// What it did, and what programs said meanwhile.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) counts: Counts,
+    pub(crate) said: Vec<u8>,
+}
+
+/// A [`Failure`] that says why a step could not be done now.
+fn unable(what: &str, error: &io::Error) -> Failure {
+    Failure::soft(format!("Unable to {what}: {}. (#4.3.0)", reason(error)))
+}
+
+impl Errand<'_> {
+    pub(crate) fn run(self) -> Result<Done, Failure> {
+        let Errand { delivery, .. } = &self;
+        std::env::set_current_dir(delivery.home)
+            .map_err(|error| unable(&format!("switch to {}", delivery.home), &error))?;
+        let home = FolderHome(PathBuf::from("."));
+        let mode = home.mode().map_err(|error| unable("stat home directory", &error))?;
+        check_home(mode, Distrust::World)?;
+        let now = clock::wall();
+        let delivered_to = delivery.top_lines(now).delivered_to;
+        let is_looping = header_has(&mut BufReader::new(&self.message), delivered_to.as_bytes())
+            .map_err(|error| unable("read message", &error))?;
+        if is_looping {
+            return Err(delivery::looping());
+        }
+        let plan = delivery::plan(&home, Distrust::World, delivery)?;
+        let local_host = crate::config::system_host_name();
+        let namer = Namer::new(Duration::from_millis(now.0), std::process::id(), self.counter, &local_host);
+        let mut course = Course::new(plan.clone());
+        let mut under_way = UnderWay { errand: self, plan: &plan, now, namer, said: Vec::new() };
+        while let Some(action) = course.poll_action() {
+            let outcome = under_way.carry_out(&action);
+            course.handle_outcome(outcome);
+        }
+        Ok(Done { counts: course.finish()?, said: under_way.said })
+    }
+}
+
+/// A delivery on its way.
+struct UnderWay<'a> {
+    errand: Errand<'a>,
+    plan: &'a Plan,
+    now: UnixMillis,
+    namer: Namer,
+    said: Vec<u8>,
+}
+
+impl UnderWay<'_> {
+    fn carry_out(&mut self, action: &Action) -> Result<Next, Failure> {
+        let errand = &mut self.errand;
+        errand.message.rewind().map_err(|_| Failure::soft("Unable to rewind message. (#4.3.0)"))?;
+        let top = errand.delivery.top_lines(self.now);
+        let path = |name: &[u8]| PathBuf::from(OsStr::from_bytes(name));
+        match action {
+            Action::Mbox(name) => {
+                let top = top.for_mbox();
+                mbox::deliver(&mut StdDisk, &path(name), top.as_bytes(), &mut errand.message)?;
+                Ok(Next::GoOn)
+            }
+            Action::Maildir(name) => {
+                let (top, quota, message) = (top.for_maildir(), errand.quota, &mut errand.message);
+                maildir::deliver(&mut StdDisk, &path(name), &mut self.namer, top.as_bytes(), message, quota)?;
+                Ok(Next::GoOn)
+            }
+            Action::Program(command) => self.run_program(command),
+            Action::Forward(addresses) => self.forward(addresses, &top.delivered_to),
+        }
+    }
+
+    fn run_program(&mut self, command: &[u8]) -> Result<Next, Failure> {
+        let Errand { delivery, message, limits, .. } = &self.errand;
+        let mut variables = variables(delivery, self.plan, self.now);
+        variables.extend(std::env::var(SUBMIT_VARIABLE).ok().map(|socket| (SUBMIT_VARIABLE, socket)));
+        let path = std::env::var_os("PATH");
+        let home = Path::new(delivery.home);
+        let program = Program { command, home, variables: &variables, path: path.as_deref() };
+        let ran = program::run(&program, message, *limits, &clock::now)
+            .map_err(|error| unable("run /bin/sh", &error))?;
+        let outcome = ran.outcome();
+        if outcome.is_ok() {
+            self.said.extend(ran.output);
+        }
+        outcome
+    }
+
+    fn forward(&mut self, addresses: &[Vec<u8>], top: &str) -> Result<Next, Failure> {
+        let mut content = Vec::new();
+        self.errand.message.read_to_end(&mut content).map_err(|error| unable("read message", &error))?;
+        let text = |address: &Vec<u8>| String::from_utf8(address.clone());
+        let recipients: Result<Vec<String>, _> = addresses.iter().map(text).collect();
+        let recipients = recipients.map_err(|_| {
+            Failure::hard("Unable to forward message: an address is not text in UTF-8. (#5.1.3)")
+        })?;
+        let sender = &self.plan.new_sender;
+        let sent = submit::send(&Onward { sender, recipients: &recipients, top, content: &content });
+        sent.map(|_| Next::GoOn).map_err(|not_sent| {
+            let severity = if not_sent.code == 100 { Severity::Hard } else { Severity::Soft };
+            Failure { severity, words: format!("Unable to forward message: {}.", not_sent.words) }
+        })
+    }
+}
