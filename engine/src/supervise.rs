@@ -13,7 +13,7 @@ use crate::parts::{self, HANDED_OPTION, Part};
 use local::users::{PasswordFile as _, SystemFiles};
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +35,9 @@ const END_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
 const BACKLOG: i32 = 4096;
+
+/// The most that Linux gives a process unless it is told otherwise.
+const ENGINE_DESCRIPTORS: u64 = 1 << 20;
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +185,9 @@ impl Charge {
             // With a uid given, the groups of root go too.
             command.gid(user.gid).uid(user.uid);
         }
-        let child = command.spawn()?;
+        let child =
+            if self.part == Part::Engine { with_engine_limits(|| command.spawn()) } else { command.spawn() };
+        let child = child?;
         tracing::info!(part = self.part.word(), process = child.id(), "started");
         (self.child, self.again, self.started) = (Some(child), None, crate::clock::now());
         // One that is gone already is noticed by its end.
@@ -207,6 +212,22 @@ impl Charge {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// Descriptors for as many sessions as it may have, and memory that its rings may lock; what root has is what the others
+/// start with.
+fn with_engine_limits<T>(start: impl FnOnce() -> T) -> T {
+    let ours = [Resource::Nofile, Resource::Memlock].map(|resource| (resource, getrlimit(resource)));
+    let raised = [Some(ENGINE_DESCRIPTORS), None];
+    for ((resource, _), most) in ours.iter().zip(raised) {
+        // Without the right to, it has what we have.
+        let _ = setrlimit(*resource, Rlimit { current: most, maximum: most });
+    }
+    let started = start();
+    for (resource, limit) in ours {
+        let _ = setrlimit(resource, limit);
+    }
+    started
 }
 
 /// Who runs what. All `None` without root.

@@ -79,6 +79,15 @@ impl Errand<'_> {
     }
 }
 
+/// What a `maildirsize` says that somebody made for this Maildir.
+fn own_quota(maildir: &Path) -> Option<Quota> {
+    let file = File::open(maildir.join("maildirsize")).ok()?;
+    let mut octets = Vec::new();
+    file.take(maildir::quota::FILE_MAX).read_to_end(&mut octets).ok()?;
+    let first = octets.split(|octet| *octet == b'\n').next()?;
+    Quota::parse(std::str::from_utf8(first).ok()?)
+}
+
 /// A delivery on its way.
 struct UnderWay<'a> {
     errand: Errand<'a>,
@@ -101,8 +110,10 @@ impl UnderWay<'_> {
                 Ok(Next::GoOn)
             }
             Action::Maildir(name) => {
-                let (top, quota, message) = (top.for_maildir(), errand.quota, &mut errand.message);
-                maildir::deliver(&mut StdDisk, &path(name), &mut self.namer, top.as_bytes(), message, quota)?;
+                let (top, maildir) = (top.for_maildir(), path(name));
+                let quota = own_quota(&maildir).or(errand.quota);
+                let message = &mut errand.message;
+                maildir::deliver(&mut StdDisk, &maildir, &mut self.namer, top.as_bytes(), message, quota)?;
                 Ok(Next::GoOn)
             }
             Action::Program(command) => self.run_program(command),

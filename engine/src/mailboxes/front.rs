@@ -139,6 +139,7 @@ struct Connection<'a> {
     stream: UnixStream,
     session: Session,
     content: Option<Content<'a>>,
+    launcher: Option<OwnedFd>,
 }
 
 impl<'a> Connection<'a> {
@@ -151,7 +152,7 @@ impl<'a> Connection<'a> {
         stream.set_read_timeout(Some(IDLE))?;
         stream.set_write_timeout(Some(IDLE))?;
         let session = Session::new(&house.host_name, house.message_max);
-        Ok(Connection { house, stream, session, content: None })
+        Ok(Connection { house, stream, session, content: None, launcher: None })
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -205,31 +206,41 @@ impl<'a> Connection<'a> {
         let message = content.finish()?;
         let local = Arc::clone(&self.house.local.read());
         let sender = plain(&envelope.sender);
-        let deliver = |recipient: &String| {
+        let mut replies = Vec::with_capacity(envelope.recipients.len());
+        for recipient in &envelope.recipients {
             let (local_part, host) = match local.domains.place_of(&plain(recipient)) {
                 Place::Local { local, host } => (local, host),
                 Place::Remote { .. } => {
-                    return Reply::ours(550, (5, 1, 1), "That is no mailbox of this machine");
+                    replies.push(Reply::ours(550, (5, 1, 1), "That is no mailbox of this machine"));
+                    continue;
                 }
             };
             let fields = [&b"deliver"[..], local_part.as_bytes(), host.as_bytes(), sender.as_bytes()];
-            self.ask(&local, &fields, &message).map_or_else(
+            replies.push(self.ask(&local, &fields, &message).map_or_else(
                 |error| {
                     tracing::warn!(%error, "the launcher does not answer");
                     Reply::ours(451, (4, 3, 0), "Mailboxes cannot be reached now")
                 },
                 reply_of,
-            )
-        };
-        Ok(envelope.recipients.iter().map(deliver).collect())
+            ));
+        }
+        Ok(replies)
     }
 
-    /// A connection for each: the launcher may have been started again since.
-    fn ask(&self, local: &Local, fields: &[&[u8]], message: &Message) -> io::Result<Answer> {
+    /// Over the connection at hand, or a new one where that is another launcher's, who was asked nothing.
+    fn ask(&mut self, local: &Local, fields: &[&[u8]], message: &Message<'_>) -> io::Result<Answer> {
         let mine = message.reader()?;
-        let launcher = connect(&local.launcher())?;
-        wire::send(&launcher, fields, Some(mine.as_fd()))?;
+        let kept = self.launcher.take().filter(|kept| wire::send(kept, fields, Some(mine.as_fd())).is_ok());
+        let launcher = match kept {
+            Some(kept) => kept,
+            None => {
+                let fresh = connect(&local.launcher())?;
+                wire::send(&fresh, fields, Some(mine.as_fd()))?;
+                fresh
+            }
+        };
         let packet = wire::receive(&launcher)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.launcher = Some(launcher);
         Answer::read(&packet).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }

@@ -51,7 +51,7 @@ fn ipv6_relays_need_brackets_only_with_a_port() {
 fn ports_follow_the_protocol_unless_they_are_named() {
     let port = |table: &str| match routes(&format!("\"*\" = {table}")).route("a.test").to {
         To::Relay(_, port) => port,
-        To::Mx => 0,
+        To::Mx | To::Local => 0,
     };
     assert_eq!(port("{ relay = \"h.test\" }"), 25);
     assert_eq!(port("{ relay = \"h.test\", implicit_tls = true }"), 465);

@@ -61,7 +61,7 @@ fn entry(folder: Folder, name: &str) -> Entry {
     Entry { folder, name: name.as_bytes().into() }
 }
 
-fn names(maildrop: &Maildrop) -> Vec<String> {
+fn names(maildrop: &::pop3::maildrop::Maildrop) -> Vec<String> {
     (0..)
         .map_while(|index| maildrop.entry(index))
         .map(|entry| entry.name.escape_ascii().to_string())

@@ -1,0 +1,372 @@
+//! This machine's own mail, with the real parts as their own users: taken in, handed to the recipient's process, fetched
+//! again; a list by the bulk path; parts that die; parts that try what they must not.
+
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::Duration;
+use tests::process::house::{HERE, PARTS, has_root, is_root, status_of, uid_of};
+use tests::process::setup::Refusal;
+use tests::process::{Plan, Sink, wait};
+
+const RUN_MAX: Duration = Duration::from_secs(120);
+
+#[test]
+fn mail_comes_to_each_users_mailbox_with_that_users_rights() {
+    let plan = Plan::new(&["alias", "ann", "bob"]);
+    let bob = plan.resident("bob").clone();
+    bob.write(".qmail", "|id -u > whoami; pwd > where; cat > program-got\n./Maildir/\n");
+    bob.write(".qmail-done", "|echo \"$EXT $SENDER\" >> seen; exit 99\n./Maildir/\n");
+    let house = plan.start();
+    let mut client = house.client();
+    for to in ["ann", "Bob", "bob-done"] {
+        let reply =
+            client.send("eve@far.test", &[&format!("{to}@{HERE}")], "Subject: hi\r\n\r\n..dot\r\nend");
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    let ann = house.resident("ann");
+    let letter = ann.wait_for_mail(1).remove(0);
+    let top = format!("Return-Path: <eve@far.test>\nDelivered-To: ann@{HERE}\nReceived: from ");
+    assert!(letter.starts_with(&top) && letter.ends_with("Subject: hi\n\n.dot\nend\n"), "{letter}");
+    let file = std::fs::metadata(&ann.new_mail()[0]).expect("it stays");
+    assert_eq!((file.uid(), file.mode() & 0o777), (ann.uid, 0o600));
+    bob.wait_for_mail(1);
+    assert_eq!(bob.read("whoami"), format!("{}\n", bob.uid));
+    assert_eq!(bob.read("where"), format!("{}\n", bob.home.display()));
+    assert_eq!(bob.read("program-got"), letter.split_once('\n').unwrap().1.split_once('\n').unwrap().1);
+    wait::until("the program that says 99", RUN_MAX, || bob.read("seen") == "done eve@far.test\n");
+    house.wait_until_empty();
+    assert_eq!(bob.new_mail().len(), 1, "behind 99 nothing is done");
+    house.terminate();
+}
+
+#[test]
+fn what_cannot_be_delivered_comes_back_to_its_sender() {
+    let plan = Plan::new(&["alias", "ann", "bob"]).with("retry.lifetime_secs", 600);
+    let bob = plan.resident("bob").clone();
+    bob.write(".qmail-closed", "|echo 'This address is closed.'; exit 100\n");
+    bob.write(".qmail-loop", &format!("&bob-loop@{HERE}\n"));
+    bob.write(".qmail-full", "./Full/\n");
+    bob.make_maildir("Full");
+    bob.write("Full/maildirsize", "10S\n");
+    bob.write(".qmail-late", "|test -e now || exit 111; cat > late\n");
+    let house = plan.start();
+    let mut client = house.client();
+    for to in ["bob-closed", "bob-loop", "bob-none", "bob-late"] {
+        client.deliver(&format!("ann@{HERE}"), &[&format!("{to}@{HERE}")]);
+    }
+    let bounces = house.resident("ann").wait_for_mail(3);
+    let said = |words: &str| bounces.iter().filter(|bounce| bounce.contains(words)).count();
+    assert_eq!(said("This address is closed."), 1, "{bounces:?}");
+    assert_eq!(said("already has my Delivered-To line"), 1, "{bounces:?}");
+    assert_eq!(said("no mailbox here by that name"), 1, "{bounces:?}");
+    assert_eq!(said("Status: 5.4.6") + said("Status: 5.1.1") + said("Status: 5.3.0"), 3, "{bounces:?}");
+    // What is soft is tried again.
+    bob.write("now", "");
+    house.wait_until_empty();
+    assert!(bob.read("late").starts_with("Received: "), "{}", bob.read("late"));
+    house.terminate();
+}
+
+#[test]
+fn a_full_mailbox_bounces() {
+    let plan = Plan::new(&["alias", "ann", "bob"]);
+    plan.resident("bob").write("Maildir/maildirsize", "1200S\n");
+    let house = plan.start();
+    let mut client = house.client();
+    let letter = format!("Subject: long\r\n\r\n{}", format!("{}\r\n", "x".repeat(70)).repeat(12));
+    for _ in 0..2 {
+        let reply = client.send(&format!("ann@{HERE}"), &[&format!("bob@{HERE}")], &letter);
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    let bounce = house.resident("ann").wait_for_mail(1).remove(0);
+    assert!(bounce.contains("Mailbox is full. (#5.2.2)") && bounce.contains("Status: 5.2.2"), "{bounce}");
+    house.resident("bob").wait_for_mail(1);
+    house.wait_until_empty();
+    house.terminate();
+}
+
+#[test]
+fn whole_addresses_and_virtual_domains_go_where_the_lists_say() {
+    let relay = Sink::start(&[]);
+    let words = vec!["v.test:ann", "out@v.test:", "ann@far.test:ann", ".w.test:ann", "x.w.test:"];
+    let mut plan = Plan::new(&["alias", "ann"]).with("local.virtual_domains", words);
+    plan.setup.set("routes.*", relay.address.to_string());
+    plan.resident("ann").write(".qmail-default", "|echo \"$LOCAL@$HOST\" >> got\n");
+    let house = plan.start();
+    let mut client = house.client();
+    let to = ["info@v.test", "out@v.test", "ANN@far.test", "bob@far.test", "a@b.w.test", "a@x.w.test"];
+    for to in to {
+        client.deliver("eve@far.test", &[to]);
+    }
+    house.wait_until_empty();
+    let got: BTreeSet<String> = house.resident("ann").read("got").lines().map(str::to_owned).collect();
+    let wanted = ["ann-info@v.test", "ann-ANN@far.test", "ann-a@b.w.test"];
+    assert_eq!(got, wanted.iter().map(|line| (*line).to_owned()).collect());
+    let wanted = ["out@v.test", "bob@far.test", "a@x.w.test"];
+    assert_eq!(relay.end().forward_paths(), wanted.iter().map(|path| (*path).to_owned()).collect());
+    house.terminate();
+}
+
+#[test]
+fn a_list_goes_out_by_the_bulk_path_and_each_bounce_names_its_member() {
+    const MEMBERS: usize = 3000;
+    let relay = Sink::start(&["--fault", "rcpt=550:0.01:by-address"]);
+    let mut plan = Plan::new(&["alias", "ann"]);
+    plan.setup.set("routes.*", relay.address.to_string());
+    let ann = plan.resident("ann").clone();
+    let members: String = (0..MEMBERS).map(|number| format!("&member{number:04}@members.test\n")).collect();
+    ann.write(".qmail-list", &members);
+    ann.write(".qmail-list-owner", "./Maildir/\n");
+    ann.write(".qmail-list-owner-default", "|echo \"$DEFAULT\" >> bounced\n");
+    let house = plan.start();
+    house.client().deliver("eve@far.test", &[&format!("ann-list@{HERE}")]);
+    house.wait_until_empty();
+    let taken = relay.end().deliveries();
+    let bounced: BTreeSet<String> = ann.read("bounced").lines().map(str::to_owned).collect();
+    assert!(taken.len() < MEMBERS && !bounced.is_empty(), "{} {bounced:?}", taken.len());
+    assert_eq!(taken.len() + bounced.len(), MEMBERS, "each has it or is named by a bounce");
+    for delivery in &taken {
+        let member = delivery.forward_path.replace('@', "=");
+        assert_eq!(delivery.reverse_path, format!("ann-list-owner-{member}@{HERE}"));
+        assert!(!bounced.contains(&member), "{member}");
+    }
+    house.terminate();
+}
+
+#[test]
+fn whoever_has_the_password_fetches_their_mail() {
+    let house = Plan::new(&["alias", "ann", "bob"]).with_pop3().start();
+    house.client().deliver("eve@far.test", &[&format!("ann@{HERE}")]);
+    house.resident("ann").wait_for_mail(1);
+    let fetch = |user: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "30", "--user", user]);
+        wait::finish(curl.arg(format!("pop3://{}/1", house.pop3)), RUN_MAX)
+    };
+    let letter = fetch("ann:secret");
+    assert!(letter.status.success(), "{letter:?}");
+    let letter = String::from_utf8_lossy(&letter.stdout).into_owned();
+    assert!(letter.starts_with("Return-Path: <eve@far.test>\r\nDelivered-To: ann@"), "{letter}");
+    assert!(!fetch("ann:wrong").status.success());
+    assert!(!fetch("bob:secret").status.success(), "there is no mail for bob");
+    let mut stream = TcpStream::connect(house.pop3).expect("it listens");
+    stream.write_all(b"USER ann\r\nPASS secret\r\nDELE 1\r\nQUIT\r\n").expect("it reads");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("it ends");
+    assert_eq!(said.matches("+OK").count(), 5, "{said}");
+    wait::until("it is removed", RUN_MAX, || house.resident("ann").new_mail().is_empty());
+    house.terminate();
+}
+
+#[test]
+fn a_part_that_dies_is_started_again_and_nothing_is_lost() {
+    const MESSAGES: usize = 120;
+    let house = Plan::new(&["alias", "ann"]).with_pop3().with("delivery.backoff_max_secs", 1).start();
+    let before = house.parts();
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["launch", "local", "pop3", "serve"]);
+    let mut sent = 0;
+    for part in ["local", "launch", "pop3", "serve"] {
+        for number in 0..MESSAGES / 4 {
+            if number == 10 {
+                house.signal(house.parts()[part], Signal::KILL);
+            }
+            // Whoever is not answered sends again.
+            wait::until("a message is taken", RUN_MAX, || {
+                let Ok(()) = try_send(&house, sent) else { return false };
+                true
+            });
+            sent += 1;
+        }
+        let old = before[part];
+        wait::until(part, RUN_MAX, || house.parts().get(part).is_some_and(|new| *new != old));
+    }
+    house.wait_until_empty();
+    let found: BTreeSet<String> = house
+        .resident("ann")
+        .new_mail()
+        .iter()
+        .filter_map(|path| {
+            let letter = std::fs::read_to_string(path).expect("it stays");
+            letter.lines().find_map(|line| line.strip_prefix("Subject: ").map(str::to_owned))
+        })
+        .collect();
+    assert_eq!(found.len(), MESSAGES, "{found:?}");
+    house.terminate();
+}
+
+fn try_send(house: &tests::process::House, number: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(house.smtp)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let content = format!("Subject: {number}\r\n\r\nhello\r\n.\r\n");
+    let lines = format!("EHLO c\r\nMAIL FROM:<eve@far.test>\r\nRCPT TO:<ann@{HERE}>\r\nDATA\r\n");
+    let mut said = String::new();
+    stream.write_all(lines.as_bytes())?;
+    read_until(&mut stream, &mut said, "354")?;
+    stream.write_all(content.as_bytes())?;
+    read_until(&mut stream, &mut said, "queued as")
+}
+
+fn read_until(stream: &mut TcpStream, said: &mut String, words: &str) -> std::io::Result<()> {
+    let mut piece = [0; 1024];
+    while !said.contains(words) {
+        let len = stream.read(&mut piece)?;
+        if len == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        said.push_str(&String::from_utf8_lossy(&piece[..len]));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_part_cannot_do_what_is_not_its_own() {
+    if !has_root() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let anybody = listener.local_addr().expect("it is bound").to_string();
+    let plan = Plan::new(&["alias", "ann"]).with_pop3();
+    let (setup, ann) = (&plan.setup, plan.resident("ann").clone());
+    ann.write("diary", "secret");
+    std::fs::set_permissions(ann.home.join("diary"), Permissions::from_mode(0o644)).expect("root may");
+    let (queue, config) = (setup.queue().join("verp-secret"), setup.config_file());
+    let house = plan.start();
+    for (part, pid) in house.parts() {
+        assert_eq!(
+            (status_of(pid, "NoNewPrivs"), status_of(pid, "Seccomp")),
+            (vec!["1".into()], vec!["2".into()])
+        );
+        let user = PARTS.iter().find(|(key, _)| part_of(key) == part).map(|(_, user)| uid_of(user));
+        assert_eq!(status_of(pid, "Uid"), vec![user.unwrap_or(0).to_string(); 4], "{part}");
+        assert!(status_of(pid, "Groups").is_empty(), "{part}");
+        // CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_DAC_READ_SEARCH, and none.
+        let capabilities = if part == "launch" { "00000000000000e4" } else { "0000000000000000" };
+        assert_eq!(status_of(pid, "CapEff"), [capabilities], "{part}");
+    }
+    let diary = ann.home.join("diary");
+    let path = |path: &std::path::Path| path.to_str().expect("plain").to_owned();
+    let (queue, diary, config) = (path(&queue), path(&diary), path(&config));
+    let (new, made) = (path(&setup_folder(&house).join("made")), "/var/tmp/ringpost-made".to_owned());
+    let tries = [
+        "--read",
+        &queue,
+        "--read",
+        &diary,
+        "--read",
+        &config,
+        "--write",
+        &new,
+        "--write",
+        &made,
+        "--exec",
+        "/bin/true",
+        "--connect",
+        &anybody,
+    ];
+    let can = |part: &str, user: Option<&str>| -> BTreeSet<String> {
+        let said = house.probe(part, user, &tries);
+        let done = said.lines().filter_map(|line| line.strip_suffix(": done"));
+        assert_eq!(said.lines().count(), 7, "{said}");
+        done.map(str::to_owned).collect()
+    };
+    let set = |words: &[String]| -> BTreeSet<String> { words.iter().cloned().collect() };
+    let (reads, connects) = (format!("read {config}"), format!("connect {anybody}"));
+    assert_eq!(can("serve", Some(PARTS[0].1)), set(&[format!("read {queue}"), reads.clone(), connects]));
+    assert_eq!(can("local", Some(PARTS[1].1)), set(&[reads.clone()]));
+    assert_eq!(can("pop3", Some(PARTS[2].1)), set(&[reads]));
+    // Root's: it starts users' programs, which read users' files. It connects to nobody, and nor do they.
+    let launcher = can("launch", None);
+    assert!(launcher.contains("exec /bin/true") && !launcher.iter().any(|done| done.starts_with("connect")));
+    // And from one user's program there is no way to the net, or back to root.
+    ann.write(
+        ".qmail-out",
+        &format!(
+            "|(echo > /dev/tcp/{}) 2>/dev/null; echo $? > code; cat /proc/self/status > status\n",
+            anybody.replace(':', "/")
+        ),
+    );
+    house.client().deliver("eve@far.test", &[&format!("ann-out@{HERE}")]);
+    house.wait_until_empty();
+    assert!(ann.read("status").contains("NoNewPrivs:\t1"));
+    assert_ne!(ann.read("code"), "0\n");
+    house.terminate();
+}
+
+fn setup_folder(house: &tests::process::House) -> &std::path::Path {
+    house.setup.folder()
+}
+
+fn part_of(key: &str) -> &'static str {
+    match key {
+        "engine_user" => "serve",
+        "local_user" => "local",
+        _ => "pop3",
+    }
+}
+
+#[test]
+fn nobody_but_the_engine_hands_mail_over_and_nobody_but_the_front_asks_for_a_process() {
+    if !has_root() {
+        return;
+    }
+    let house = Plan::new(&["alias", "ann"]).start();
+    let socket = house.setup.folder().join("run/local.sock");
+    let mut python = Command::new("python3");
+    python.args([
+        "-c",
+        "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nprint(s.recv(100))",
+    ]);
+    let output = wait::finish(python.arg(socket).uid(uid_of("nobody")).gid(uid_of("nobody")), RUN_MAX);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("220"), "{output:?}");
+    house.wait_until_said("mail is taken from the engine alone");
+    let socket = house.setup.folder().join("run/launch.sock");
+    let mut python = Command::new("python3");
+    python.args(["-c", "import socket,sys,struct\ns=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n\
+        f=lambda x:struct.pack('<I',len(x))+x\ns.send(f(b'deliver')+f(b'ann')+f(b'here.test')+f(b''))\nprint(s.recv(100))"]);
+    let output = wait::finish(python.arg(socket).uid(uid_of("nobody")).gid(uid_of("nobody")), RUN_MAX);
+    assert_eq!(output.stdout, b"b''\n", "{output:?}");
+    house.wait_until_said("a caller asked for what it may not");
+    assert!(house.resident("ann").new_mail().is_empty());
+}
+
+#[test]
+fn sighup_reads_the_lists_again() {
+    let relay = Sink::start(&[]);
+    let mut plan = Plan::new(&["alias", "ann"]);
+    plan.setup.set("routes.*", relay.address.to_string());
+    let mut house = plan.start();
+    house.client().deliver("eve@far.test", &["ann@new.test"]);
+    relay.wait_for_recipients(1, RUN_MAX);
+    house.setup.set("local.locals", vec![HERE, "new.test"]);
+    house.setup.write_config();
+    house.signal(house.pid(), Signal::HUP);
+    house.wait_until_said("the lists of local names are read again");
+    wait::until("the daemon knows it, too", RUN_MAX, || {
+        house.client().deliver("eve@far.test", &["ann@new.test"]);
+        !house.resident("ann").new_mail().is_empty()
+    });
+    house.terminate();
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_in_one_sentence() {
+    let plan = Plan::new(&["alias"]).with("supervise.engine_user", "nobody-of-that-name");
+    plan.setup.write_config();
+    let refusal = Refusal::of(&mut plan.setup.command(&["supervise"]));
+    if is_root() {
+        assert_eq!(refusal.code, 78, "{refusal:?}");
+        assert!(refusal.sentence().contains("there is no user \"nobody-of-that-name\""), "{refusal:?}");
+    }
+    let plan = Plan::new(&["alias"]);
+    std::fs::write(plan.setup.folder().join("assign"), "=ann:ann\n.\n").expect("ours");
+    plan.setup.write_config();
+    let refusal = Refusal::of(&mut plan.setup.command(&["supervise"]));
+    assert_eq!(refusal.code, 78, "{refusal:?}");
+    assert!(refusal.said.contains("assign: line 1: it is name:user:uid:gid"), "{refusal:?}");
+}
