@@ -18,7 +18,9 @@ use crate::socket::SocketEntry;
 use crate::submission::{Submission, Unit};
 use crate::table::Table;
 use crate::waker::EventWaker;
-use io_uring::IoUring;
+use io_uring::register::Restriction;
+use io_uring::squeue::Flags;
+use io_uring::{IoUring, opcode};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -94,6 +96,7 @@ impl Uring {
         let piece = config.write_buffer_len.max(1).next_multiple_of(BLOCK);
         let (write_buffers, note) =
             WriteBuffers::register(&ring, config.write_buffers_len, piece).map_err(probe::explain)?;
+        give_up_the_rest(&ring).map_err(probe::explain)?;
         let waker = Arc::new(EventWaker::new().map_err(probe::explain)?);
         let mut uring = Self {
             submission: Submission::new(ring),
@@ -137,7 +140,7 @@ impl Uring {
 
     /// Queues two entries of an operation, the second to run only after the first succeeded in full.
     pub(crate) fn push_linked(&mut self, id: OpId, first: u32, second: u32) {
-        let first = self.entry(id, first).flags(io_uring::squeue::Flags::IO_LINK);
+        let first = self.entry(id, first).flags(Flags::IO_LINK);
         let second = self.entry(id, second);
         // SAFETY: as in `push`.
         unsafe { self.submission.push(Unit::Linked([first, second])) };
@@ -208,8 +211,39 @@ impl Uring {
     }
 }
 
+/// Every operation that an [`Op`] makes.
+const OPERATIONS: [u8; 15] = [
+    opcode::AcceptMulti::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Close::CODE,
+    opcode::Connect::CODE,
+    opcode::Fallocate::CODE,
+    opcode::Fsync::CODE,
+    opcode::OpenAt::CODE,
+    opcode::Read::CODE,
+    opcode::RecvMulti::CODE,
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::SendMsgZc::CODE,
+    opcode::UnlinkAt::CODE,
+    opcode::Write::CODE,
+    opcode::WriteFixed::CODE,
+];
+
+/// From here on the kernel refuses any other operation on this ring, and to register anything: what a seccomp filter cannot
+/// see. The ring begins to work.
+fn give_up_the_rest(ring: &IoUring) -> io::Result<()> {
+    let flags = Flags::IO_LINK | Flags::ASYNC | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    let mut restrictions = vec![Restriction::sqe_flags_allowed(flags.bits())];
+    restrictions.extend(OPERATIONS.map(Restriction::sqe_op));
+    ring.submitter().register_restrictions(&mut restrictions)?;
+    ring.submitter().register_enable_rings()
+}
+
+/// A ring that does nothing before [`give_up_the_rest`].
 fn build(config: &UringConfig) -> io::Result<IoUring> {
     IoUring::builder()
+        .setup_r_disabled()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_submit_all()
@@ -363,5 +397,27 @@ impl Ring for Uring {
 
     fn waker(&self) -> Waker {
         Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result_of(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> i32 {
+        // SAFETY: neither entry of the test below points to memory.
+        unsafe { ring.submission().push(entry) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn what_is_no_operation_of_ours_is_refused_by_the_kernel() {
+        let mut ring = build(&UringConfig::default()).unwrap();
+        give_up_the_rest(&ring).unwrap();
+        let none = io_uring::types::Fd(-1);
+        assert_eq!(result_of(&mut ring, &opcode::Fsync::new(none).build()), -libc::EBADF);
+        assert_eq!(result_of(&mut ring, &opcode::Nop::new().build()), -libc::EACCES);
+        assert_eq!(ring.submitter().register_files(&[]).unwrap_err().raw_os_error(), Some(libc::EACCES));
     }
 }
