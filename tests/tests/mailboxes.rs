@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
-use tests::process::house::{HERE, PARTS, has_root, is_root, status_of, uid_of};
+use tests::process::house::{HERE, PARTS, has_root, status_of, uid_of};
+use tests::process::peer::is_root;
 use tests::process::setup::Refusal;
 use tests::process::{Plan, Sink, wait};
 

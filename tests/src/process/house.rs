@@ -4,6 +4,7 @@
 //! ours.
 
 use super::daemon::Own;
+use super::peer::{is_root, skip};
 use super::wait::{self, PATIENCE};
 use super::{Client, Setup, setup};
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,22 +29,12 @@ pub const PARTS: [(&str, &str); 3] =
 /// Of the first resident; the others' follow.
 const FIRST_UID: u32 = 61_001;
 
-/// Whoever may start processes of other users.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// True if a test that needs root can go on. With `RINGPOST_INTEROP=required` it must be able to.
+/// True if a test that needs root can go on. Where everything is required it must be able to.
 pub fn has_root() -> bool {
-    if is_root() {
-        return true;
+    if !is_root() {
+        skip("only root can start processes of other users");
     }
-    assert!(
-        std::env::var_os("RINGPOST_INTEROP").is_none_or(|value| value != "required"),
-        "this test must be run by root"
-    );
-    eprintln!("skipped: only root can start processes of other users");
-    false
+    is_root()
 }
 
 /// Somebody with a home. Their mail is theirs by the table.
