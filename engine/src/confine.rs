@@ -5,6 +5,9 @@
 //! afterwards and for every program started; so it is done first, on the thread that makes the others. The rings of
 //! the engine give up operations by themselves (`ring`).
 //!
+//! What can be read is said once: a reload reads below /etc, beside the configuration's file, and what was named at the
+//! start; a file that it names elsewhere is read by the next start.
+//!
 //! On a kernel without Landlock the rest holds, and the log says so. Bound: [`PATHS_MAX`] paths.
 
 use crate::config::Config;

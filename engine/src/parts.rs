@@ -60,17 +60,19 @@ pub(crate) fn name_of_path(path: &Path) -> String {
     format!("unix {}", path.display())
 }
 
+type Sockets = Vec<(String, VecDeque<OwnedFd>)>;
+
 /// Sockets that a part was handed, by name. Several of one name are for several cores.
 #[derive(Clone, Debug, Default)]
 pub struct Handed {
-    sockets: Arc<Mutex<Vec<(String, VecDeque<OwnedFd>)>>>,
+    sockets: Arc<Mutex<Sockets>>,
     is_supervised: bool,
 }
 
 impl Handed {
     /// All that standard input has, and from then on the end of the starter is ours.
     pub fn receive() -> io::Result<Handed> {
-        let mut sockets: Vec<(String, VecDeque<OwnedFd>)> = Vec::new();
+        let mut sockets = Sockets::new();
         let mut count = 0;
         loop {
             let packet = wire::receive(io::stdin())?.ok_or(io::ErrorKind::UnexpectedEof)?;

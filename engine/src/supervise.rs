@@ -159,12 +159,23 @@ fn look_after(charges: &mut [Charge], config_file: &Path, is_first: bool) -> Res
     Ok(())
 }
 
+/// The engine first: what is being delivered to mailboxes is answered before those who answer end.
 async fn end_all(charges: &mut [Charge]) {
+    let (first, rest) = split(charges);
+    end(first).await;
+    end(rest).await;
+}
+
+fn split(charges: &mut [Charge]) -> (Vec<&mut Charge>, Vec<&mut Charge>) {
+    charges.iter_mut().partition(|charge| matches!(charge.part, Part::Engine | Part::Pop3))
+}
+
+async fn end(mut charges: Vec<&mut Charge>) {
     charges.iter().for_each(|charge| charge.signal(Signal::TERM));
     let deadline = crate::clock::now() + END_MAX;
     let is_up =
         |charge: &mut Charge| charge.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
-    while charges.iter_mut().any(is_up) {
+    while charges.iter_mut().any(|charge| is_up(charge)) {
         if crate::clock::now() > deadline {
             charges
                 .iter_mut()

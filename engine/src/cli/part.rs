@@ -9,6 +9,7 @@ use crate::parts::{Handed, Part};
 use crate::pop3d::mailbox;
 use crate::supervise;
 use local::users::{PasswordFile as _, SystemFiles};
+use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,12 +17,13 @@ use std::process::ExitCode;
 /// What every part does first: takes its sockets, reads the configuration, and gives up what it does not need.
 pub(super) fn begin(part_file: &PartFile, part: Part) -> Result<(Handed, Config), ExitCode> {
     start_log();
-    let _ =
-        rustix::thread::set_name(&std::ffi::CString::new(format!("rp-{}", part.word())).unwrap_or_default());
     let handed = if part_file.handed { Handed::receive() } else { Ok(Handed::default()) };
     let handed = handed.map_err(|error| complain(75, &format!("standard input has no sockets: {error}")))?;
     let config = config::load_alone(&part_file.file.config).map_err(|error| complain(78, &error))?;
     if handed.is_supervised() {
+        // Else they would all be called `exe`.
+        let name = CString::new(format!("rp-{}", part.word())).unwrap_or_default();
+        let _ = rustix::thread::set_name(&name);
         confine::confine(part, &config, &part_file.file.config).map_err(|error| complain(78, &error))?;
     }
     Ok((handed, config))
