@@ -455,6 +455,9 @@ impl Config {
         self.events.as_ref().map_or(Ok(()), Events::check)?;
         self.suppression.check()?;
         self.local.as_ref().map_or(Ok(()), Local::check)?;
+        if self.access.bang_paths && self.local.as_ref().is_none_or(|local| local.locals.is_empty()) {
+            return Err("access.bang_paths: there are no local.locals at which paths could end".to_owned());
+        }
         self.pop3.as_ref().map_or(Ok(()), |pop3| pop3.check(self.auth.is_on()))?;
         sources::check(self)
     }

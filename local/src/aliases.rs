@@ -6,15 +6,19 @@
 //! to joe.
 //!
 //! [`database`] keeps what was read in a constant database, so that a look-up costs the same in any table and a new
-//! table takes the old one's place while it is used. Trusts the operator's own file, and of a list nothing but
+//! table takes the old one's place while it is used; [`source`] is another way to write one, and to show it; [`files`] are
+//! the databases and lists on a disk. Trusts the operator's own file, and of a list nothing but
 //! addresses. Bounds: [`TABLE_MAX`] octets, [`MEMBERS_MAX`] members of a name, [`ADDRESS_MAX`] octets of an address.
 
 pub mod database;
+pub mod files;
 pub mod forward_file;
 mod member;
+pub mod source;
 
 pub use member::{Member, fuzz_members, members_of};
 
+use std::collections::HashSet;
 use std::iter;
 
 /// Octets of a table.
@@ -118,6 +122,12 @@ fn parse_line(line: usize, text: &str) -> Result<Alias, AliasFault> {
     Ok(Alias { name, members, line })
 }
 
+/// Aliases whose name another had before: they count for nothing.
+pub fn repeated(aliases: &[Alias]) -> impl Iterator<Item = &Alias> {
+    let mut names = HashSet::new();
+    aliases.iter().filter(move |alias| !names.insert(alias.name.as_str()))
+}
+
 /// A table that says the same.
 pub fn print(aliases: &[Alias]) -> String {
     let line = |alias: &Alias| {
@@ -137,10 +147,11 @@ pub fn fuzz_aliases(bytes: &[u8]) {
     assert_eq!(strip(&aliases), strip(&again));
     let hosts = message::compose::Hosts::of("mx.example.org").expect("a host");
     let Ok(octets) = database::build(&aliases, &hosts) else { return };
-    let database = database::Database::new(octets).expect("it was built so");
+    let database = database::Database::new(octets);
     for alias in &aliases {
         let host = if alias.name.contains('@') { "" } else { "@any.test" };
-        assert!(database.members(&format!("{}{host}", alias.name)).is_some(), "{:?}", alias.name);
+        let found = database.members(&format!("{}{host}", alias.name));
+        assert!(matches!(found, Ok(Some(_))), "{:?}", alias.name);
     }
 }
 
@@ -184,6 +195,12 @@ mod tests {
             (11, "@example.org", &[Member::Program("catch all -x".into()), address("eve")][..])
         );
         assert_eq!(found.len(), 5);
+    }
+
+    #[test]
+    fn of_two_of_one_name_the_second_is_named() {
+        let aliases = parse(b"joe: a\nJoe@x: b\nJOE: c\n").unwrap();
+        assert_eq!(repeated(&aliases).map(|alias| alias.line).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

@@ -13,8 +13,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-/// New files are their user's alone.
-const MODE: u32 = 0o600;
+/// The mode of a file that is its user's alone.
+pub const PRIVATE: u32 = 0o600;
+
+/// That of one which everybody may read.
+pub const PUBLIC: u32 = 0o644;
 
 /// Between two looks at a file that somebody else has locked, and how many there are: 30 seconds, as qmail waits.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -35,8 +38,8 @@ pub struct Entry {
 pub trait Disk {
     type File;
 
-    /// A new file to append to. `AlreadyExists` if there is one.
-    fn create(&mut self, path: &Path) -> io::Result<Self::File>;
+    /// A new file to append to, of that mode as far as the process's umask lets it. `AlreadyExists` if there is one.
+    fn create(&mut self, path: &Path, mode: u32) -> io::Result<Self::File>;
 
     /// A file to append to, made if it is not there.
     fn open(&mut self, path: &Path) -> io::Result<Self::File>;
@@ -82,13 +85,13 @@ pub struct StdDisk;
 impl Disk for StdDisk {
     type File = File;
 
-    fn create(&mut self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().append(true).create_new(true).mode(MODE).open(path)
+    fn create(&mut self, path: &Path, mode: u32) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).mode(mode).open(path)
     }
 
     fn open(&mut self, path: &Path) -> io::Result<File> {
         // Read too: how it ends is looked at before anything is added.
-        OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path)
+        OpenOptions::new().read(true).append(true).create(true).mode(PRIVATE).open(path)
     }
 
     fn lock(&mut self, file: &mut File) -> io::Result<()> {
@@ -175,15 +178,26 @@ impl Disk for StdDisk {
 }
 
 /// Writes a file anew: whole under another name, synced, then in the old one's place. A reader has the old one or the
-/// new.
-pub fn replace_file<D: Disk>(disk: &mut D, path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
+/// new. The other name is taken from whatever has it, and is free again if nothing comes of it.
+pub fn replace_file<D: Disk>(
+    disk: &mut D,
+    path: &Path,
+    temporary: &Path,
+    content: &[u8],
+    mode: u32,
+) -> io::Result<()> {
     match disk.remove(temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = disk.create(temporary)?;
-    disk.append(&mut file, content)?;
-    disk.sync(&mut file)?;
-    disk.replace(temporary, path)?;
+    let mut file = disk.create(temporary, mode)?;
+    let written = disk
+        .append(&mut file, content)
+        .and_then(|()| disk.sync(&mut file))
+        .and_then(|()| disk.replace(temporary, path));
+    if let Err(error) = written {
+        let _ = disk.remove(temporary);
+        return Err(error);
+    }
     disk.sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }

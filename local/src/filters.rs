@@ -1,13 +1,15 @@
 //! What the small programs of qmail decide that stand in `.qmail` files: `forward`, `preline`, `condredirect`,
-//! `bouncesaying`, `except`, `qreceipt`, `qbiff`, and `maildirmake`.
+//! `bouncesaying`, `except`, `qreceipt`, `qbiff`, `maildirmake`, and `fastforward` and `dot-forward`.
 //!
 //! Only their arguments, variables, exit codes and words are here; starting programs, reading the message and handing
 //! one in is their commands' part. Words and codes are qmail's own, since scripts know them. Bounds: [`HEADER_MAX`]
 //! octets of a header are read.
 
+mod aliased;
 mod notice;
 mod redirect;
 
+pub use aliased::{DotForward, Fastforward, dot_forward, fastforward};
 pub use notice::{Receipt, biff_lines, fuzz_receipt, receipt};
 pub use redirect::{ChildEnd, Except, Gate, except_of, gate_of, start_failed};
 
@@ -41,6 +43,29 @@ pub struct Resent {
     /// The Delivered-To line.
     pub top: String,
     pub recipients: Vec<String>,
+}
+
+/// Letters of the options before the first word that is none, or before `--`, and that word and those behind it. `None`: one
+/// of them is not `known`.
+fn options<'a>(arguments: &'a [String], known: &str) -> Option<(String, &'a [String])> {
+    let mut found = String::new();
+    let mut rest = arguments;
+    while let [first, behind @ ..] = rest
+        && let Some(letters) = first.strip_prefix('-').filter(|letters| !letters.is_empty())
+    {
+        rest = behind;
+        if letters == "-" {
+            break;
+        }
+        found.push_str(letters);
+    }
+    found.chars().all(|letter| known.contains(letter)).then_some((found, rest))
+}
+
+/// Whether the last letter that is one of the pair is its second. `None`: there is none.
+fn has_last(letters: &str, pair: &str) -> Option<bool> {
+    let last = letters.chars().rfind(|letter| pair.contains(*letter))?;
+    Some(pair.ends_with(last))
 }
 
 fn needed(program: &str, name: &str, variables: Variables<'_>) -> Result<String, Exit> {
@@ -97,20 +122,8 @@ pub fn preline<'a>(
     let usage = || Exit::new(100, "preline: usage: preline cmd [ arg ... ]");
     let line = |name| variables(name).ok_or_else(usage);
     let lines = [line("UFLINE")?, line("RPLINE")?, line("DTLINE")?];
-    let mut wanted = [true; 3];
-    let mut rest = arguments;
-    while let [first, behind @ ..] = rest
-        && let Some(letters) = first.strip_prefix('-').filter(|letters| !letters.is_empty())
-    {
-        rest = behind;
-        if letters == "-" {
-            break;
-        }
-        for letter in letters.chars() {
-            let which = "frd".find(letter.to_ascii_lowercase()).ok_or_else(usage)?;
-            wanted[which] = letter.is_ascii_uppercase();
-        }
-    }
+    let (letters, rest) = options(arguments, "frdFRD").ok_or_else(usage)?;
+    let wanted = ["fF", "rR", "dD"].map(|pair| has_last(&letters, pair).unwrap_or(true));
     if rest.is_empty() {
         return Err(usage());
     }

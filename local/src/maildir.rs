@@ -11,7 +11,7 @@
 
 pub mod quota;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, PRIVATE};
 use crate::failure::Failure;
 use quota::Quota;
 use std::io::{self, ErrorKind, Read};
@@ -107,7 +107,7 @@ fn create<D: Disk>(disk: &mut D, tmp: &Path, namer: &mut Namer) -> Result<(PathB
     let mut last = ErrorKind::AlreadyExists.into();
     for _ in 0..NAMES_MAX {
         let path = tmp.join(namer.name());
-        match disk.create(&path) {
+        match disk.create(&path, PRIVATE) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -117,6 +117,11 @@ impl Domains {
         self.locals.contains(&host) || self.word_of_host(&host).is_some_and(|word| !word.is_empty())
     }
 
+    /// Whether the host is one of `locals`.
+    pub fn has_mailboxes(&self, host: &str) -> bool {
+        self.locals.contains(&host.to_ascii_lowercase())
+    }
+
     /// As [`Domains::is_local`], and some entry has the host in it: not everybody's mail comes here by it.
     pub fn is_named(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
@@ -232,6 +237,7 @@ mod tests {
         assert_eq!(place("Bob@MX.example.org"), "local Bob@MX.example.org");
         assert_eq!(place("bob@localhost"), "local bob@localhost");
         assert_eq!(place("bob"), "local bob@mx.example.org");
+        assert!(domains().has_mailboxes("LOCALHOST") && !domains().has_mailboxes("example.org"));
     }
 
     #[test]

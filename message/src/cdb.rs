@@ -2,8 +2,13 @@
 //!
 //! 256 pairs of (place, slots) come first, then records (two lengths, key, data), then a table of (hash, place) for
 //! each pair; all numbers are 32 bits, little-endian. The file is not trusted: every place and length in it is held
-//! against its end, and a look-up ends after as many slots as its table has. Bound: what is written has at most
-//! [`LEN_MAX`] octets.
+//! against its end, and a look-up ends after as many slots as its table has. It needs a few octets of the file, however
+//! long that is: who has no use for all of it reads those alone ([`Octets`]). Bound: what is written has at most [`LEN_MAX`]
+//! octets.
+
+use std::borrow::Cow;
+use std::iter;
+use std::ops::Range;
 
 /// Octets of the 256 pairs.
 const HEADER_LEN: usize = 2048;
@@ -15,6 +20,65 @@ pub const LEN_MAX: usize = 1 << 30;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the database would be longer than {LEN_MAX} octets")]
 pub struct TooLong;
+
+/// Where a database's octets are: in memory, or in a file that is read at the places that a look-up needs.
+pub trait Octets {
+    type Error;
+
+    /// `len` octets from there on; an error if it has not as many.
+    fn read(&self, at: usize, len: usize) -> Result<Cow<'_, [u8]>, Self::Error>;
+}
+
+/// A place that is not inside of the database: it is damaged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the database ends before what it points to")]
+pub struct Outside;
+
+impl Octets for Vec<u8> {
+    type Error = Outside;
+
+    fn read(&self, at: usize, len: usize) -> Result<Cow<'_, [u8]>, Outside> {
+        self.get(at..at.checked_add(len).ok_or(Outside)?).map(Cow::Borrowed).ok_or(Outside)
+    }
+}
+
+/// Where the data of the first record with that key lie. As many slots are looked at as keys collide.
+pub fn seek<O: Octets>(octets: &O, key: &[u8]) -> Result<Option<Range<usize>>, O::Error> {
+    let hash = hash(key);
+    let (table, slots) = pair(octets, (hash & 255) as usize * 8)?;
+    let first = (hash >> 8) as usize;
+    for step in 0..slots {
+        let slot = first.wrapping_add(step) % slots;
+        let (found, place) = pair(octets, table.saturating_add(slot * 8))?;
+        if place == 0 {
+            return Ok(None);
+        }
+        if found == hash as usize
+            && let Some(data) = record(octets, place, key)?
+        {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// Where the data of the record at that place lie, if it has that key.
+fn record<O: Octets>(octets: &O, place: usize, key: &[u8]) -> Result<Option<Range<usize>>, O::Error> {
+    let (key_len, data_len) = pair(octets, place)?;
+    if key_len != key.len() {
+        return Ok(None);
+    }
+    let start = place.saturating_add(8);
+    let is_it = *octets.read(start, key_len)? == *key;
+    let data = start.saturating_add(key_len);
+    Ok(is_it.then_some(data..data.saturating_add(data_len)))
+}
+
+fn pair<O: Octets>(octets: &O, at: usize) -> Result<(usize, usize), O::Error> {
+    let octets = octets.read(at, 8)?;
+    let (words, _) = octets.as_chunks::<4>();
+    Ok((u32::from_le_bytes(words[0]) as usize, u32::from_le_bytes(words[1]) as usize))
+}
 
 /// The database, whole.
 #[derive(Clone, Eq, PartialEq)]
@@ -48,39 +112,30 @@ impl Cdb {
         self.find(key).is_some()
     }
 
-    /// Data of the first record with that key. No allocation; as many slots are looked at as keys collide.
+    /// Data of the first record with that key. No allocation; see [`seek`].
     pub fn find(&self, key: &[u8]) -> Option<&[u8]> {
-        let hash = hash(key);
-        let (table, slots) = self.pair((hash & 255) as usize * 8)?;
-        let first = (hash >> 8) as usize;
-        for step in 0..slots {
-            let slot = first.wrapping_add(step) % slots;
-            let (found, place) = self.pair(table + slot * 8)?;
-            if place == 0 {
-                return None;
-            }
-            if found == hash as usize
-                && let Some(data) = self.record(place, key)
-            {
-                return Some(data);
-            }
-        }
-        None
+        seek(&self.0, key).ok().flatten().and_then(|data| self.0.get(data))
     }
 
-    /// The data of the record at that place, if it has that key.
-    fn record(&self, place: usize, key: &[u8]) -> Option<&[u8]> {
-        let (key_len, data_len) = self.pair(place)?;
-        let start = place.checked_add(8)?;
-        let end = start.checked_add(key_len)?;
-        let found = self.0.get(start..end)?;
-        if found == key { self.0.get(end..end.checked_add(data_len)?) } else { None }
+    /// Keys and data in the order in which they were added, up to the first that does not lie before the tables.
+    pub fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let end =
+            (0..256).filter_map(|table| self.pair(table * 8)).map(|(place, _)| place).min().unwrap_or(0);
+        let records = self.0.get(..end).unwrap_or_default();
+        let mut at = HEADER_LEN;
+        iter::from_fn(move || {
+            let (key_len, data_len) = self.pair(at)?;
+            let key = at.checked_add(8)?;
+            let data = key.checked_add(key_len)?;
+            let next = data.checked_add(data_len)?;
+            let found = (records.get(key..data)?, records.get(data..next)?);
+            at = next;
+            Some(found)
+        })
     }
 
     fn pair(&self, at: usize) -> Option<(usize, usize)> {
-        let octets = self.0.get(at..at.checked_add(8)?)?;
-        let (words, _) = octets.as_chunks::<4>();
-        Some((u32::from_le_bytes(words[0]) as usize, u32::from_le_bytes(words[1]) as usize))
+        pair(&self.0, at).ok()
     }
 }
 
@@ -96,6 +151,7 @@ pub fn fuzz_cdb(bytes: &[u8]) {
         if let Some(cdb) = Cdb::new(octets) {
             let found = cdb.find(key).map(<[u8]>::len);
             assert!(found.is_none_or(|len| len <= bytes.len() + HEADER_LEN));
+            assert!(cdb.records().count() <= bytes.len());
         }
     }
 }
@@ -185,6 +241,17 @@ mod tests {
         assert_eq!(cdb.find(b".b.test"), Some(&b""[..]));
         assert!(!cdb.contains(b"b.test") && !cdb.contains(b""));
         assert_eq!(cdb.count(), 3);
+        let keys: Vec<&[u8]> = cdb.records().map(|(key, _)| key).collect();
+        assert_eq!(keys, [&b"a.test"[..], b".b.test", b"a.test"]);
+    }
+
+    #[test]
+    fn a_look_up_says_so_where_a_database_is_cut_off() {
+        let whole = write(&[(b"a.test", b"1")]);
+        assert_eq!(seek(&whole, b"a.test").map(|found| found.map(|data| &whole[data])), Ok(Some(&b"1"[..])));
+        assert_eq!(seek(&whole, b"b.test"), Ok(None));
+        assert_eq!(seek(&whole[..2060].to_vec(), b"a.test"), Err(Outside));
+        assert_eq!(seek(&Vec::new(), b"a.test"), Err(Outside));
     }
 
     #[test]

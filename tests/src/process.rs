@@ -8,6 +8,7 @@ pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod dns;
+pub mod home;
 pub mod house;
 pub mod http;
 pub mod knot;

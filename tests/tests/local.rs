@@ -1,129 +1,13 @@
 //! Mail for this machine's mailboxes, by the programs that `.qmail` files know: real files, real programs, and a real
 //! daemon that takes what is forwarded.
 
-use serde_json::Value;
 use std::fs::Permissions;
-use std::io::{Seek as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
-use tests::process::{Daemon, Setup, programs, setup, wait};
-
-const RUN_MAX: Duration = Duration::from_secs(60);
-
-/// Nobody listens there: what is forwarded stays in the queue, to be looked at.
-const NOWHERE: &str = "127.0.0.1:1";
-
-const MESSAGE: &str = "From: bob@example.net\nSubject: hi\n\nFrom me\nto you\n";
-
-/// A user's home.
-struct Home(tempfile::TempDir);
-
-impl Home {
-    fn new() -> Home {
-        let folder = setup::temporary_folder();
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
-        Home(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn with(self, name: &str, content: &str) -> Home {
-        std::fs::write(self.path(name), content).expect("ours");
-        self
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.path(name).exists()
-    }
-
-    fn maildir(self, name: &str) -> Home {
-        wait::succeed(ringpost(&["maildirmake"]).arg(self.path(name)), RUN_MAX);
-        self
-    }
-
-    /// The messages in a Maildir's `new/`.
-    fn new_in(&self, maildir: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path(maildir).join("new")).expect("it was made");
-        entries.map(|entry| std::fs::read_to_string(entry.expect("ours").path()).expect("ours")).collect()
-    }
-
-    /// `qmail-local`, for `ann-EXT@mail.example.org`.
-    fn local(&self, options: &[&str], extension: &str) -> Command {
-        let mut command = ringpost(&["qmail-local"]);
-        let dash = if extension.is_empty() { "" } else { "-" };
-        command.args(options).arg("ann").arg(self.0.path()).arg(format!("ann{dash}{extension}"));
-        command.args([dash, extension, "mail.example.org", "bob@example.net", "./Mailbox"]);
-        command
-    }
-
-    fn deliver(&self, extension: &str) -> Output {
-        run(&mut self.local(&[], extension), MESSAGE)
-    }
-}
-
-fn ringpost(words: &[&str]) -> Command {
-    let mut command = Command::new(programs::ringpost());
-    command.args(words).env_remove("RINGPOST_SUBMIT");
-    command
-}
-
-/// The program reads `input` from a file, as it does from a queue.
-fn run(command: &mut Command, input: &str) -> Output {
-    let mut file = tempfile::tempfile().expect("a temporary file can be made");
-    file.write_all(input.as_bytes()).expect("ours");
-    file.rewind().expect("ours");
-    wait::finish_with(command, Stdio::from(file), RUN_MAX)
-}
-
-/// Exit code, standard output, standard error.
-fn told(output: &Output) -> (i32, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let code = output.status.code().expect("it ended by itself");
-    (code, text(&output.stdout), text(&output.stderr))
-}
-
-fn assert_told(output: &Output, code: i32, out: &str, err: &str) {
-    assert_eq!(told(output), (code, out.to_owned(), err.to_owned()));
-}
-
-/// A daemon that takes what is forwarded.
-struct Office(Daemon);
-
-impl Office {
-    fn open() -> Office {
-        let setup = Setup::new().relay(NOWHERE.parse().expect("an address"));
-        let socket = setup.folder().join("submit.sock").to_str().expect("a plain name").to_owned();
-        Office(setup.with("submit", socket).start())
-    }
-
-    fn furnish<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("RINGPOST_SUBMIT", self.0.setup.folder().join("submit.sock"))
-    }
-
-    /// Sender, recipients and content of the one message in the queue.
-    fn queued(&self) -> (String, Vec<String>, String) {
-        let list = self.0.setup.queue_list();
-        assert_eq!(list.len(), 1, "{list:#?}");
-        let id = list[0]["id"].as_str().expect("an id");
-        let show = wait::succeed(&mut self.0.setup.command(&["queue", "show", "--json", id]), RUN_MAX);
-        let show: Value = serde_json::from_slice(&show.stdout).expect("one JSON object");
-        let to_do = show["to_do"].as_array().expect("a list").iter();
-        let mut recipients: Vec<String> =
-            to_do.map(|row| row["recipient"].as_str().expect("an address").to_owned()).collect();
-        recipients.sort();
-        let content = wait::succeed(&mut self.0.setup.command(&["queue", "cat", id]), RUN_MAX).stdout;
-        let sender = list[0]["sender"].as_str().unwrap_or_default().to_owned();
-        (sender, recipients, String::from_utf8(content).expect("these tests write UTF-8"))
-    }
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tests::process::home::{Home, MESSAGE, Office, RUN_MAX, assert_told, ringpost, run, told};
+use tests::process::{programs, setup, wait};
 
 #[test]
 fn every_kind_of_line_is_followed_and_addresses_come_last() {
@@ -335,21 +219,40 @@ fn a_qmail_directory_becomes_a_configuration_that_is_taken() {
     put("control/me", "mx.example.org\n");
     put("control/rcpthosts", "example.org\n.example.net\n");
     put("control/smtproutes", ":smarthost.example.org\n");
-    put("control/virtualdomains", "lists.example.org:lists\n");
+    put("control/locals", "mx.example.org\n");
+    put("control/virtualdomains", "lists.example.org:lists\nann@example.org:ann\n.uucp:alias-uucp\n");
+    put("control/percenthack", "mx.example.org\n");
+    put("control/defaultdelivery", "./Mailbox\n");
+    put("control/envnoathost", "mx.example.org\n");
+    put("control/badmailto", "x\n");
     put("users/assign", "=ann:ann:1000:1000:/home/ann:::\n.\n");
     put("alias/.qmail-postmaster", "ann\n");
     put("alias/.qmail-broken", "\nann\n");
     let (code, toml, said) = told(&wait::finish(ringpost(&["import-qmail"]).arg(folder.path()), RUN_MAX));
     assert_eq!(code, 1, "{said}");
-    for word in ["virtualdomains: 1", "users/assign: its 1", ".qmail-broken: Uh-oh", "alias: 2 files"] {
+    for word in ["control/badmailto", ".qmail-broken: Uh-oh", "no account of this system has "] {
         assert!(said.contains(word), "{word}: {said}");
     }
+    assert_eq!(said.lines().count(), 3, "{said}");
     let file = folder.path().join("ringpost.toml");
     std::fs::write(&file, &toml).expect("ours");
     let checked = wait::finish(ringpost(&["check", "--config"]).arg(&file), RUN_MAX);
     let (code, in_force, said) = told(&checked);
     assert_eq!(code, 0, "{said}\n{toml}");
-    assert!(in_force.contains("smarthost.example.org") && in_force.contains(".example.net"), "{in_force}");
+    let assign = format!("assign = \"{}\"", folder.path().join("users/assign").display());
+    for word in [
+        "smarthost.example.org",
+        ".example.net",
+        "locals = [\"mx.example.org\"]",
+        "\"ann@example.org:ann\"",
+        "\".uucp:alias-uucp\"",
+        "percent_hack = [\"mx.example.org\"]",
+        "default_delivery = \"./Mailbox\"",
+        "alias_user = \"alias\"",
+        &assign,
+    ] {
+        assert!(in_force.contains(word), "{word} is not in\n{in_force}");
+    }
     put("users/assign", "=ann:ann:1000\n.\n");
     let (code, _, said) = told(&wait::finish(ringpost(&["import-qmail"]).arg(folder.path()), RUN_MAX));
     assert!(code == 78 && said.contains("users/assign: line 1: "), "{said}");

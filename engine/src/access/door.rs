@@ -13,8 +13,8 @@ use smtp_in::door::{Client, Door, Entry, Origin, Refusal};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Percents of one address that are followed.
-const PERCENTS_MAX: usize = 8;
+/// Rewritings of one address, each of which may make the next one possible.
+const REWRITINGS_MAX: usize = 8;
 
 /// What all cores share, and when and how the question is asked.
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +75,11 @@ impl<'a> AccessDoor<'a> {
         !bad.is_empty() && bad.contains(recipient.local_part, recipient.domain)
     }
 
-    /// Percent hacks and our own address literals. `None`: it is what it was.
+    /// Percent hacks, bang paths and our own address literals. `None`: it is what it was.
     fn rewritten(&self, recipient: MailboxRef<'_>) -> Option<Mailbox> {
         let access = self.access;
         let mut now: Option<Mailbox> = None;
-        for _ in 0..PERCENTS_MAX {
+        for _ in 0..REWRITINGS_MAX {
             let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
             let next = if let Some(host) = access.local_host.as_ref().filter(|_| self.is_ours(at.domain)) {
                 Mailbox::parse(&format!("{}@{host}", at.local_part)).ok()
@@ -88,6 +88,8 @@ impl<'a> AccessDoor<'a> {
             } else {
                 None
             };
+            let next =
+                next.or_else(|| if self.has_bang_paths(at.domain) { rewrite::bang_path(at) } else { None });
             match next {
                 Some(next) => now = Some(next),
                 None => break,
@@ -121,6 +123,12 @@ impl<'a> AccessDoor<'a> {
     fn exception(&self, recipient: MailboxRef<'_>) -> Option<Mailbox> {
         let domains = self.access.mailboxes.as_ref()?;
         domains.is_exception(recipient.local_part, recipient.domain).then(|| recipient.with_other_way())
+    }
+
+    /// A path that ends at another host's domain is that host's to read.
+    fn has_bang_paths(&self, domain: &str) -> bool {
+        self.access.bang_paths
+            && self.access.mailboxes.as_ref().is_some_and(|domains| domains.has_mailboxes(domain))
     }
 
     fn is_ours(&self, domain: &str) -> bool {

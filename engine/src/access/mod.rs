@@ -45,6 +45,7 @@ pub struct Access {
     pub(crate) bad_senders: Mailboxes,
     pub(crate) bad_recipients: Mailboxes,
     percent_hack: Domains,
+    bang_paths: bool,
     /// Which addresses are this machine's.
     mailboxes: Option<Arc<local::virtual_domains::Domains>>,
     local_host: Option<Domain>,
@@ -98,6 +99,7 @@ impl Access {
             bad_senders: Mailboxes::new(access.bad_senders.iter().chain(&access.files.bad_senders)),
             bad_recipients: Mailboxes::new(access.bad_recipients.iter().chain(&access.files.bad_recipients)),
             percent_hack: Domains::new(access.percent_hack.iter(), None),
+            bang_paths: access.bang_paths,
             mailboxes: config.local.as_ref().map(|local| Arc::clone(&local.domains)),
             local_host: access.local_addresses_become.as_ref().and_then(|host| Domain::parse(host).ok()),
             listeners: config.listeners().into_iter().map(place).collect(),

@@ -1,4 +1,5 @@
-//! Recipients under another address: a suffix for clients that relay, the percent hack, address literals that are ours.
+//! Recipients under another address: a suffix for clients that relay, the percent hack, bang paths, address literals that
+//! are ours.
 //!
 //! Each is applied before it is decided whether mail may go there, so that none of them opens a way around that.
 
@@ -12,6 +13,17 @@ pub(super) fn percent_hack(recipient: MailboxRef<'_>) -> Option<Mailbox> {
     }
     let (local_part, domain) = recipient.local_part.rsplit_once('%')?;
     Mailbox::parse(&format!("{local_part}@{domain}")).ok()
+}
+
+/// `a!b!user@here` is `b!user@a.uucp`; a first host with dots is a whole name already (RFC 976 §2.4). `None` if there is no
+/// `!`, or what comes out is no mailbox.
+pub(super) fn bang_path(recipient: MailboxRef<'_>) -> Option<Mailbox> {
+    if recipient.local_part.starts_with('"') {
+        return None;
+    }
+    let (host, rest) = recipient.local_part.split_once('!')?;
+    let ending = if host.contains('.') { "" } else { ".uucp" };
+    Mailbox::parse(&format!("{rest}@{host}{ending}")).ok()
 }
 
 /// The address of `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
@@ -80,6 +92,19 @@ mod tests {
         assert_eq!(hacked("a%b%c.test@d.test").unwrap().as_str(), "a%b@c.test");
         for address in ["a@d.test", "%c.test@d.test", "a%@d.test", "\"a%b\"@d.test"] {
             assert_eq!(hacked(address), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_first_host_of_a_path_is_where_it_goes() {
+        let turned = |address: &str| bang_path(MailboxRef::parse(address).unwrap());
+        assert_eq!(turned("a!b!user@here.test").unwrap().as_str(), "b!user@a.uucp");
+        assert_eq!(turned("a!user@here.test").unwrap().as_str(), "user@a.uucp");
+        assert_eq!(turned("mx.a.test!b!user@here.test").unwrap().as_str(), "b!user@mx.a.test");
+        for address in
+            ["user@here.test", "!user@here.test", "a!@here.test", "a_b..c!u@d.test", "\"a!b\"@d.test"]
+        {
+            assert_eq!(turned(address), None, "{address}");
         }
     }
 

@@ -304,6 +304,26 @@ fn recipients_are_held_against_the_lists_in_their_last_form() {
 }
 
 #[test]
+fn bang_paths_of_our_hosts_are_turned_where_that_is_asked_for() {
+    let lists = "[local]\nlocals = [\"mx.test\", \"here.test\"]\nvirtual_domains = [\".uucp:alias-uucp\", \"virtual.test:v\"]";
+    let on = access(&format!("[access]\nbang_paths = true\npercent_hack = [\"here.test\"]\n{lists}"));
+    let stranger = welcome(&on, client("198.51.100.1"));
+    for (address, said) in [
+        ("a!b!user@MX.test", "b!user@a.uucp"),
+        ("here.test!mx.test!user@mx.test", "user@mx.test"),
+        ("a!user%mx.test@here.test", "user@a.uucp"),
+        ("far.test!user@mx.test", "550 Relaying denied"),
+        ("a!user@virtual.test", "as given"),
+        ("a!user@far.uucp", "as given"),
+        ("user@mx.test", "as given"),
+        ("!user@mx.test", "as given"),
+    ] {
+        assert_eq!(recipient(&on, &stranger, address), said, "{address}");
+    }
+    assert_eq!(recipient(&access(lists), &stranger, "a!user@mx.test"), "as given");
+}
+
+#[test]
 fn relay_clients_get_their_suffix_and_others_do_not() {
     let access = access(
         "[access]\nrelay_to = [\"example.net\"]\n[[access.rules]]\nfrom = \"192.0.2.1\"\nrelay_suffix = \"@gw.test\"",
@@ -489,6 +509,7 @@ fn wrong_access_is_named_with_what_to_write() {
         ),
         ("[access]\nrelay_to = [\"a b\"]", "access.relay_to: \"a b\" is no domain, .domain or *"),
         ("[access]\nbad_senders = [\"a\"]", "access.bad_senders: \"a\" is no address, @domain or @.domain"),
+        ("[access]\nbang_paths = true", "access.bang_paths: there are no local.locals"),
         ("[access]\npercent_hack = [\"\"]", "access.percent_hack: \"\" is no domain"),
         ("[access]\nlocal_addresses_become = \"[192.0.2.1]\"", "local_addresses_become is no host name"),
         ("[access]\nsessions_max = 0", "access.sessions_max must be at least 1"),

@@ -1,16 +1,17 @@
 //! `ringpost import-qmail DIR`: what a directory like `/var/qmail` says, as our configuration.
 //!
 //! Reads `control/*`, `users/assign` and `alias/.qmail-*`. TOML goes to standard output; what it cannot say, and what
-//! to do instead, to standard error, a line each. Exit codes: 0 all of it is said, 1 something is not, 78 there is no
-//! such directory, or a file in it makes no sense. Changes nothing. Bounds: [`FILE_MAX`] octets of a file,
-//! [`ALIASES_MAX`] files of aliases.
+//! to do instead, to standard error, a line each. The table of users and the files of instructions stay where they are and
+//! are named: they are read as they are. Exit codes: 0 all of it is said, 1 something is not, 78 there is no such
+//! directory, or a file in it makes no sense. Changes nothing. Bounds: [`FILE_MAX`] octets of a file, [`ALIASES_MAX`] files
+//! of aliases.
 
 mod table;
 
 use super::complain;
 use clap::Args;
 use local::instructions::{self, Line};
-use local::users::{Assignments, TABLE_MAX};
+use local::users::{Assignments, TABLE_MAX, parse_passwd};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const FILE_MAX: u64 = TABLE_MAX as u64;
 
 /// Files of `alias/` that are looked at.
 const ALIASES_MAX: usize = 100_000;
+
+const PASSWD: &str = "/etc/passwd";
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportQmail {
@@ -51,6 +54,9 @@ pub(super) fn run(args: &ImportQmail) -> ExitCode {
 }
 
 fn import(folder: &Path) -> Result<Translation, ImportError> {
+    // What is named in the configuration is found from anywhere.
+    let folder = std::path::absolute(folder)
+        .map_err(|source| ImportError::Read { path: folder.to_owned(), source })?;
     let control = folder.join("control");
     let mut files = BTreeMap::new();
     for path in files_of(&control)? {
@@ -84,31 +90,36 @@ fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     Ok(bytes)
 }
 
-/// The table is checked; there is no place for it in the configuration yet.
+/// The table is checked, and stays where it is.
 fn assignments(path: &Path, translation: &mut Translation) -> Result<(), ImportError> {
     let bytes = match read(path) {
         Err(ImportError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
         bytes => bytes?,
     };
-    let table = Assignments::parse(&bytes)
+    Assignments::parse(&bytes)
         .map_err(|error| ImportError::Sense { path: path.to_owned(), what: error.to_string() })?;
-    let count = table.count();
-    translation.untold(&format!("users/assign: its {count} entries have no place in the configuration yet"));
+    if translation.has_local() {
+        translation.say("local", "assign", path.display().to_string());
+    } else {
+        translation.untold("users/assign: nobody reads it where no address is this machine's");
+    }
     Ok(())
 }
 
-/// `.qmail` files are read as they are where mail is delivered; who cannot be is named.
+/// `.qmail` files are read as they are where mail is delivered, by the user whose home they are in; those that cannot be
+/// are named.
 fn aliases(folder: &Path, translation: &mut Translation) -> Result<(), ImportError> {
     if !folder.is_dir() {
         return Ok(());
     }
-    let mut count = 0;
+    if translation.has_local() {
+        alias_user(folder, translation);
+    }
     for path in files_of(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         if !name.starts_with(".qmail") {
             continue;
         }
-        count += 1;
         match instructions::parse(&read(&path)?) {
             Ok(lines) => {
                 let unknown = lines.iter().filter(|line| matches!(line, Line::Unknown(_))).count();
@@ -121,11 +132,18 @@ fn aliases(folder: &Path, translation: &mut Translation) -> Result<(), ImportErr
             Err(error) => translation.untold(&format!("alias/{name}: {error}")),
         }
     }
-    if count > 0 {
-        let words = "qmail-local reads them as they are; the daemon delivers to no mailbox yet";
-        translation.untold(&format!("alias: {count} files of instructions: {words}"));
-    }
     Ok(())
+}
+
+fn alias_user(home: &Path, translation: &mut Translation) {
+    let passwords = read(Path::new(PASSWD)).unwrap_or_default();
+    match parse_passwd(&passwords).find(|password| Path::new(&password.home) == home) {
+        Some(password) => translation.say("local", "alias_user", password.user),
+        None => translation.untold(&format!(
+            "alias: no account of this system has {} for its home; make one and name it in local.alias_user",
+            home.display()
+        )),
+    }
 }
 
 fn is_empty(path: &Path) -> bool {

@@ -1,16 +1,24 @@
-//! The programs that deliver to this machine's mailboxes, and those that stand in `.qmail` files, as `ringpost NAME`
-//! or by a link of that name: arguments, variables, exit codes and words are qmail's.
+//! The programs that deliver to this machine's mailboxes, those that stand in `.qmail` files, and those that make and show
+//! databases of aliases, as `ringpost NAME` or by a link of that name: arguments, variables, exit codes and words are qmail's,
+//! and those of the packages fastforward and dot-forward.
 //!
 //! They run as the user whose mail it is. What they decide is in the crate `local`; here are the processes, files and
 //! sockets. Bounds: a message of [`MESSAGE_MAX`] octets where all of it is needed.
 
+mod databases;
+mod dot_forward;
+mod fastforward;
 mod filters;
+mod letter;
 mod qmail_local;
 
 use super::submit::MESSAGE_MAX;
+use local::failure::reason;
 use local::filters::Exit;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,6 +34,10 @@ pub(super) enum Program {
     Qreceipt,
     Qbiff,
     Maildirmake,
+    Fastforward,
+    DotForward,
+    Setforward,
+    Printforward,
 }
 
 impl Program {
@@ -40,6 +52,10 @@ impl Program {
             "qreceipt" => Program::Qreceipt,
             "qbiff" => Program::Qbiff,
             "maildirmake" => Program::Maildirmake,
+            "fastforward" => Program::Fastforward,
+            "dot-forward" => Program::DotForward,
+            "setforward" => Program::Setforward,
+            "printforward" => Program::Printforward,
             _ => return None,
         })
     }
@@ -70,6 +86,10 @@ impl Program {
             Program::Qreceipt => filters::qreceipt(&words),
             Program::Qbiff => filters::qbiff(),
             Program::Maildirmake => filters::maildirmake(&words),
+            Program::Fastforward => fastforward::run(&words),
+            Program::DotForward => dot_forward::run(&words),
+            Program::Setforward => databases::setforward(&words),
+            Program::Printforward => databases::printforward(),
         })
     }
 }
@@ -79,6 +99,37 @@ fn ended(exit: Exit) -> ExitCode {
         eprintln!("{}", exit.words);
     }
     ExitCode::from(exit.code)
+}
+
+/// A variable that is text.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The end that an operation came to, whichever way.
+fn whichever(done: Result<Exit, Exit>) -> Exit {
+    done.unwrap_or_else(|exit| exit)
+}
+
+/// `program: fatal: what: the system's words`, for now.
+fn trouble(program: &str, what: &str, error: &io::Error) -> Exit {
+    Exit::new(111, format!("{program}: fatal: {what}: {}", reason(error)))
+}
+
+/// Standard input, if it is a file; else a copy of it.
+fn message_file() -> io::Result<File> {
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if file.metadata()?.is_file() {
+        file.rewind()?;
+        return Ok(file);
+    }
+    let mut copy = tempfile::tempfile()?;
+    let len = io::copy(&mut file.take(MESSAGE_MAX + 1), &mut copy)?;
+    if len > MESSAGE_MAX {
+        return Err(io::Error::other(format!("it has more than {MESSAGE_MAX} octets")));
+    }
+    copy.rewind()?;
+    Ok(copy)
 }
 
 /// All of standard input.

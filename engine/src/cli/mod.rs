@@ -130,9 +130,10 @@ const PROGRAMS: &str = "Programs for this machine's users, called so or by a lin
   sendmail    Send a message, with the options that mail programs and cron know (sendmail --help)
   inject      Send a message as qmail-inject does
   mailq       Show the queue
-  newaliases  Say that there is no table to rebuild
-For .qmail files, as the programs of the same names that come with qmail:
-  qmail-local, forward, preline, condredirect, bouncesaying, except, qreceipt, qbiff, maildirmake";
+  newaliases  Make /etc/aliases into the database that fastforward looks aliases up in
+For .qmail files, as the programs of the same names that come with qmail, fastforward and dot-forward:
+  qmail-local, forward, preline, condredirect, bouncesaying, except, qreceipt, qbiff, maildirmake,
+  fastforward, setforward, printforward, dot-forward";
 
 /// What was asked for by these words, the first of which is our own name.
 pub fn run(words: &[std::ffi::OsString]) -> ExitCode {

@@ -61,6 +61,8 @@ pub struct Access {
     pub bad_recipients_file: Option<PathBuf>,
     /// Domains where `user%domain@here` means `user@domain`.
     pub percent_hack: Vec<String>,
+    /// `a!b!user@here` means `b!user@a.uucp` where `here` is one of `local.locals`; where `a` has dots, `b!user@a`.
+    pub bang_paths: bool,
     /// The host that `box@[192.0.2.1]` is at, for addresses of this machine.
     pub local_addresses_become: Option<String>,
     /// Sessions at a time over all cores. Default: `intake.sessions_max` of each core is all there is.
@@ -91,6 +93,7 @@ impl Default for Access {
             bad_recipients: Vec::new(),
             bad_recipients_file: None,
             percent_hack: Vec::new(),
+            bang_paths: false,
             local_addresses_become: None,
             sessions_max: None,
             per_address: Pace::default(),

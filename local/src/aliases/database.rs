@@ -3,17 +3,20 @@
 //! Key `:address` has the members, each ended by a NUL: `&address`, `!program` for a program that wants the lines of
 //! an mbox on top and `|program` for one that does not, `/path` or `./path` of a list. These are fastforward's, so its
 //! files are read too. `>path` of a file to deliver into is ours. Key `?address` has who hears of failures.
-//! `joe@example.net` is looked for as it is, as `@example.net`, and as `joe@`.
+//! `joe@example.net` is looked for as it is, as `@example.net`, and as `joe@`. The octets may be in memory or in a file; in
+//! a file, a look-up reads those that it needs.
 //!
 //! Members that are aliases themselves are followed, each once; one that is owned by somebody else is sent to, so that
 //! its own failures go there. Lists hold addresses alone, whatever they say: who may write a list may not run
 //! programs. Bounds: [`ADDRESSES_MAX`] addresses and [`LISTS_MAX`] lists of an expansion.
 
+use super::member::unquoted;
 use super::{Alias, AliasError, AliasFault, Member, members_of};
-use crate::disk::{Disk, replace_file};
+use crate::disk::{Disk, PUBLIC, replace_file};
 use crate::failure::Failure;
-use message::cdb::{Cdb, CdbWriter, TooLong};
+use message::cdb::{CdbWriter, Octets, Outside, TooLong, seek};
 use message::compose::Hosts;
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::Path;
@@ -27,13 +30,24 @@ pub const LISTS_MAX: usize = 1000;
 /// Octets of a list.
 pub const LIST_LEN_MAX: usize = 64 << 20;
 
-/// The full form of an address: its host completed.
+/// The full form of a member's address: its host completed, and its quotes gone. An envelope's addresses have none among
+/// qmail's programs, so those of keys and members have none either.
 pub(super) fn completed(address: &str, hosts: &Hosts) -> String {
-    match address.rsplit_once('@') {
-        Some((local, host)) => {
-            format!("{local}@{}", String::from_utf8_lossy(&hosts.complete(Some(host.as_bytes()))))
-        }
-        None => format!("{address}@{}", String::from_utf8_lossy(&hosts.complete(None))),
+    match address.rsplit_once('@').filter(|(_, host)| !host.ends_with('"')) {
+        Some((local, host)) => whole(&unquoted(local), Some(host), hosts),
+        None => whole(&unquoted(address), None, hosts),
+    }
+}
+
+fn whole(local: &str, host: Option<&str>, hosts: &Hosts) -> String {
+    format!("{local}@{}", String::from_utf8_lossy(&hosts.complete(host.map(str::as_bytes))))
+}
+
+/// The address of a name, which has no quotes.
+fn address_of(name: &str, hosts: &Hosts) -> String {
+    match name.rsplit_once('@') {
+        Some((local, host)) => whole(local, Some(host), hosts),
+        None => whole(name, None, hosts),
     }
 }
 
@@ -43,7 +57,7 @@ pub fn build(aliases: &[Alias], hosts: &Hosts) -> Result<Vec<u8>, TooLong> {
     for alias in aliases {
         let key = if alias.name.contains('@') { alias.name.clone() } else { format!("{}@", alias.name) };
         if let Some(owned) = key.strip_prefix("owner-") {
-            writer.add(format!("?{owned}").as_bytes(), completed(&alias.name, hosts).as_bytes())?;
+            writer.add(format!("?{owned}").as_bytes(), address_of(&alias.name, hosts).as_bytes())?;
         }
         let mut data = Vec::new();
         for member in &alias.members {
@@ -65,11 +79,10 @@ fn coded(member: &Member, hosts: &Hosts) -> String {
     }
 }
 
-/// Makes a table the one in use, all at once: whoever reads meanwhile has the old one or the new.
-pub fn install<D: Disk>(disk: &mut D, octets: &[u8], path: &Path) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    replace_file(disk, path, Path::new(&temporary), octets)
+/// Makes a table the one in use, all at once: whoever reads meanwhile has the old one or the new. Everybody may read it, for
+/// it is users' processes that deliver. `temporary` is in the same folder, and nobody else's meanwhile.
+pub fn install<D: Disk>(disk: &mut D, octets: &[u8], path: &Path, temporary: &Path) -> io::Result<()> {
+    replace_file(disk, path, temporary, octets, PUBLIC)
 }
 
 /// Something that an address stands for.
@@ -81,36 +94,42 @@ enum Target {
     List(String),
 }
 
-/// A database in memory.
+/// A database, wherever its octets are.
 #[derive(Clone, Debug)]
-pub struct Database(Cdb);
+pub struct Database<O>(O);
 
-impl Database {
-    /// `None` if these octets are no database.
-    pub fn new(octets: Vec<u8>) -> Option<Database> {
-        Cdb::new(octets).map(Database)
+impl<O: Octets> Database<O> {
+    pub fn new(octets: O) -> Database<O> {
+        Database(octets)
     }
 
     /// What the database has for an address, by whichever key.
-    pub fn members(&self, address: &str) -> Option<&[u8]> {
+    pub fn members(&self, address: &str) -> Result<Option<Vec<u8>>, O::Error> {
         self.find(':', address)
     }
 
     /// Who hears of failures of what goes to an address, if that is not its sender.
-    pub fn owner(&self, address: &str) -> Option<String> {
-        self.find('?', address).map(|owner| String::from_utf8_lossy(owner).into_owned())
+    pub fn owner(&self, address: &str) -> Result<Option<String>, O::Error> {
+        let owner = self.find('?', address)?;
+        Ok(owner.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
     }
 
-    fn find(&self, kind: char, address: &str) -> Option<&[u8]> {
-        let whole = self.exactly(kind, address);
-        whole.or_else(|| {
-            let (local, host) = address.rsplit_once('@')?;
-            self.exactly(kind, &format!("@{host}")).or_else(|| self.exactly(kind, &format!("{local}@")))
-        })
+    fn find(&self, kind: char, address: &str) -> Result<Option<Vec<u8>>, O::Error> {
+        let mut found = self.exactly(kind, address)?;
+        if let Some((local, host)) = address.rsplit_once('@') {
+            for key in [format!("@{host}"), format!("{local}@")] {
+                if found.is_none() {
+                    found = self.exactly(kind, &key)?;
+                }
+            }
+        }
+        Ok(found)
     }
 
-    fn exactly(&self, kind: char, address: &str) -> Option<&[u8]> {
-        self.0.find(format!("{kind}{address}").to_ascii_lowercase().as_bytes())
+    fn exactly(&self, kind: char, address: &str) -> Result<Option<Vec<u8>>, O::Error> {
+        let key = format!("{kind}{address}").to_ascii_lowercase();
+        let Some(data) = seek(&self.0, key.as_bytes())? else { return Ok(None) };
+        self.0.read(data.start, data.len()).map(|data| Some(data.into_owned()))
     }
 }
 
@@ -161,6 +180,10 @@ pub enum ExpandError {
     ListSyntax { path: String, source: AliasError },
     #[error("{0} stands for more than can be sent to. (#4.3.0)")]
     TooMany(String),
+    #[error("unable to read the database: {0}. (#4.3.0)")]
+    Damaged(#[from] Outside),
+    #[error("unable to read the database: {}. (#4.3.0)", crate::failure::reason(.0))]
+    Database(#[from] io::Error),
 }
 
 impl From<ExpandError> for Failure {
@@ -173,43 +196,54 @@ impl From<ExpandError> for Failure {
 }
 
 /// Follows an address through the table.
-pub fn expand(
-    database: &Database,
+pub fn expand<O: Octets>(
+    database: &Database<O>,
     hosts: &Hosts,
     recipient: &str,
     sender: &str,
     lists: &mut dyn Lists,
-) -> Result<Expansion, ExpandError> {
-    let members = database.members(recipient).ok_or(ExpandError::Nobody)?;
+) -> Result<Expansion, ExpandError>
+where
+    ExpandError: From<O::Error>,
+{
+    let members = database.members(recipient)?.ok_or(ExpandError::Nobody)?;
     // A bounce stays one.
-    let owner = if sender.is_empty() || sender == "#@[]" { None } else { database.owner(recipient) };
-    let mut walk = Walk {
-        database,
-        hosts,
-        recipient,
-        found: Expansion { sender: owner.unwrap_or_else(|| sender.to_owned()), ..Expansion::default() },
-        seen: HashSet::new(),
-        waiting: VecDeque::new(),
-        lists_left: LISTS_MAX,
-    };
+    let owner = if sender.is_empty() || sender == "#@[]" { None } else { database.owner(recipient)? };
+    let mut walk = Walk::new(database, hosts, recipient);
+    walk.found.sender = owner.unwrap_or_else(|| sender.to_owned());
     let is_oneself =
         |target: &Target| matches!(target, Target::Address(own) if own.eq_ignore_ascii_case(recipient));
-    walk.found.is_own = targets(members).any(|target| is_oneself(&target));
+    walk.found.is_own = targets(&members).any(|target| is_oneself(&target));
     walk.seen.insert(recipient.to_ascii_lowercase());
-    walk.wait_for(targets(members))?;
-    while let Some(target) = walk.waiting.pop_front() {
-        match target {
-            Target::Address(address) => walk.follow(address)?,
-            Target::Program { command, has_top } => walk.found.programs.push((command, has_top)),
-            Target::File(path) => walk.found.files.push(path),
-            Target::List(path) => walk.read(&path, lists)?,
-        }
-    }
-    Ok(walk.found)
+    walk.wait_for(targets(&members))?;
+    walk.run(lists)
 }
 
-struct Walk<'a> {
-    database: &'a Database,
+/// The addresses of lists, and of the lists that those name.
+pub fn addresses_of(
+    paths: &[String],
+    hosts: &Hosts,
+    lists: &mut dyn Lists,
+) -> Result<Vec<String>, ExpandError> {
+    let nothing = Database::new(NoAliases);
+    let mut walk = Walk::new(&nothing, hosts, "the list");
+    walk.wait_for(paths.iter().cloned().map(Target::List))?;
+    Ok(walk.run(lists)?.addresses)
+}
+
+/// A database without records: all of it is zeros.
+struct NoAliases;
+
+impl Octets for NoAliases {
+    type Error = Outside;
+
+    fn read(&self, _: usize, len: usize) -> Result<Cow<'_, [u8]>, Outside> {
+        Ok(Cow::Owned(vec![0; len]))
+    }
+}
+
+struct Walk<'a, O> {
+    database: &'a Database<O>,
     hosts: &'a Hosts,
     recipient: &'a str,
     found: Expansion,
@@ -219,7 +253,34 @@ struct Walk<'a> {
     lists_left: usize,
 }
 
-impl Walk<'_> {
+impl<'a, O: Octets> Walk<'a, O>
+where
+    ExpandError: From<O::Error>,
+{
+    fn new(database: &'a Database<O>, hosts: &'a Hosts, recipient: &'a str) -> Walk<'a, O> {
+        Walk {
+            database,
+            hosts,
+            recipient,
+            found: Expansion::default(),
+            seen: HashSet::new(),
+            waiting: VecDeque::new(),
+            lists_left: LISTS_MAX,
+        }
+    }
+
+    fn run(mut self, lists: &mut dyn Lists) -> Result<Expansion, ExpandError> {
+        while let Some(target) = self.waiting.pop_front() {
+            match target {
+                Target::Address(address) => self.follow(address)?,
+                Target::Program { command, has_top } => self.found.programs.push((command, has_top)),
+                Target::File(path) => self.found.files.push(path),
+                Target::List(path) => self.read(&path, lists)?,
+            }
+        }
+        Ok(self.found)
+    }
+
     fn wait_for(&mut self, targets: impl Iterator<Item = Target>) -> Result<(), ExpandError> {
         for target in targets {
             if self.waiting.len() + self.seen.len() >= ADDRESSES_MAX {
@@ -234,9 +295,9 @@ impl Walk<'_> {
         if !self.seen.insert(address.to_ascii_lowercase()) {
             return Ok(());
         }
-        let is_owned = self.database.exactly('?', &address).is_some();
-        match self.database.exactly(':', &address).filter(|_| !is_owned) {
-            Some(members) => self.wait_for(targets(members)),
+        let is_owned = self.database.exactly('?', &address)?.is_some();
+        match self.database.exactly(':', &address)?.filter(|_| !is_owned) {
+            Some(members) => self.wait_for(targets(&members)),
             None => {
                 self.found.addresses.push(address);
                 Ok(())
@@ -298,7 +359,7 @@ pub fn fuzz_expand(bytes: &[u8]) {
     for key in [":a@x.test", ":b@x.test", "?b@x.test"] {
         writer.add(key.as_bytes(), bytes).expect("it is short");
     }
-    let database = Database::new(writer.finish().expect("it is short")).expect("it was made so");
+    let database = Database::new(writer.finish().expect("it is short"));
     let hosts = Hosts::of("x.test").expect("a host");
     if let Ok(found) = expand(&database, &hosts, "A@x.test", "s@x.test", &mut Same(bytes)) {
         assert!(found.addresses.len() <= ADDRESSES_MAX && found.sender == "s@x.test");
@@ -308,7 +369,6 @@ pub fn fuzz_expand(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::StdDisk;
     use proptest::prelude::*;
 
     #[derive(Default)]
@@ -327,9 +387,9 @@ mod tests {
         Hosts::of("example.org").unwrap()
     }
 
-    fn database(table: &str) -> Database {
+    fn database(table: &str) -> Database<Vec<u8>> {
         let aliases = super::super::parse(table.as_bytes()).unwrap();
-        Database::new(build(&aliases, &hosts()).unwrap()).unwrap()
+        Database::new(build(&aliases, &hosts()).unwrap())
     }
 
     fn expanded(table: &str, recipient: &str, lists: &mut Fake) -> Expansion {
@@ -348,6 +408,12 @@ mod tests {
             Failure::from(nobody.unwrap_err()),
             Failure::hard("Sorry, no mailbox here by that name. (#5.1.1)")
         );
+    }
+
+    #[test]
+    fn quotes_are_no_part_of_an_address() {
+        let found = expanded("\"a b\": \"c d\"@x.test, \"e@f\"\n", "a b@example.org", &mut Fake::default());
+        assert_eq!(found.addresses, ["c d@x.test", "e@f@example.org"]);
     }
 
     #[test]
@@ -400,6 +466,9 @@ mod tests {
                 "/l/one: line 1: a list that is included has nothing but addresses. (#4.3.0)"
             );
         }
+        let cut = Database::new(build(&[], &hosts()).unwrap()[..100].to_vec());
+        let done = expand(&cut, &hosts(), "a@x.test", "", &mut Fake::default());
+        assert!(matches!(done, Err(ExpandError::Damaged(_))), "nobody is unknown to what cannot be read");
         let missing =
             expand(&database("l: :include:/no\n"), &hosts(), "l@example.org", "", &mut Fake::default());
         let words = "unable to read /no: no such file or directory. (#4.3.0)";
@@ -407,29 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_table_takes_the_old_ones_place_while_it_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("aliases.cdb");
-        let tables: Vec<Vec<u8>> = [b"joe: ann@x.test\n", b"joe: bob@x.test\n"]
-            .iter()
-            .map(|table| build(&super::super::parse(*table).unwrap(), &hosts()).unwrap())
-            .collect();
-        install(&mut StdDisk, &tables[0], &path).unwrap();
-        let reader = std::thread::spawn({
-            let path = path.clone();
-            move || {
-                for _ in 0..300 {
-                    let database = Database::new(std::fs::read(&path).unwrap()).expect("it is always whole");
-                    let found = expand(&database, &hosts(), "joe@x.test", "", &mut Fake::default()).unwrap();
-                    assert_eq!(found.addresses.len(), 1);
-                }
-            }
-        });
-        for count in 0..50 {
-            install(&mut StdDisk, &tables[count % 2], &path).unwrap();
-        }
-        reader.join().unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    fn lists_alone_have_addresses_and_no_aliases() {
+        let mut lists = Fake(vec![("/l/one", "ann\n:include:/l/two\n"), ("/l/two", "&bob@x.test\0/l/one\0")]);
+        let found = addresses_of(&["/l/one".into(), "/l/one".into()], &hosts(), &mut lists).unwrap();
+        assert_eq!(found, ["ann@example.org", "bob@x.test"]);
+        assert!(addresses_of(&["/no".into()], &hosts(), &mut lists).is_err());
     }
 
     proptest! {

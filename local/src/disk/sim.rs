@@ -185,7 +185,7 @@ impl SimDisk {
 impl Disk for SimDisk {
     type File = Inode;
 
-    fn create(&mut self, path: &Path) -> io::Result<Inode> {
+    fn create(&mut self, path: &Path, _mode: u32) -> io::Result<Inode> {
         self.step()?;
         if self.found(path).is_ok() {
             return Err(ErrorKind::AlreadyExists.into());
@@ -311,6 +311,7 @@ impl Disk for SimDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{PUBLIC, replace_file};
 
     #[test]
     fn a_replaced_file_is_the_old_one_or_the_new_whatever_is_lost() {
@@ -319,8 +320,8 @@ mod tests {
             let mut disk = SimDisk::with_folders(&["d"]);
             disk.put("d/a.cdb", b"old");
             disk.trouble = Trouble::Dies(steps);
-            let done =
-                super::super::replace_file(&mut disk, Path::new("d/a.cdb"), Path::new("d/a.tmp"), b"new one");
+            let (path, temporary) = (Path::new("d/a.cdb"), Path::new("d/a.tmp"));
+            let done = replace_file(&mut disk, path, temporary, b"new one", PUBLIC);
             for state in disk.crashes() {
                 let found = state.content("d/a.cdb").expect("there is always one");
                 assert!(found == b"new one" || done.is_err() && found == b"old", "step {steps}: {found:?}");

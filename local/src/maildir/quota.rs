@@ -7,7 +7,7 @@
 //! folders.
 
 use super::MaildirError;
-use crate::disk::{Disk, replace_file};
+use crate::disk::{Disk, PRIVATE, replace_file};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -89,7 +89,7 @@ pub(super) fn check<D: Disk>(
     let held = count(disk, maildir).map_err(MaildirError::Disk)?;
     let content = format!("{quota}\n{} {}\n", held.octets, held.messages);
     let temporary = maildir.join("tmp/maildirsize");
-    replace_file(disk, &path, &temporary, content.as_bytes()).map_err(MaildirError::Disk)?;
+    replace_file(disk, &path, &temporary, content.as_bytes(), PRIVATE).map_err(MaildirError::Disk)?;
     if quota.allows(held, len) { Ok(()) } else { Err(MaildirError::Full) }
 }
 

@@ -11,14 +11,11 @@ const CONNECT_SECS: i64 = 60;
 
 /// Files that say something which is said elsewhere, or which nobody needs to say here.
 const NEEDLESS: &[(&str, &str)] = &[
-    ("concurrencylocal", "local deliveries are not the daemon's yet"),
-    ("envnoathost", "submitted addresses are completed by [compose]"),
     ("bouncefrom", "bounces come from MAILER-DAEMON"),
     ("bouncehost", "bounces come from host_name"),
     ("timeoutremote", "each step of a dialogue has the time that RFC 5321 gives it"),
     ("smtpgreeting", "the greeting is host_name"),
     ("qmqpservers", "this host keeps its own queue"),
-    ("defaultdelivery", "it is the last word of qmail-local's command line"),
 ];
 
 /// What was said, and what was not.
@@ -38,8 +35,13 @@ impl Translation {
         self.untold.push(line.to_owned());
     }
 
+    /// True if some addresses are this machine's.
+    pub(super) fn has_local(&self) -> bool {
+        self.table.contains_key("local")
+    }
+
     /// `[section] key = value`; without a section at the top.
-    fn say(&mut self, section: &str, key: &str, value: impl Into<Value>) {
+    pub(super) fn say(&mut self, section: &str, key: &str, value: impl Into<Value>) {
         let table = match section {
             "" => &mut self.table,
             section => {
@@ -70,10 +72,11 @@ fn list(text: &str) -> Value {
 pub(super) fn translate(files: &BTreeMap<String, String>, control: &Path) -> Translation {
     let mut said = Translation::default();
     let first = |name: &str| files.get(name).and_then(|text| lines(text).next()).map(str::to_owned);
+    let me = first("me");
     said.say("", "queue", "/var/spool/ringpost");
     said.say("bounces", "format", "qsbmf");
-    match first("me") {
-        Some(me) => said.say("", "host_name", me),
+    match &me {
+        Some(me) => said.say("", "host_name", me.as_str()),
         None => said.untold("control/me: it is not there; host_name will be the system's"),
     }
     // Where a file is not there, qmail's default is meant, and it need not be ours.
@@ -108,7 +111,9 @@ pub(super) fn translate(files: &BTreeMap<String, String>, control: &Path) -> Tra
         }
     }
     say_access(&mut said, files, control);
-    say_doublebounce(&mut said, first("doublebounceto"), first("doublebouncehost").or(first("me")));
+    say_local(&mut said, files);
+    say_no_at_host(&mut said, first("envnoathost"), me.as_deref());
+    say_doublebounce(&mut said, first("doublebounceto"), first("doublebouncehost").or(me));
     say_routes(&mut said, files.get("smtproutes").map_or("", String::as_str));
     say_what_is_left(&mut said, files);
     said
@@ -134,6 +139,54 @@ fn say_access(said: &mut Translation, files: &BTreeMap<String, String>, control:
     let become_host = files.get("localiphost").or(files.get("me")).and_then(|text| lines(text).next());
     if let Some(host) = become_host {
         said.say("access", "local_addresses_become", host);
+    }
+}
+
+/// Whose mailboxes are here. Without a list of locals, qmail's is the host's own name.
+fn say_local(said: &mut Translation, files: &BTreeMap<String, String>) {
+    let text = |name: &str| files.get(name).map_or("", String::as_str);
+    let own = if files.contains_key("locals") { "locals" } else { "me" };
+    let (hosts, wrong): (Vec<&str>, Vec<&str>) =
+        lines(text(own)).partition(|host| message::Domain::parse(host).is_ok());
+    wrong.iter().for_each(|host| said.untold(&format!("control/{own}: {host:?} is no host name")));
+    let (virtuals, wrong): (Vec<&str>, Vec<&str>) =
+        lines(text("virtualdomains")).partition(|line| line.contains(':'));
+    wrong.iter().for_each(|line| said.untold(&format!("control/virtualdomains: {line:?} has no colon")));
+    if hosts.is_empty() && virtuals.is_empty() {
+        said.untold("control/locals: it names nobody; no address will be this machine's");
+        return;
+    }
+    said.say("local", "locals", hosts);
+    if !virtuals.is_empty() {
+        said.say("local", "virtual_domains", virtuals);
+    }
+    say_deliveries(said, files);
+}
+
+fn say_deliveries(said: &mut Translation, files: &BTreeMap<String, String>) {
+    match files.get("defaultdelivery").map(|text| text.trim_end()).filter(|text| !text.is_empty()) {
+        Some(instructions) => said.say("local", "default_delivery", instructions),
+        None => said.untold(
+            "control/defaultdelivery: it is not there; local.default_delivery is ./Maildir/ unless you say what \
+             qmail-start was told",
+        ),
+    }
+    // qmail's own limit is 255 where it is built, ours 1000.
+    match files.get("concurrencylocal").map(|text| text.trim()) {
+        None => {}
+        Some("0") => {
+            said.untold("control/concurrencylocal: 0 holds local mail; local.sessions_max is at least 1")
+        }
+        Some(count) => said.say_number("concurrencylocal", count, "local", "sessions_max"),
+    }
+}
+
+/// Addresses have hosts here before the daemon has them.
+fn say_no_at_host(said: &mut Translation, host: Option<String>, me: Option<&str>) {
+    if let Some(host) = host.filter(|host| Some(host.as_str()) != me) {
+        said.untold(&format!(
+            "control/envnoathost: {host:?} is not control/me; what users submit is completed by compose.default_host"
+        ));
     }
 }
 
@@ -166,6 +219,11 @@ fn say_routes(said: &mut Translation, text: &str) {
 fn say_what_is_left(said: &mut Translation, files: &BTreeMap<String, String>) {
     const SAID: &[&str] = &[
         "me",
+        "locals",
+        "virtualdomains",
+        "defaultdelivery",
+        "concurrencylocal",
+        "envnoathost",
         "queuelifetime",
         "timeoutsmtpd",
         "timeoutconnect",
@@ -188,12 +246,6 @@ fn say_what_is_left(said: &mut Translation, files: &BTreeMap<String, String>) {
     for (name, text) in files.iter().filter(|(name, _)| !SAID.contains(&name.as_str())) {
         let why = NEEDLESS.iter().find(|(needless, _)| needless == name).map(|(_, why)| *why);
         let line = match name.as_str() {
-            "locals" | "virtualdomains" => {
-                let count = lines(text).count();
-                format!(
-                    "control/{name}: {count} lines; the daemon delivers to no mailbox of this machine yet"
-                )
-            }
             "helohost" => {
                 format!("control/helohost: ehlo of a source, [sources.NAME], says {:?}", text.trim())
             }
@@ -224,7 +276,11 @@ mod tests {
             ("queuelifetime", "soon\n"),
             ("badmailfrom", "@spam.test\n"),
             ("doublebounceto", "ann\n"),
-            ("locals", "mx.example.org\n"),
+            ("locals", "mx.example.org\nno host\n"),
+            ("virtualdomains", "lists.example.org:lists\nann@example.org:ann\n.uucp:alias-uucp\nwrong\n"),
+            ("defaultdelivery", "./Mailbox\n\n"),
+            ("concurrencylocal", "20\n"),
+            ("envnoathost", "far.example.org\n"),
             ("helohost", "out.example.org\n"),
             ("strange", "x\n"),
         ]);
@@ -233,6 +289,9 @@ mod tests {
         assert_eq!(config.host_name, "mx.example.org");
         assert_eq!(config.access.relay_to, ["example.org", ".example.net"]);
         assert_eq!(config.delivery.connections_total, 120);
+        let local = config.local.expect("it has names");
+        assert_eq!((&local.locals[..], local.sessions_max), (&["mx.example.org".to_owned()][..], 20));
+        assert_eq!((local.virtual_domains.len(), local.default_delivery.as_str()), (3, "./Mailbox"));
         assert_eq!(config.bounces.doublebounce_to.as_deref(), Some("ann@mx.example.org"));
         let text = said.text();
         for line in ["\"*\" = \"[192.0.2.1]\"", "\"inside.test\" = \"hub.test:2525\"", "\"mx.test\" = \"\""] {
@@ -240,18 +299,25 @@ mod tests {
         }
         assert!(text.contains("relay_to_file = \"/var/qmail/control/morercpthosts.cdb\""), "{text}");
         let untold = said.untold.join("\n");
-        for word in
-            ["queuelifetime: \"soon\"", "\"bad\" has no colon", "\"x.test\" has more", "locals: 1", "strange"]
-        {
+        for word in [
+            "queuelifetime: \"soon\"",
+            "\"bad\" has no colon",
+            "\"x.test\" has more",
+            "\"no host\" is no host",
+            "\"wrong\" has no colon",
+            "envnoathost: \"far.example.org\"",
+            "strange",
+        ] {
             assert!(untold.contains(word), "{word}: {untold}");
         }
-        assert_eq!(said.untold.len(), 6, "{untold}");
+        assert_eq!(said.untold.len(), 8, "{untold}");
     }
 
     #[test]
     fn an_open_relay_is_not_imported() {
         let said = translated(&[("me", "mx.example.org\n")]);
-        assert_eq!(said.untold.len(), 1);
-        assert!(said.untold[0].contains("rcpthosts") && !said.text().contains("relay_to ="));
+        let (access, delivery) = (&said.untold[0], &said.untold[1]);
+        assert!(said.untold.len() == 2 && delivery.contains("defaultdelivery"), "{:?}", said.untold);
+        assert!(access.contains("rcpthosts") && !said.text().contains("relay_to ="));
     }
 }

@@ -1,6 +1,6 @@
 //! What `forward`, `preline`, `condredirect`, `bouncesaying`, `except`, `qreceipt`, `qbiff` and `maildirmake` do.
 
-use super::read_message;
+use super::{read_message, trouble, variable, whichever};
 use crate::cli::submit::{self, Onward};
 use local::failure::reason;
 use local::filters::{self as rules, ChildEnd, Exit, Gate, Resent};
@@ -15,22 +15,8 @@ const OUT_LEN: usize = 8192;
 /// Terminals that are looked at.
 const TERMINALS_MAX: usize = 4096;
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-/// The end that an operation came to, whichever way.
-fn ended(done: Result<Exit, Exit>) -> Exit {
-    done.unwrap_or_else(|exit| exit)
-}
-
-/// `program: fatal: what: the system's words`, for now.
-fn trouble(program: &str, what: &str, error: &io::Error) -> Exit {
-    Exit::new(111, format!("{program}: fatal: {what}: {}", reason(error)))
-}
-
 pub(super) fn forward(words: &[String]) -> Exit {
-    ended(rules::forward(words, &variable).and_then(|resent| {
+    whichever(rules::forward(words, &variable).and_then(|resent| {
         let reply = resend("forward", &resent)?;
         Ok(Exit::new(0, format!("forward: {reply}")))
     }))
@@ -48,7 +34,7 @@ fn resend(program: &str, resent: &Resent) -> Result<String, Exit> {
 }
 
 pub(super) fn condredirect(words: &[String]) -> Exit {
-    ended(rules::condredirect(words).and_then(|(address, program)| {
+    whichever(rules::condredirect(words).and_then(|(address, program)| {
         if let Gate::Exit(exit) = rules::gate_of("condredirect", asked(program)) {
             return Ok(exit);
         }
@@ -60,7 +46,7 @@ pub(super) fn condredirect(words: &[String]) -> Exit {
 }
 
 pub(super) fn bouncesaying(words: &[String]) -> Exit {
-    ended(rules::bouncesaying(words).map(|(error, program)| {
+    whichever(rules::bouncesaying(words).map(|(error, program)| {
         let gate = match program {
             [] => Gate::Act,
             program => rules::gate_of("bouncesaying", asked(program)),
@@ -73,7 +59,7 @@ pub(super) fn bouncesaying(words: &[String]) -> Exit {
 }
 
 pub(super) fn except(words: &[String]) -> Exit {
-    ended(rules::except(words).map(|program| rules::except_of(asked(program))))
+    whichever(rules::except(words).map(|program| rules::except_of(asked(program))))
 }
 
 /// Runs a program on the message.
@@ -89,7 +75,7 @@ fn end_of(status: ExitStatus) -> ChildEnd {
 }
 
 pub(super) fn preline(words: &[String]) -> Exit {
-    ended(rules::preline(words, &variable).and_then(|(top, program)| {
+    whichever(rules::preline(words, &variable).and_then(|(top, program)| {
         let spawned = Command::new(&program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| {
             let code = if rules::start_failed(&error) == 111 { 111 } else { 100 };
@@ -112,7 +98,7 @@ pub(super) fn preline(words: &[String]) -> Exit {
 }
 
 pub(super) fn qreceipt(words: &[String]) -> Exit {
-    ended(read_message().map_err(|_| Exit::new(111, "qreceipt: fatal: read error")).and_then(|content| {
+    whichever(read_message().map_err(|_| Exit::new(111, "qreceipt: fatal: read error")).and_then(|content| {
         let Some(receipt) = rules::receipt(words, &variable, &content)? else { return Ok(Exit::silent(0)) };
         let recipients = [receipt.to];
         let onward = Onward { sender: "", recipients: &recipients, top: "", content: &receipt.content };
@@ -155,7 +141,7 @@ fn bark(path: &std::path::Path, lines: &[u8]) -> io::Result<()> {
 }
 
 pub(super) fn maildirmake(words: &[String]) -> Exit {
-    ended(rules::maildirmake(words).and_then(|folders| {
+    whichever(rules::maildirmake(words).and_then(|folders| {
         for folder in &folders {
             let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
             made.map_err(|error| rules::cannot_make(folder, &error))?;

@@ -5,16 +5,14 @@
 //! message that comes by a pipe is kept in a temporary file: each delivery reads it from its beginning. Programs may
 //! take [`PROGRAM_MAX`].
 
-use crate::cli::submit::MESSAGE_MAX;
+use super::message_file;
 use crate::mailboxes::errand::{Done, Errand};
 use local::delivery::{self, Delivery};
 use local::failure::{Failure, reason};
 use local::filters::Exit;
 use local::instructions::search::{Distrust, FolderHome};
 use local::program::Limits;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,22 +81,6 @@ fn deliver(delivery: &Delivery<'_>) -> Result<(), Failure> {
     say(&said);
     say(format!("{counts}\n").as_bytes());
     Ok(())
-}
-
-/// Standard input, if it is a file; else a copy of it.
-fn message_file() -> io::Result<File> {
-    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    if file.metadata()?.is_file() {
-        file.rewind()?;
-        return Ok(file);
-    }
-    let mut copy = tempfile::tempfile()?;
-    let len = io::copy(&mut file.take(MESSAGE_MAX + 1), &mut copy)?;
-    if len > MESSAGE_MAX {
-        return Err(io::Error::other(format!("it has more than {MESSAGE_MAX} octets")));
-    }
-    copy.rewind()?;
-    Ok(copy)
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 
 /// `sysexits(3)`.
 pub(super) const EX_USAGE: u8 = 64;
-const EX_DATAERR: u8 = 65;
+pub(super) const EX_DATAERR: u8 = 65;
+pub(super) const EX_NOINPUT: u8 = 66;
 const EX_NOUSER: u8 = 67;
 const EX_NOHOST: u8 = 68;
 const EX_UNAVAILABLE: u8 = 69;
+pub(super) const EX_CANTCREAT: u8 = 73;
 const EX_IOERR: u8 = 74;
 const EX_TEMPFAIL: u8 = 75;
 pub(super) const EX_NOPERM: u8 = 77;

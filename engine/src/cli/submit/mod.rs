@@ -11,13 +11,14 @@ mod dsn;
 mod error;
 mod inject;
 mod mailq;
+mod newaliases;
 mod onward;
 mod place;
 mod sendmail;
 mod user;
 
 pub use client::fuzz_reply_line;
-pub(crate) use onward::{Onward, send};
+pub(crate) use onward::{Onward, hosts, send};
 pub use sendmail::fuzz_arguments;
 
 use error::{EX_USAGE, SubmitError};
@@ -76,15 +77,9 @@ impl Program {
             Program::Sendmail => sendmail::run(words),
             Program::Inject => inject::run(words),
             Program::Mailq => mailq::run(words),
-            Program::NewAliases => new_aliases(),
+            Program::NewAliases => newaliases::run(words),
         }
     }
-}
-
-/// Aliases are read by the daemon when they are; there is no table to build, and packages' scripts must not fail for it.
-fn new_aliases() -> ExitCode {
-    eprintln!("ringpost: there is no alias table to rebuild");
-    ExitCode::SUCCESS
 }
 
 /// All of standard input.

@@ -7,8 +7,8 @@ use super::dsn::Dsn;
 use super::error::SubmitError;
 use super::place::{Place, Pointers};
 use message::Reply;
-use message::compose::Injected;
 use message::compose::address_list::AddrSpec;
+use message::compose::{Hosts, Injected};
 use message::envelope::{BodyKind, Recipients};
 use message::path::parse_reverse_path;
 
@@ -33,6 +33,12 @@ impl From<SubmitError> for NotSent {
     fn from(error: SubmitError) -> NotSent {
         NotSent { code: error.qmail_exit(), words: error.to_string() }
     }
+}
+
+/// What completes the addresses of this machine's users.
+pub(crate) fn hosts() -> Result<Hosts, NotSent> {
+    let place = Place::find(&Pointers::default())?;
+    Ok(place.compose.hosts(&place.host_name).map_err(SubmitError::from)?)
 }
 
 /// Returns what the daemon said when it was on its disk.

@@ -10,7 +10,7 @@ use super::client::{self, Letter};
 use super::error::SubmitError;
 use super::place::{Place, Pointers};
 use super::user::{User, variable};
-use super::{compose, followup_lists, mailq, new_aliases, read_message};
+use super::{compose, followup_lists, mailq, newaliases, read_message};
 use arguments::{Arguments, Mode, USAGE};
 use message::compose::{ArgumentSyntax, Injected, Letters, Options, RecipientsFrom};
 use message::envelope::Recipients;
@@ -32,7 +32,7 @@ pub(super) fn run(words: Vec<String>) -> ExitCode {
         Mode::Deliver => deliver(arguments),
         Mode::Speak => speak(&arguments.pointers),
         Mode::Queue => return mailq::show(&arguments.pointers),
-        Mode::Aliases => return new_aliases(),
+        Mode::Aliases => return newaliases::rebuild(arguments.aliases, None, &arguments.pointers),
         Mode::Nothing => Ok(()),
         Mode::Help => {
             println!("{USAGE}");

@@ -7,6 +7,7 @@
 use crate::cli::submit::dsn::Dsn;
 use crate::cli::submit::error::SubmitError;
 use crate::cli::submit::place::Pointers;
+use std::path::PathBuf;
 
 pub(super) const USAGE: &str = "usage: sendmail [OPTION...] [RECIPIENT...] < MESSAGE
   -t             recipients are the header's; arguments are left out of them
@@ -16,7 +17,8 @@ pub(super) const USAGE: &str = "usage: sendmail [OPTION...] [RECIPIENT...] < MES
   -R full|hdrs   what a report returns               -V ID    an envelope id for reports
   -bm            deliver (this is what happens anyway)
   -bs            speak SMTP on standard input and output
-  -bp            show the queue (mailq)              -bi      newaliases
+  -bp            show the queue (mailq)
+  -bi            newaliases                          -oA FILE the table of aliases
   --socket FILE  the daemon's socket                 --config FILE  the configuration";
 
 /// What is to be done.
@@ -47,6 +49,8 @@ pub(super) struct Arguments {
     pub(super) sender: Option<String>,
     pub(super) name: Option<String>,
     pub(super) dsn: Dsn,
+    /// `-oA`: the table of aliases.
+    pub(super) aliases: Option<PathBuf>,
     pub(super) recipients: Vec<String>,
 }
 
@@ -162,7 +166,7 @@ impl Arguments {
         match value {
             "i" => self.dots_are_text = true,
             "eq" => self.is_quiet = true,
-            _ => {}
+            _ => self.aliases = value.strip_prefix('A').map(PathBuf::from).or(self.aliases.take()),
         }
     }
 }
