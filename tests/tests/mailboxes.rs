@@ -279,7 +279,7 @@ fn a_part_cannot_do_what_is_not_its_own() {
     let set = |words: &[String]| -> BTreeSet<String> { words.iter().cloned().collect() };
     let (reads, connects) = (format!("read {config}"), format!("connect {anybody}"));
     assert_eq!(can("serve", Some(PARTS[0].1)), set(&[format!("read {queue}"), reads.clone(), connects]));
-    assert_eq!(can("local", Some(PARTS[1].1)), set(&[reads.clone()]));
+    assert_eq!(can("local", Some(PARTS[1].1)), set(std::slice::from_ref(&reads)));
     assert_eq!(can("pop3", Some(PARTS[2].1)), set(&[reads]));
     // Root's: it starts users' programs, which read users' files. It connects to nobody, and nor do they.
     let launcher = can("launch", None);
