@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 use tests::process::house::{HERE, PARTS, has_root, status_of, uid_of};
-use tests::process::peer::is_root;
+use tests::process::peer::{is_root, peer};
 use tests::process::setup::Refusal;
 use tests::process::{Plan, Sink, wait};
 
@@ -370,4 +370,96 @@ fn a_wrong_configuration_is_refused_in_one_sentence() {
     let refusal = Refusal::of(&mut plan.setup.command(&["supervise"]));
     assert_eq!(refusal.code, 78, "{refusal:?}");
     assert!(refusal.said.contains("assign: line 1: it is name:user:uid:gid"), "{refusal:?}");
+}
+
+/// Dovecot's POP3 server on our Maildirs, until the value goes.
+struct Dovecot {
+    master: std::process::Child,
+    address: std::net::SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Dovecot {
+    fn start(house: &tests::process::House, user: &str) -> Option<Dovecot> {
+        let mut dovecot = peer("dovecot")?;
+        let folder = tests::process::setup::temporary_folder();
+        let resident = house.resident(user);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        let (at, uid, home) = (folder.path().display(), resident.uid, resident.home.display());
+        let config = format!(
+            "base_dir = {at}/run\nlog_path = {at}/log\nprotocols = pop3\nssl = no\ndisable_plaintext_auth = no\n\
+             first_valid_uid = 1\nmail_location = maildir:{home}/Maildir\n\
+             passdb {{\n driver = static\n args = password=secret\n}}\n\
+             userdb {{\n driver = static\n args = uid={uid} gid={uid} home={home}\n}}\n\
+             service pop3-login {{\n inet_listener pop3 {{\n  address = 127.0.0.1\n  port = {}\n }}\n \
+             inet_listener pop3s {{\n  port = 0\n }}\n}}\n",
+            address.port()
+        );
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        std::fs::write(folder.path().join("dovecot.conf"), config).expect("ours");
+        let master = dovecot.arg("-F").arg("-c").arg(folder.path().join("dovecot.conf")).spawn();
+        let dovecot = Dovecot { master: master.expect("it is installed"), address, _folder: folder };
+        wait::until("Dovecot listens", RUN_MAX, || TcpStream::connect(address).is_ok());
+        Some(dovecot)
+    }
+}
+
+impl Drop for Dovecot {
+    /// It ends its own children.
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.master);
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let _ = wait::ends_within(&mut self.master, RUN_MAX);
+    }
+}
+
+/// All messages of a mailbox, by Python's poplib.
+fn fetched(from: std::net::SocketAddr, user: &str) -> Vec<String> {
+    let script = "import poplib,sys\np=poplib.POP3(sys.argv[1],int(sys.argv[2]),timeout=60)\np.user(sys.argv[3])\n\
+                  p.pass_('secret')\nfor n in range(1,p.stat()[0]+1):\n  \
+                  print(b'\\n'.join(p.retr(n)[1]).hex())\np.quit()";
+    let mut python = Command::new("python3");
+    python.args(["-c", script, &from.ip().to_string(), &from.port().to_string(), user]);
+    let output = wait::succeed(&mut python, RUN_MAX);
+    let mut letters: Vec<String> =
+        String::from_utf8(output.stdout).expect("hex").lines().map(str::to_owned).collect();
+    letters.sort();
+    letters
+}
+
+#[test]
+fn procmail_delivers_and_dovecot_and_poplib_read_the_same() {
+    if !has_root() || peer("procmail").is_none() {
+        return;
+    }
+    let plan = Plan::new(&["alias", "ann", "bob"]).with_pop3();
+    let bob = plan.resident("bob").clone();
+    bob.write(".qmail", "|preline procmail ./rc\n");
+    bob.write("rc", "MAILDIR=$HOME\n:0\n./Maildir/\n");
+    let house = plan.start();
+    let mut client = house.client();
+    let letters =
+        ["..one\r\n...two\r\n\r\n", "no end", "Gr\u{fc}\u{df}e\r\nFrom here\r\n", "", "a\rb\r\n\r\n\r\n"];
+    for letter in letters {
+        let content = format!("Subject: letter\r\n\r\n{letter}");
+        for to in ["ann", "bob"] {
+            let reply = client.send("eve@far.test", &[&format!("{to}@{HERE}")], &content);
+            assert!(reply.starts_with("250"), "{reply}");
+        }
+    }
+    house.resident("ann").wait_for_mail(letters.len());
+    let sorted = bob.wait_for_mail(letters.len());
+    assert!(
+        sorted
+            .iter()
+            .all(|letter| letter.contains("Delivered-To: bob@") && letter.contains("Subject: letter\n"))
+    );
+    let ours = fetched(house.pop3, "ann");
+    assert_eq!(ours.len(), letters.len());
+    let Some(dovecot) = Dovecot::start(&house, "ann") else { return };
+    assert_eq!(fetched(dovecot.address, "ann"), ours);
+    drop(dovecot);
+    house.terminate();
 }

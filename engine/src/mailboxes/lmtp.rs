@@ -7,7 +7,6 @@
 use message::path::{ForwardPath, parse_forward_path, parse_reverse_path};
 use message::{Reply, ReversePath};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 
 /// A path of 256 octets and what DSN says of a recipient.
 const LINE_MAX: usize = 2048;
@@ -120,24 +119,10 @@ impl Session {
         self.replies.extend_from_slice(b"\r\n");
     }
 
+    /// Its text is one line.
     fn reply(&mut self, reply: &Reply) {
-        let (code, enhanced) = (reply.code, reply.enhanced);
-        let mut lines = reply.text().lines().peekable();
-        let mut text = String::new();
-        loop {
-            let line = lines.next().unwrap_or_default();
-            let mark = if lines.peek().is_some() { '-' } else { ' ' };
-            let _ = write!(text, "{code}{mark}");
-            if let Some(enhanced) = enhanced {
-                let _ = write!(text, "{enhanced} ");
-            }
-            text.extend(line.chars().map(|char| if char.is_control() { ' ' } else { char }));
-            text.push_str("\r\n");
-            if mark == ' ' {
-                break;
-            }
-        }
-        self.replies.extend_from_slice(text.as_bytes());
+        let enhanced = reply.enhanced.map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
+        self.say(&format!("{} {enhanced}{}", reply.code, reply.text()));
     }
 
     fn take_line(&mut self, bytes: &[u8]) -> usize {
@@ -337,7 +322,7 @@ mod tests {
                 Wish::Deliver(envelope) => {
                     wished.push(format!("{} to {}", envelope.sender, envelope.recipients.join(",")));
                     let mut replies = vec![Reply::ours(250, (2, 1, 5), "in"); envelope.recipients.len()];
-                    replies[0] = Reply::ours(550, (5, 1, 1), "no\nmailbox");
+                    replies[0] = Reply::ours(550, (5, 1, 1), "no mailbox");
                     session.handle_delivered(&replies);
                 }
                 Wish::Forget => {}
@@ -352,17 +337,20 @@ mod tests {
             b"LHLO x\r\nMAIL FROM:<ann@a.test> BODY=8BITMIME\r\nRCPT TO:<bob@h.test>\r\nRCPT TO:<\"c d\"@h.test>\r\n\
               BDAT 5\r\nab\r\ncBDAT 3 LAST\r\ndefQUIT\r\n",
         );
-        assert!(said.ends_with(
-            "250 CHUNKING\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n550-5.1.1 no\n550 5.1.1 mailbox\n\
+        assert!(
+            said.ends_with(
+                "250 CHUNKING\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n550 5.1.1 no mailbox\n\
              250 2.1.5 in\n221 2.0.0 Bye\n"
-        ), "{said}");
+            ),
+            "{said}"
+        );
         assert_eq!(wished, ["ab\r\nc", "def", "ann@a.test to bob@h.test,\"c d\"@h.test", "close"]);
     }
 
     #[test]
     fn an_empty_chunk_can_be_the_last() {
         let (said, wished) = talk(b"MAIL FROM:<>\r\nRCPT TO:<b@h.test>\r\nBDAT 1\r\nxBDAT 0 LAST\r\n");
-        assert!(said.ends_with("250 2.0.0 Ok\n550-5.1.1 no\n550 5.1.1 mailbox\n"), "{said}");
+        assert!(said.ends_with("250 2.0.0 Ok\n550 5.1.1 no mailbox\n"), "{said}");
         assert_eq!(wished, ["x", " to b@h.test"]);
     }
 
