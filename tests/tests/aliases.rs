@@ -5,7 +5,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output};
 use tests::process::home::{Home, MESSAGE, Office, RUN_MAX, assert_told, ringpost, run, told};
-use tests::process::{programs, wait};
+use tests::process::house::HERE;
+use tests::process::{Plan, programs, wait};
 
 const SORRY: &str = "Sorry, no mailbox here by that name. (#5.1.1)\n";
 
@@ -355,4 +356,34 @@ fn a_message_for_a_uucp_host_is_handed_to_uux() {
     assert_eq!(home.read("arguments"), "-\n-r\n-gC\n-a$(touch never)\nhost!rmail\n(b!User)\n");
     assert_eq!(home.read("content"), MESSAGE);
     assert!(!home.has("never"));
+}
+
+// ---- all the way ----
+
+#[test]
+fn aliases_and_bang_paths_are_followed_on_the_way_from_smtp() {
+    let mut plan = Plan::new(&["alias", "ann"]).with("local.virtual_domains", vec![".uucp:alias-uucp"]);
+    plan.setup.set("access.bang_paths", true);
+    let alias = plan.resident("alias").clone();
+    // Where everybody may run it, whatever the folder that it was built in.
+    let (built, own) = (programs::ringpost(), alias.home.join("fastforward"));
+    std::fs::hard_link(&built, &own)
+        .or_else(|_| std::fs::copy(&built, &own).map(drop))
+        .expect("ours, or root may");
+    alias.write("aliases", &format!("list: ann@{HERE}, \"|echo $SENDER > ran\"\nowner-list: ann@{HERE}\n"));
+    let table = alias.home.join("aliases");
+    wait::succeed(ringpost(&["newaliases", "--file"]).arg(&table), RUN_MAX);
+    alias.write(".qmail-default", "|./fastforward -d aliases.cdb\n");
+    alias.write(".qmail-uucp-default", "|echo \"$DEFAULT $HOST\" > uux\n");
+    let house = plan.start();
+    let mut client = house.client();
+    for to in ["list", "a!b!User"] {
+        client.deliver("eve@far.test", &[&format!("{to}@{HERE}")]);
+    }
+    let letter = house.resident("ann").wait_for_mail(1).remove(0);
+    assert!(letter.starts_with("Return-Path: <owner-list@"), "{letter}");
+    assert!(letter.contains(&format!("\nDelivered-To: list@{HERE}\n")), "{letter}");
+    house.wait_until_empty();
+    assert_eq!((alias.read("ran"), alias.read("uux")), ("eve@far.test\n".into(), "b!User a.uucp\n".into()));
+    house.terminate();
 }
