@@ -161,6 +161,8 @@ pub struct Intake {
     pub etrn_from: Option<Vec<Network>>,
     pub message_size_max: u64,
     pub recipients_max: u32,
+    /// Of a message by the Unix socket, as that for a list of this machine's: some 40 bytes each, while it is in memory.
+    pub local_recipients_max: u32,
     /// Sessions at a time, on each core.
     pub sessions_max: usize,
     pub errors_max: u32,
@@ -180,6 +182,7 @@ impl Default for Intake {
             etrn_from: None,
             message_size_max: 50 << 20,
             recipients_max: 50_000,
+            local_recipients_max: 250_000,
             sessions_max: 10_000,
             errors_max: 20,
             hops_max: 100,
@@ -432,8 +435,8 @@ impl Config {
             ),
             (delivery.share_len > 0, "delivery.share_len must be at least 1"),
             (
-                self.intake.recipients_max >= 100,
-                "intake.recipients_max must be at least 100 (RFC 5321 4.5.3.1.8)",
+                self.intake.recipients_max.min(self.intake.local_recipients_max) >= 100,
+                "intake.recipients_max and local_recipients_max must be at least 100 (RFC 5321 4.5.3.1.8)",
             ),
             (self.intake.message_size_max <= 512 << 20, "intake.message_size_max must be at most 512 MiB"),
         ];

@@ -35,10 +35,6 @@ pub enum IngressError {
     Listener { name: String, source: TlsServerError },
 }
 
-/// Recipients of a message that a user of this machine submits, if `intake.recipients_max` does not allow more: some
-/// 10 MiB, while the message is in memory.
-const SOCKET_RECIPIENTS_MAX: u32 = 250_000;
-
 /// The policies of all listeners, by their numbers ([`Config::listeners`]), and the Unix socket's.
 #[derive(Clone, Debug)]
 pub struct Ingress {
@@ -52,7 +48,7 @@ impl Ingress {
         let plain = |(name, listener): (String, Listener)| Arc::new(policy(config, &name, &listener, None));
         Ingress {
             listeners: config.listeners().into_iter().map(plain).collect(),
-            socket: Arc::new(of_socket(policy(config, "", &Listener::default(), None))),
+            socket: Arc::new(of_socket(config, policy(config, "", &Listener::default(), None))),
         }
     }
 
@@ -90,9 +86,9 @@ fn identity(files: &CertificateFiles) -> Result<Identity, TlsFilesError> {
 }
 
 /// A list of this machine's is sent to all of its members at once.
-fn of_socket(policy: Policy) -> Policy {
-    let recipients_max = policy.limits.recipients_max.max(SOCKET_RECIPIENTS_MAX);
-    Policy { limits: Limits { recipients_max, ..policy.limits }, ..policy }
+fn of_socket(config: &Config, policy: Policy) -> Policy {
+    let limits = Limits { recipients_max: config.intake.local_recipients_max, ..policy.limits };
+    Policy { limits, ..policy }
 }
 
 fn policy(config: &Config, name: &str, listener: &Listener, tls: Option<Arc<TlsServer>>) -> Policy {

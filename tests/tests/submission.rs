@@ -244,7 +244,7 @@ fn a_socket_that_cannot_be_reached_is_for_later_and_says_what_to_do() {
 #[test]
 fn a_refused_recipient_among_many_stops_the_message_for_all() {
     let nowhere = NOWHERE.parse().expect("an address");
-    let office = Office::with(Setup::new().relay(nowhere).with("intake.recipients_max", 100));
+    let office = Office::with(Setup::new().relay(nowhere).with("intake.local_recipients_max", 100));
     let recipients: Vec<String> = (0..102).map(|number| format!("r{number}@there.test")).collect();
     let words: Vec<&str> = recipients.iter().map(String::as_str).collect();
     for (name, exit) in [("sendmail", 75), ("inject", 111)] {
