@@ -132,6 +132,11 @@ impl Domains {
         names_of(host).any(|name| self.virtuals.contains_key(name))
     }
 
+    /// Some entries are about one address: there may be exceptions.
+    pub fn has_addresses(&self) -> bool {
+        self.has_addresses
+    }
+
     /// True if the address goes another way than its host, which has no dot behind it.
     pub fn is_exception(&self, local: &str, host: &str) -> bool {
         if !self.has_addresses || self.locals.contains(&host.to_ascii_lowercase()) {

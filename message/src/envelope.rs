@@ -1,6 +1,6 @@
 //! An envelope: whom a message is from, whom it is for, what its sender asked for (RFC 5321 §2.3.1).
 
-use crate::address::MailboxRef;
+use crate::address::{Mailbox, MailboxRef};
 use crate::lane::Lane;
 use crate::notify::{MailAsked, Notify, OriginalRecipient, RecipientAsked};
 use crate::path::ReversePath;
@@ -175,6 +175,25 @@ impl Recipients {
         self.bytes.len() + self.asked.as_deref().map_or(0, asked) + table
     }
 
+    /// Gives another address to each for whom `change` has one that fits; what was said of it and its values stay. True
+    /// if there was one.
+    pub fn readdress(&mut self, change: impl Fn(MailboxRef<'_>) -> Option<Mailbox>) -> bool {
+        let (mut list, mut is_changed) = (Recipients::new(), false);
+        for recipient in self.iter() {
+            let before = list.count;
+            if let Some(other) = change(recipient) {
+                list.push(other.as_ref());
+            }
+            if list.count == before {
+                list.push(recipient);
+            } else {
+                is_changed = true;
+            }
+        }
+        self.bytes = list.bytes;
+        is_changed
+    }
+
     /// Forgets the recipients and gives the memory back.
     pub fn clear(&mut self) {
         *self = Recipients::new();
@@ -253,6 +272,11 @@ mod tests {
             table.iter_rows().map(|(mailbox, said, values)| (mailbox.local_part, said, values)).collect();
         assert_eq!(rows, [("ann", RecipientAsked::default(), &b"Ann"[..]), ("bob", said, b"")]);
         assert_eq!(table.columns(), Some(&b"name"[..]));
+        assert!(!table.readdress(|_| None));
+        assert!(table.readdress(|to| (to.local_part == "bob").then(|| to.with_other_way())));
+        let other = MailboxRef { local_part: "bob", domain: "example.net." };
+        let rows: Vec<_> = table.iter_rows().collect();
+        assert_eq!(rows, [(ann, RecipientAsked::default(), &b"Ann"[..]), (other, said, b"")]);
         assert!(
             !Recipients::new().push_row(ann, said, b"x") && Recipients::with_columns(vec![0; 5000]).is_none()
         );

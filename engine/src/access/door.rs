@@ -119,12 +119,6 @@ impl<'a> AccessDoor<'a> {
         })
     }
 
-    /// The address as the queue has it, if it goes another way than its domain does.
-    fn exception(&self, recipient: MailboxRef<'_>) -> Option<Mailbox> {
-        let domains = self.access.mailboxes.as_ref()?;
-        domains.is_exception(recipient.local_part, recipient.domain).then(|| recipient.with_other_way())
-    }
-
     /// A path that ends at another host's domain is that host's to read.
     fn has_bang_paths(&self, domain: &str) -> bool {
         self.access.bang_paths
@@ -179,9 +173,6 @@ impl Door for AccessDoor<'_> {
         } else if !(self.access.relay_to.contains(at.domain) || self.is_for_us(at)) {
             self.only_returns(at)?;
         }
-        let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
-        let exception = self.exception(at);
-        now = exception.or(now);
         let at = now.as_ref().map_or(recipient, Mailbox::as_ref);
         if self.shared.suppressed.is_some_and(|suppressed| suppressed.refuses(sender, at)) {
             return Err(refusal(550, (7, 1), "The recipient is on the suppression list"));

@@ -16,7 +16,6 @@ use message::header::{fields, priority};
 use message::received::{Peer, Received};
 use message::{BodyKind, ContentFacts, Envelope, Lane, MailAsked, MessageId, Recipients, Wish};
 use parking_lot::RwLock;
-use queue::log::record;
 use smtp_in::Stored;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -96,10 +95,8 @@ impl Cores {
         let list = rows.list;
         let facts = ContentFacts::of(&content);
         let envelope = envelope(&letter, lane, list, facts);
-        let (class, recipients) = (settings.class_of(&envelope, &content), envelope.recipients.count());
-        let meta = Bytes::from(record::meta_of(&envelope));
-        let incoming = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
-        Ok((incoming, fields_len, rejected))
+        let class = settings.class_of(&envelope, &content);
+        Ok((Incoming::new(envelope, class, facts, content), fields_len, rejected))
     }
 
     /// As far as that is known at once; others are looked at before anything is sent to them.

@@ -29,7 +29,6 @@ use message::{
     ReversePath, UnixMillis, Verp,
 };
 use parking_lot::{Mutex, RwLock};
-use queue::log::record;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -215,10 +214,7 @@ impl Clerk {
         };
         let class = self.cores.settings().class_of(&envelope, &letter.content);
         let class = Class { campaign: Some(campaign.number), ..class };
-        let (recipients, meta) = (envelope.recipients.count(), Bytes::from(record::meta_of(&envelope)));
-        let incoming =
-            Incoming { envelope, class, recipients, facts, content: Bytes::new(), meta, moved: None };
-        self.cores.take(incoming).await
+        self.cores.take(Incoming::new(envelope, class, facts, Bytes::new())).await
     }
 
     /// A letter to a core, sent again while its box is full.

@@ -5,11 +5,31 @@ use crate::core::Core;
 use crate::crossing::Composed;
 use crate::drive::log::{Incoming, Origin};
 use bytes::Bytes;
-use message::{BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, Recipients, ReversePath};
+use local::virtual_domains::Domains;
+use message::{
+    BodyKind, Class, ContentFacts, Envelope, Lane, MailAsked, MailboxRef, Recipients, ReversePath,
+};
 use queue::log::record;
 use ring::Ring;
 
 impl Incoming {
+    pub(crate) fn new(envelope: Envelope, class: Class, facts: ContentFacts, content: Bytes) -> Incoming {
+        let (meta, recipients) = (Bytes::from(record::meta_of(&envelope)), envelope.recipients.count());
+        Incoming { envelope, class, recipients, facts, content, meta, moved: None }
+    }
+
+    /// Who goes another way than their domain does stands in the queue under a name of it that says so. A copy has it already.
+    pub(super) fn tell_exceptions(&mut self, domains: &Domains) {
+        if self.moved.is_some() || !domains.has_addresses() {
+            return;
+        }
+        let other_way =
+            |to: MailboxRef<'_>| domains.is_exception(to.local_part, to.domain).then(|| to.with_other_way());
+        if self.envelope.recipients.readdress(other_way) {
+            self.meta = Bytes::from(record::meta_of(&self.envelope));
+        }
+    }
+
     /// A message that we write ourselves: to be sent as it is, in its turn; nobody asked to be told of it.
     pub(crate) fn ours(
         reverse_path: ReversePath,
@@ -29,9 +49,7 @@ impl Incoming {
             asked: MailAsked::default(),
             recipients,
         };
-        let (meta, content) = (Bytes::from(record::meta_of(&envelope)), Bytes::from(content));
-        let recipients = envelope.recipients.count();
-        Incoming { envelope, class: Class::default(), recipients, facts, content, meta, moved: None }
+        Incoming::new(envelope, Class::default(), facts, Bytes::from(content))
     }
 }
 

@@ -547,7 +547,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 
     /// Takes a message into the next commit.
-    pub(crate) fn append(&mut self, new: Incoming, origin: Origin) -> Result<(), Stored> {
+    pub(crate) fn append(&mut self, mut new: Incoming, origin: Origin) -> Result<(), Stored> {
+        if let Some(local) = &self.settings.config.local {
+            new.tell_exceptions(&local.domains);
+        }
         let Incoming { envelope, class, recipients, facts, content, meta, moved } = new;
         let (arrived, arrived_at) = (self.wall, self.now);
         let layout = moved.map_or_else(|| Layout::of(&envelope), |moved| moved.layout);

@@ -13,7 +13,6 @@ use message::received::{Peer as TracePeer, Received as Trace, Tls};
 use message::results::{Ours, strip_forged};
 use message::{Class, ContentFacts, Envelope, Lane, MailAsked, MessageId, ReversePath};
 use queue::fanout::Letter;
-use queue::log::record;
 use ring::Ring;
 use smtp_in::door::{self, Client};
 use smtp_in::{Encrypted, Gate, Stored, Submission};
@@ -62,9 +61,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.answer(submitter, outcome);
         }
         let class = self.settings.class_of(&envelope, &submission.content);
-        let meta = Bytes::from(record::meta_of(&envelope));
-        let recipients = envelope.recipients.count();
-        let new = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
+        let new = Incoming::new(envelope, class, facts, content);
         if let Err(outcome) = self.append(new, Origin::Session(submitter)) {
             self.answer(submitter, outcome);
         }
@@ -138,9 +135,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             requires_tls: envelope.requires_tls,
             recipients,
         };
-        let (meta, recipients) = (Bytes::from(record::meta_of(&envelope)), envelope.recipients.count());
-        let (class, content) = (Class::default(), Bytes::clone(content));
-        let copy = Incoming { envelope, class, recipients, facts, content, meta, moved: None };
+        let copy = Incoming::new(envelope, Class::default(), facts, Bytes::clone(content));
         // A bounce of no failures: durable, it settles nothing.
         self.append(copy, Origin::Bounce(Vec::new()))
     }
