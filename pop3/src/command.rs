@@ -4,7 +4,7 @@
 //! maildrop can have, is junk like any other. Blanks behind an argument are forgiven, but not behind USER and PASS, whose
 //! argument is the rest of the line as it is.
 
-use crate::secret::Secret;
+use message::Secret;
 
 /// What the client wants.
 #[derive(Debug)]

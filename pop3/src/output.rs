@@ -1,6 +1,6 @@
 //! What a session gives the caller to do, and what the caller answers.
 
-use crate::secret::Secret;
+use message::Secret;
 
 /// What the caller has to do.
 #[derive(Debug)]

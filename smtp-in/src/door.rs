@@ -3,7 +3,7 @@
 //! The session knows the protocol; who may come in, to whom mail may go and which password is right, it does not.
 
 use crate::limits::Gate;
-use crate::secret::Secret;
+use message::Secret;
 use message::{Mailbox, MailboxRef, ReversePath};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

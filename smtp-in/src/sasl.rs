@@ -7,8 +7,8 @@ mod scram;
 
 use crate::door::{Question, ScramKeys};
 use crate::limits::Mechanism;
-use crate::secret::Secret;
 use aws_lc_rs::digest::{SHA256, digest};
+use message::Secret;
 use scram::Scram;
 
 /// A response's line with its CR LF (RFC 4954 §4).

@@ -10,8 +10,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use message::Secret;
 use sha_crypt::ShaCrypt;
-use smtp_in::Secret;
 use smtp_in::door::ScramKeys;
 use yescrypt::Yescrypt;
 

@@ -27,7 +27,7 @@ pub use hash::Scheme;
 pub(crate) use tokens::make as make_token;
 pub use tokens::{Holder, Scope, Tokens, fuzz_tokens};
 
-use smtp_in::Secret;
+use message::Secret;
 use smtp_in::door::ScramKeys;
 use std::sync::Arc;
 

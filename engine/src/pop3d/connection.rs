@@ -159,7 +159,6 @@ impl<'a> Connection<'a> {
     fn check(&self, attempt: Attempt) -> Login {
         let attempt = match (attempt, &self.apop) {
             (Attempt::Password { user, password }, _) => {
-                let password = smtp_in::Secret::new(password.octets().to_vec());
                 auth::Attempt::Password { user: user.into(), password }
             }
             (Attempt::Apop { user, stamp, digest }, Some(of)) => {

@@ -9,9 +9,9 @@ use crate::limits::TlsUse;
 use crate::maildrop::Maildrop;
 use crate::output::{Attempt, Login, Output, Unavailable};
 use crate::replies;
-use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use message::Secret;
 use std::time::Instant;
 use zeroize::Zeroizing;
 

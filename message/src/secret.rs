@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+/// See the module.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
