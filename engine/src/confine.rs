@@ -3,7 +3,7 @@
 //! In this order of trust: its uid (given by who started it), no new privileges, capabilities, Landlock for files, programs
 //! and ports, which io_uring obeys too, and a list of system calls that are refused. All of it holds for every thread made
 //! afterwards and for every program started; so it is done first, on the thread that makes the others. The rings of
-//! the engine give up operations by themselves (`ring`).
+//! the engine give up operations by themselves (`ring`), and once they are there the engine can make no more.
 //!
 //! What can be read is said once: a reload reads below /etc, beside the configuration's file, and what was named at the
 //! start; a file that it names elsewhere is read by the next start.
@@ -149,6 +149,12 @@ pub(crate) fn confine(part: Part, config: &Config, config_file: &Path) -> Result
     confine_to(&Needs::of(part, config, config_file))
 }
 
+/// The engine has its rings, which give up operations: nobody makes one that has them all. For all its threads.
+pub(crate) fn refuse_more_rings() -> Result<(), ConfineError> {
+    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+    Ok(seccompiler::apply_filter_all_threads(&compile(rules)?)?)
+}
+
 /// A process that reads and removes the mail in one folder, and does nothing else.
 pub(crate) fn confine_to_maildir(maildir: &Path) -> Result<(), ConfineError> {
     confine_to(&Needs { writes: vec![maildir.to_owned()], ..Needs::default() })
@@ -288,6 +294,11 @@ fn filter(needs: &Needs) -> Result<BpfProgram, ConfineError> {
         let rule = SeccompRule::new(vec![other]).map_err(seccompiler::Error::Backend)?;
         rules.insert(libc::SYS_socket, vec![rule]);
     }
+    compile(rules)
+}
+
+/// Calls that are refused, all others allowed.
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, ConfineError> {
     let arch = std::env::consts::ARCH.try_into().map_err(seccompiler::Error::Backend)?;
     let (usual, refusal) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
     let filter = SeccompFilter::new(rules, usual, refusal, arch).map_err(seccompiler::Error::Backend)?;

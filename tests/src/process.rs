@@ -11,6 +11,8 @@ pub mod dns;
 pub mod home;
 pub mod house;
 pub mod http;
+#[cfg(target_arch = "x86_64")]
+pub mod inside;
 pub mod knot;
 pub mod peer;
 pub mod programs;
@@ -28,7 +30,7 @@ pub use dns::NameServer;
 pub use house::{House, Plan};
 pub use knot::{Chain, Knot, Zone};
 pub use peer::{SmtpSink, peer};
-pub use setup::Setup;
+pub use setup::{Setup, vacant};
 pub use sink::Sink;
 pub use volume::Volume;
 pub use webhook::Webhook;

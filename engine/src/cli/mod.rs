@@ -95,9 +95,6 @@ enum Command {
     /// One user's process, for a POP3 session.
     #[command(hide = true)]
     MailboxAsUser { base: PathBuf, below: PathBuf },
-    /// What a confined part can still do.
-    #[command(hide = true)]
-    Probe(part::ProbeArgs),
     /// The demo's sink: a process of its own, so that its cost is not counted as the engine's.
     #[command(hide = true)]
     DemoSink(Box<loadgen::cli::SinkArgs>),
@@ -155,7 +152,6 @@ impl Cli {
             Command::Launch(part) => part::launch(&part),
             Command::DeliverAsUser => part::deliver_as_user(),
             Command::MailboxAsUser { base, below } => part::mailbox_as_user(&base, &below),
-            Command::Probe(args) => part::probe(&args),
             Command::Check(file) => check::run(&file),
             Command::Access(args) => access::run(&args),
             Command::Queue(command) => queue::run(&command),

@@ -11,12 +11,13 @@ use crate::supervise;
 use local::users::{PasswordFile as _, SystemFiles};
 use std::ffi::CString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What every part does first: takes its sockets, reads the configuration, and gives up what it does not need.
 pub(super) fn begin(part_file: &PartFile, part: Part) -> Result<(Handed, Config), ExitCode> {
     start_log();
+    end_process_on_panic();
     let handed = if part_file.handed { Handed::receive() } else { Ok(Handed::default()) };
     let handed = handed.map_err(|error| complain(75, &format!("standard input has no sockets: {error}")))?;
     let config = config::load_alone(&part_file.file.config).map_err(|error| complain(78, &error))?;
@@ -27,6 +28,15 @@ pub(super) fn begin(part_file: &PartFile, part: Part) -> Result<(Handed, Config)
         confine::confine(part, &config, &part_file.file.config).map_err(|error| complain(78, &error))?;
     }
     Ok((handed, config))
+}
+
+/// Invariant 8: a broken invariant of our own ends the part, with all its threads. It is started again.
+fn end_process_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }
 
 pub(super) fn supervise(file: &ConfigFile) -> ExitCode {
@@ -120,57 +130,4 @@ fn ended(result: io::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(75, &error),
     }
-}
-
-/// `ringpost probe`: for the test that a confined part cannot do what it must not.
-#[derive(clap::Args, Debug)]
-pub(super) struct ProbeArgs {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// serve, local, launch, pop3
-    part: String,
-    /// A file to read.
-    #[arg(long)]
-    read: Vec<PathBuf>,
-    /// A file to make.
-    #[arg(long)]
-    write: Vec<PathBuf>,
-    /// A program to start.
-    #[arg(long)]
-    exec: Vec<PathBuf>,
-    /// An address to connect to.
-    #[arg(long)]
-    connect: Vec<std::net::SocketAddr>,
-}
-
-/// Gives up what the part does, then tries, and prints a line for each attempt.
-pub(super) fn probe(args: &ProbeArgs) -> ExitCode {
-    let parts = [Part::Engine, Part::Local, Part::Launch, Part::Pop3];
-    let Some(part) = parts.into_iter().find(|part| part.word() == args.part) else {
-        return complain(78, &"there is no such part");
-    };
-    let config = match config::load_alone(&args.file.config) {
-        Ok(config) => config,
-        Err(error) => return complain(78, &error),
-    };
-    if let Err(error) = confine::confine(part, &config, &args.file.config) {
-        return complain(78, &error);
-    }
-    let say = |what: &str, on: &dyn std::fmt::Display, result: io::Result<()>| match result {
-        Ok(()) => println!("{what} {on}: done"),
-        Err(error) => println!("{what} {on}: {:?}", error.kind()),
-    };
-    for path in &args.read {
-        say("read", &path.display(), std::fs::read(path).map(drop));
-    }
-    for path in &args.write {
-        say("write", &path.display(), std::fs::write(path, "x"));
-    }
-    for path in &args.exec {
-        say("exec", &path.display(), std::process::Command::new(path).output().map(drop));
-    }
-    for address in &args.connect {
-        say("connect", address, std::net::TcpStream::connect(address).map(drop));
-    }
-    ExitCode::SUCCESS
 }

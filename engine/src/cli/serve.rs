@@ -2,6 +2,7 @@
 
 use super::part::begin;
 use super::{PartFile, complain};
+use crate::confine;
 use crate::daemon::{self, Ready};
 use crate::parts::Part;
 use std::io::IsTerminal as _;
@@ -13,14 +14,17 @@ pub(super) fn run(part: PartFile) -> ExitCode {
         Ok(begun) => begun,
         Err(code) => return code,
     };
+    let is_confined = handed.is_supervised() && config.supervise.confine;
     // The files that it names, too.
-    drop(config);
     let config = match part.file.load() {
         Ok(config) => config,
         Err(error) => return complain(78, &error),
     };
     let at_work = handed.clone();
     let ready = move |ready: &Ready| {
+        if let Some(Err(error)) = is_confined.then(confine::refuse_more_rings) {
+            tracing::error!(%error, "this part could make rings that it does not need");
+        }
         announce(ready);
         if let Err(error) = at_work.ready() {
             tracing::error!(%error, "whoever started this part does not hear that it is at work");

@@ -6,14 +6,13 @@
 use super::daemon::Own;
 use super::peer::{is_root, skip};
 use super::wait::{self, PATIENCE};
-use super::{Client, Setup, setup};
+use super::{Client, Setup, setup, vacant};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,10 +110,6 @@ pub struct House {
     _homes: TempDir,
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
-}
-
 impl Plan {
     /// Residents with a Maildir each; the first one is who gets what is nobody's.
     pub fn new(names: &[&str]) -> Plan {
@@ -144,7 +139,7 @@ impl Plan {
             residents.push(resident);
         }
         std::fs::write(folder.join("assign"), table + ".\n").expect("ours");
-        let (smtp, pop3) = (free_port(), free_port());
+        let (smtp, pop3) = (vacant(), vacant());
         let path = |name: &str| folder.join(name).to_str().expect("plain").to_owned();
         let mut setup = setup
             .with("host_name", "mx.here.test")
@@ -263,17 +258,6 @@ impl House {
     /// Nothing is owed to anybody.
     pub fn wait_until_empty(&self) {
         wait::until("the queue is empty", PATIENCE, || self.setup.queue_stat()["messages"] == 0);
-    }
-
-    /// `ringpost probe PART`: what that part could do, as its user.
-    pub fn probe(&self, part: &str, user: Option<&str>, tries: &[&str]) -> String {
-        let mut command = self.setup.command(&["probe", part]);
-        command.args(tries);
-        if let Some(uid) = user.filter(|_| is_root()).map(uid_of) {
-            command.uid(uid).gid(uid);
-        }
-        let output = wait::succeed(&mut command, PATIENCE);
-        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// SIGTERM, which must end all of it.

@@ -5,7 +5,7 @@
 use super::daemon::Daemon;
 use super::dns::NameServer;
 use super::{programs, wait};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -212,6 +212,17 @@ pub fn temporary_folder() -> TempDir {
     let parent = if on_disk.is_dir() { on_disk.to_owned() } else { std::env::temp_dir() };
     let made = tempfile::Builder::new().prefix("ringpost-test-").tempdir_in(parent);
     made.expect("a temporary folder can be made")
+}
+
+/// An address where nobody listens until the test has somebody listen there. Its port is none that the system gives to
+/// whoever asks for any, as other tests do meanwhile.
+pub fn vacant() -> SocketAddr {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let own = usize::try_from(std::process::id()).expect("32 bits");
+    let ports = (0..20_000).map(|_| (own * 64 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000 + 10_000);
+    let addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("small"))));
+    let mut free = addresses.filter(|address| TcpListener::bind(address).is_ok());
+    free.next().expect("a port is free")
 }
 
 /// Daemons on one core each share the machine.
