@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::process::daemon::Stopped;
 use tests::process::source::{self, assert_clean, audit, newsletter, singles};
-use tests::process::{Daemon, Setup, Sink, Volume};
+use tests::process::{Daemon, Setup, Sink, Volume, vacant};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
 
@@ -18,11 +18,6 @@ mod anywhere;
 mod descriptors;
 #[path = "damage/formats.rs"]
 mod formats;
-
-/// A port where nothing listens, until a test starts a sink there.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
-}
 
 // ---- no room ----
 
@@ -37,7 +32,7 @@ fn setup_on(volume: &Volume, relay: SocketAddr) -> Setup {
 fn a_disk_that_is_full_at_start_is_named_in_one_sentence() {
     let Some(volume) = Volume::mount(32 << 20) else { return };
     volume.fill();
-    let setup = setup_on(&volume, nobody());
+    let setup = setup_on(&volume, vacant());
     let refusal = setup.refusal();
     assert_eq!(refusal.code, 75, "{refusal:?}");
     let sentence = refusal.sentence();
@@ -48,7 +43,7 @@ fn a_disk_that_is_full_at_start_is_named_in_one_sentence() {
 #[test]
 fn new_mail_gets_452_while_room_is_short_and_the_queued_goes_out() {
     let Some(volume) = Volume::mount(64 << 20) else { return };
-    let relay = nobody();
+    let relay = vacant();
     let daemon = setup_on(&volume, relay).with("storage.free_min", 8 << 20).start();
     let mut client = daemon.client();
     for number in 0..20 {
@@ -69,7 +64,7 @@ fn new_mail_gets_452_while_room_is_short_and_the_queued_goes_out() {
 #[test]
 fn a_disk_that_fills_up_with_mail_loses_none_of_it() {
     let Some(volume) = Volume::mount(64 << 20) else { return };
-    let relay = nobody();
+    let relay = vacant();
     let daemon = setup_on(&volume, relay).with("storage.free_min", 8 << 20).start();
     let sent = daemon.setup.folder().join("sent.tsv");
     // 80 MiB where 64 is all there is; the source takes 452 for an answer.
@@ -92,7 +87,7 @@ fn a_disk_that_fills_up_with_mail_loses_none_of_it() {
 #[test]
 fn a_full_disk_does_not_keep_a_killed_daemon_from_delivering() {
     let Some(volume) = Volume::mount(48 << 20) else { return };
-    let relay = nobody();
+    let relay = vacant();
     let daemon = setup_on(&volume, relay).start();
     let sent = daemon.setup.folder().join("sent.tsv");
     let config = source::SourceConfig { size_bytes: 16 << 10, ..singles(daemon.address, 1_000, 8) };
@@ -200,7 +195,7 @@ fn delivers_the_rest(stopped: Stopped, relay: SocketAddr, damaged: usize) {
 
 #[test]
 fn a_rotten_octet_of_content_costs_that_message_alone() {
-    let relay = nobody();
+    let relay = vacant();
     let stopped = stopped_queue(relay);
     damage(&files(&stopped.setup.queue(), "data-"), b"mark-of-007", 3);
     delivers_the_rest(stopped, relay, 7);
@@ -208,7 +203,7 @@ fn a_rotten_octet_of_content_costs_that_message_alone() {
 
 #[test]
 fn a_rotten_octet_of_an_envelope_costs_that_message_alone() {
-    let relay = nobody();
+    let relay = vacant();
     let stopped = stopped_queue(relay);
     damage(&files(&stopped.setup.queue(), "data-"), b"u007", 1);
     delivers_the_rest(stopped, relay, 7);
@@ -216,7 +211,7 @@ fn a_rotten_octet_of_an_envelope_costs_that_message_alone() {
 
 #[test]
 fn a_rotten_octet_of_a_record_head_costs_that_message_alone() {
-    let relay = nobody();
+    let relay = vacant();
     let stopped = stopped_queue(relay);
     let segments = files(&stopped.setup.queue(), "data-");
     // The envelope stands right behind its head of 64 octets and names the sender first: this is in the first head.
@@ -281,7 +276,7 @@ fn with_a_rotten_journal() -> String {
 }
 
 #[test]
-fn a_rotten_octet_of_a_journal_may_serve_somebody_twice_but_loses_nobody() {
+fn a_rotten_octet_of_a_journal_may_serve_somebody_twice_but_loses_vacant() {
     with_a_rotten_journal();
 }
 
@@ -301,7 +296,7 @@ fn damage_early(path: &Path) {
 }
 
 #[test]
-fn journals_that_are_gone_lose_nobody() {
+fn journals_that_are_gone_lose_vacant() {
     let sink = Sink::start(&["--delay", "1"]);
     let daemon: Daemon = Setup::new().relay(sink.address).start();
     let sent = daemon.setup.folder().join("sent.tsv");

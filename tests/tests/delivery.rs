@@ -3,11 +3,10 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tests::process::source::{self, assert_clean, audit, newsletter, recipients, return_path_of, singles};
-use tests::process::{Daemon, Setup, Sink, http, wait};
+use tests::process::{Daemon, Setup, Sink, http, vacant, wait};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
 
@@ -143,8 +142,7 @@ fn mail_that_nobody_takes_is_bounced_at_the_end_of_its_life() {
 
 #[test]
 fn mail_for_a_dead_host_is_bounced_at_the_end_of_its_life() {
-    let address =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let address = vacant();
     let returns = Sink::start(&[]);
     let setup = Setup::new().relay(address).with("routes.here.test", returns.address.to_string());
     let daemon = setup.with("retry.lifetime_secs", 3).start();
@@ -200,8 +198,7 @@ fn each_late_recipient_of_a_list_is_told_of_at_its_own_return_path() {
 
 #[test]
 fn sender_is_warned_of_a_delay_at_a_dead_host() {
-    let address =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let address = vacant();
     let returns = Sink::start(&[]);
     let setup = Setup::new().relay(address).with("routes.here.test", returns.address.to_string());
     let setup = setup.with("retry.warn_after_secs", 1).with("retry.lifetime_secs", 3600);
@@ -243,9 +240,7 @@ fn no_more_connections_are_open_than_allowed() {
 
 #[test]
 fn mail_waits_for_a_dead_host_and_goes_out_when_it_is_back() {
-    // A port that was free a moment ago.
-    let address =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let address = vacant();
     let daemon = Setup::new().relay(address).with("delivery.backoff_max_secs", 2).start();
     let sent = fan_out(&daemon, 500);
     daemon.wait_for_at_least("connect_failures", 4, RUN_MAX);
@@ -258,8 +253,7 @@ fn mail_waits_for_a_dead_host_and_goes_out_when_it_is_back() {
 
 #[test]
 fn a_dead_host_is_left_alone_during_its_back_off() {
-    let address =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let address = vacant();
     let daemon = Setup::new().relay(address).with("delivery.backoff_secs", 600).start();
     fan_out(&daemon, 500);
     daemon.wait_for_at_least("connect_failures", 1, RUN_MAX);

@@ -4,9 +4,8 @@
 mod host;
 
 use host::{Host, Taken};
-use std::net::TcpListener;
 use std::time::Duration;
-use tests::process::{Daemon, Setup};
+use tests::process::{Daemon, Setup, vacant};
 
 const RUN_MAX: Duration = Duration::from_secs(60);
 
@@ -95,15 +94,9 @@ fn report_of_a_list_with_verp_goes_to_the_recipients_own_return_path() {
 
 // ---- passing on ----
 
-/// A port where nothing listens yet.
-fn vacant() -> String {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.expect("a free port").to_string()
-}
-
 #[test]
 fn what_was_asked_outlives_the_daemon_and_goes_on_to_a_host_that_offers_dsn() {
-    let (relay, returns) = (vacant(), Host::start(&[]));
+    let (relay, returns) = (vacant().to_string(), Host::start(&[]));
     let setup = Setup::new().with("routes.*", relay.clone());
     let setup = setup.with("routes.here.test", returns.address.to_string());
     let daemon = setup.with("delivery.backoff_max_secs", 1).start();
@@ -192,7 +185,7 @@ fn delay_is_told_to_those_who_asked_for_it_or_said_nothing() {
 #[test]
 fn delay_at_a_dead_host_is_told_to_those_who_asked_for_it_only() {
     let returns = Host::start(&[]);
-    let setup = Setup::new().with("routes.*", vacant());
+    let setup = Setup::new().with("routes.*", vacant().to_string());
     let setup = setup.with("routes.here.test", returns.address.to_string());
     let setup = setup.with("retry.warn_after_secs", 1).with("delivery.backoff_max_secs", 1);
     let daemon = setup.start();

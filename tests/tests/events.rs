@@ -4,13 +4,13 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tests::process::source::{self, newsletter, recipients};
 use tests::process::webhook::Post;
-use tests::process::{Daemon, Setup, Sink, Webhook, peer, wait};
+use tests::process::{Daemon, Setup, Sink, Webhook, peer, vacant, wait};
 
 const RUN_MAX: Duration = Duration::from_secs(240);
 
@@ -54,11 +54,6 @@ fn cat(setup: &Setup, words: &[&str]) -> Vec<Value> {
 
 fn everybody(count: u64) -> BTreeSet<String> {
     recipients(count).collect()
-}
-
-/// A port that nobody listens on.
-fn dead_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free")
 }
 
 #[test]
@@ -119,7 +114,7 @@ fn check_signature(post: &Post) {
 #[test]
 fn dead_webhook_costs_no_mail_and_no_event() {
     const COUNT: u64 = 20_000;
-    let (sink, address) = (Sink::start(&[]), dead_address());
+    let (sink, address) = (Sink::start(&[]), vacant());
     let setup = with_webhook(Setup::new().relay(sink.address), address, "max_in_flight = 4");
     let daemon = setup.with("events.file_len", 64 << 10).on_cpus(&[0, 1]).start();
     fan_out(&daemon, COUNT);

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use tests::process::source::{self, assert_clean, audit, newsletter, singles};
-use tests::process::{Daemon, NameServer, Setup, Sink, wait};
+use tests::process::{Daemon, NameServer, Setup, Sink, vacant, wait};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
 
@@ -121,8 +121,7 @@ fn dead_ipv4_address_leaves_the_mail_to_ipv6() {
 
 #[test]
 fn host_that_comes_back_gets_the_mail_that_waited_for_it() {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = free.expect("a free port").port();
+    let port = vacant().port();
     let records = ["mx-host=a.test,mx.a.test,10", "host-record=mx.a.test,127.0.0.1"];
     let Some((_server, daemon)) = start(port, &records, "delivery.backoff_max_secs = 1") else { return };
     daemon.client().deliver("ann@here.test", &["bob@a.test"]);

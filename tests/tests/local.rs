@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tests::process::home::{Home, MESSAGE, Office, RUN_MAX, assert_told, ringpost, run, told};
-use tests::process::{programs, setup, wait};
+use tests::process::{peer, programs, setup, wait};
 
 #[test]
 fn every_kind_of_line_is_followed_and_addresses_come_last() {
@@ -209,6 +209,25 @@ fn forward_and_qreceipt_send_as_qmails_do() {
     let mut silent = ringpost(&["qreceipt", "else@mail.example.org"]);
     variables(&mut silent);
     assert_told(&run(&mut silent, &asking), 0, "", "");
+}
+
+#[test]
+fn who_said_biff_y_hears_of_mail_on_the_terminal_and_nobody_else() {
+    let home = Home::new().with("letter", MESSAGE);
+    let shown = |permissions: &str| {
+        let mut script = peer("script")?;
+        let (own, letter) = (programs::ringpost(), home.path("letter"));
+        let bark = format!("chmod {permissions} $(tty); {} qbiff < {}", own.display(), letter.display());
+        let variables = [("USER", "ann"), ("LOCAL", "ann-list"), ("SENDER", "bob@example.net")];
+        // A terminal of its own, which prints what is written to it.
+        script.args(["-q", "-e", "-c", &bark, "/dev/null"]).envs(variables).stdin(Stdio::null());
+        Some(String::from_utf8_lossy(&wait::succeed(&mut script, RUN_MAX).stdout).into_owned())
+    };
+    let (Some(awake), Some(asleep)) = (shown("u+x"), shown("u-x")) else { return };
+    // The terminal puts a CR before each LF.
+    let words = "\x07*** TO <ann-list> FROM <bob@example.net>\r\r\n     hi/From me/to you/\r\r\n";
+    assert!(awake.ends_with(words), "{awake:?}");
+    assert!(!asleep.contains("***"), "{asleep:?}");
 }
 
 #[test]

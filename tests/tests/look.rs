@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use tests::process::peer::{is_root, skip};
 use tests::process::wait::{self, PATIENCE};
-use tests::process::{Daemon, NameServer, Setup, Sink};
+use tests::process::{Daemon, NameServer, Setup, Sink, vacant};
 
 const RUN_MAX: Duration = Duration::from_secs(60);
 
@@ -33,11 +33,6 @@ fn ask(setup: &Setup, words: &[&str]) -> Value {
 fn complaint(setup: &Setup, words: &[&str]) -> (i32, String) {
     let output = run(setup, words);
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }
 
 fn rows<'a>(view: &'a Value, name: &str) -> &'a [Value] {
@@ -85,7 +80,7 @@ fn domain_that_is_served_is_explained_by_its_mx() {
 #[test]
 fn domain_that_nobody_mailed_is_explained_too_and_a_null_mx_is_said() {
     let records = ["dns-rr=null.test,15,000000", "host-record=plain.test,127.0.0.1"];
-    let Some((_server, daemon)) = by_mx(&records, nobody().port()) else { return };
+    let Some((_server, daemon)) = by_mx(&records, vacant().port()) else { return };
     let found = ask(&daemon.setup, &["explain", "null.test"]);
     let refusal = found["resolved"]["refusal"].as_str().expect("a refusal");
     assert!(refusal.starts_with("556 5.1.10 "), "{refusal}");
@@ -100,7 +95,7 @@ fn domain_that_nobody_mailed_is_explained_too_and_a_null_mx_is_said() {
 
 #[test]
 fn dead_host_is_shown_with_why_and_for_how_long_and_can_be_forgotten() {
-    let address = nobody();
+    let address = vacant();
     let daemon = Setup::new().relay(address).with("delivery.backoff_secs", 3600).start();
     let setup = &daemon.setup;
     assert_eq!(text(&run(setup, &["sites", "hosts"])), "no host rests\n");

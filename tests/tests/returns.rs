@@ -8,7 +8,7 @@ use host::{Host, Taken};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tests::process::{Client, Daemon, Setup, wait};
+use tests::process::{Client, Daemon, Setup, vacant, wait};
 
 const RUN_MAX: Duration = Duration::from_secs(60);
 
@@ -286,8 +286,7 @@ fn what_came_back_before_a_kill_is_an_event_after_it() {
 #[test]
 fn bounce_that_fails_goes_to_the_postmaster_also_after_a_restart() {
     let host = Host::start(&[]);
-    let vacant = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let vacant = vacant.expect("a free port").to_string();
+    let vacant = vacant().to_string();
     let setup = setup(&host).with("routes.relay.process.test", vacant.clone());
     let daemon = setup.with("delivery.backoff_max_secs", 1).start();
     let reply = daemon.client().send("bad-sender@there.test", &["bad@there.test"], "Subject: lost\r\n\r\nx");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tests::process::peer::{is_root, skip};
 use tests::process::source::{newsletter, send};
 use tests::process::wait::{self, PATIENCE};
-use tests::process::{Daemon, Setup, Sink};
+use tests::process::{Daemon, Setup, Sink, vacant};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
 
@@ -246,9 +246,7 @@ fn bounced_mail_goes_back_to_its_senders() {
 
 #[test]
 fn mail_for_a_site_that_is_away_is_ready_says_why_and_can_be_deleted() {
-    let away = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = away.local_addr().expect("an address");
-    drop(away);
+    let address = vacant();
     let daemon = Setup::new().relay(address).with("delivery.backoff_secs", 3600).start();
     let sent = daemon.setup.folder().join("sent.tsv");
     send(newsletter(daemon.address, 500, 512), sent);

@@ -1,6 +1,7 @@
 //! Our own programs, built once per test process into the folder that the test itself was built into.
 //!
-//! Cargo builds no binaries of other packages for a test; asked again here, it finds them fresh.
+//! Cargo builds no binaries of other packages for a test; asked again here, it links them. It is asked for the whole workspace
+//! and for some test, so that the dependencies have the features that `cargo test --workspace` has built them with.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ fn build() -> Result<PathBuf, String> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "engine", "-p", "loadgen", "--bin", "ringpost", "--bin", "loadgen"])
+        .args(["build", "--quiet", "--workspace", "--bin", "ringpost", "--bin", "loadgen", "--test", "tidy"])
         .args(["--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace"))

@@ -1,7 +1,7 @@
 //! A flipped bit anywhere in a stopped queue: `queue verify` finds it, a start survives it, and what could not be read
 //! lies in the quarantine as it was.
 
-use super::{MESSAGES, RUN_MAX, files, nobody, quarantine, sealed, stopped_queue};
+use super::{MESSAGES, RUN_MAX, files, quarantine, sealed, stopped_queue};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use tests::process::daemon::Stopped;
 use tests::process::wait::{self, PATIENCE, finish};
-use tests::process::{Setup, Sink};
+use tests::process::{Setup, Sink, vacant};
 use tests::sim::Rng;
 
 const BLOCK: u64 = 4096;
@@ -140,7 +140,7 @@ fn assert_found(setup: &Setup, path: &Path, at: u64) {
 
 #[test]
 fn a_flipped_bit_anywhere_in_the_live_areas_is_found_by_verify() {
-    let (stopped, layout) = queue_of_two_segments(nobody());
+    let (stopped, layout) = queue_of_two_segments(vacant());
     let setup = &stopped.setup;
     let (code, found) = verify(setup);
     assert_eq!((code, &found["messages"]), (Some(0), &(MESSAGES as u64 + 1).into()), "{found}");
@@ -195,7 +195,7 @@ fn assert_set_aside(queue: &Path, record: &Record, octets: &[u8]) {
 
 /// Flips a bit somewhere in the seventh record, by `place`.
 fn with_a_damaged_record(place: impl Fn(&Record) -> u64) {
-    let relay = nobody();
+    let relay = vacant();
     let (stopped, layout) = queue_of_two_segments(relay);
     let record = &layout.records[7];
     flip(&layout.segment, place(record), 3);
@@ -225,7 +225,7 @@ fn a_damaged_content_in_a_sealed_segment_costs_its_message_alone() {
 
 /// Flips a bit outside of records: nobody is lost.
 fn with_damage_beside_the_records(place: impl Fn(&Layout) -> (PathBuf, u64)) {
-    let relay = nobody();
+    let relay = vacant();
     let (stopped, layout) = queue_of_two_segments(relay);
     let (path, at) = place(&layout);
     flip(&path, at, 3);
@@ -260,7 +260,7 @@ fn a_damaged_head_of_a_journal_loses_nobody() {
 
 #[test]
 fn a_damaged_secret_refuses_the_start_until_it_is_removed_and_loses_nobody() {
-    let relay = nobody();
+    let relay = vacant();
     let (stopped, _) = queue_of_two_segments(relay);
     let secret = stopped.setup.queue().join("verp-secret");
     flip(&secret, 17, 3);

@@ -1,10 +1,10 @@
 //! A daemon that is out of file descriptors: it crashes over nothing, loses nothing, and goes on when there are some.
 
-use super::{RUN_MAX, nobody};
+use super::RUN_MAX;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::collections::BTreeSet;
 use tests::process::source::{self, SourceConfig, assert_clean, audit, newsletter};
-use tests::process::{Client, Daemon, Setup, Sink, wait};
+use tests::process::{Client, Daemon, Setup, Sink, vacant, wait};
 
 /// So many of a daemon's descriptors are for connections and new files; a fresh one has some 30 open.
 const DESCRIPTORS: u32 = 64;
@@ -42,7 +42,7 @@ fn send_all(client: &mut Client, count: usize) -> (BTreeSet<String>, BTreeSet<St
 
 #[test]
 fn more_connections_than_descriptors_lose_no_mail() {
-    let relay = nobody();
+    let relay = vacant();
     let setup = Setup::new().relay(relay).with("storage.segment_len", 1 << 20);
     let daemon = setup.with("delivery.backoff_max_secs", 1).descriptors_max(DESCRIPTORS).start();
     let mut client = daemon.client();

@@ -1,6 +1,6 @@
 //! Queues of other formats: a newer one is refused, an older one is read and served.
 
-use super::{RUN_MAX, files, nobody, stopped_queue};
+use super::{RUN_MAX, files, stopped_queue};
 use message::UnixMillis;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use tests::process::wait::{PATIENCE, finish, succeed};
-use tests::process::{Setup, Sink, SmtpSink};
+use tests::process::{Setup, Sink, SmtpSink, vacant};
 
 fn refuses_a_newer(start: &str) {
-    let stopped = stopped_queue(nobody());
+    let stopped = stopped_queue(vacant());
     let is_used = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"RP"));
     let path = files(&stopped.setup.queue(), start).into_iter().find(is_used).expect("one");
     OpenOptions::new().write(true).open(&path).and_then(|file| file.write_all_at(&[6], 6)).expect("ours");
@@ -118,7 +118,7 @@ fn assert_same(found: &[Value], wanted: &[Value]) {
 #[test]
 fn an_older_queue_is_shown_as_its_own_program_showed_it() {
     for old in OLD {
-        let setup = old.setup_for(nobody());
+        let setup = old.setup_for(vacant());
         setup.write_config();
         assert_same(&setup.queue_list(), &old.list());
         let stat = setup.queue_stat();
@@ -131,7 +131,7 @@ fn an_older_queue_is_shown_as_its_own_program_showed_it() {
 #[test]
 fn an_older_queue_is_taken_up_with_its_due_times_and_stays_so_over_a_restart() {
     for old in OLD {
-        let mut setup = old.setup_for(nobody());
+        let mut setup = old.setup_for(vacant());
         // What is due must not be tried meanwhile.
         setup.set("delivery.connections_max", 0);
         let daemon = setup.start();
