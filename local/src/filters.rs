@@ -149,7 +149,7 @@ pub fn cannot_make(folder: &str, error: &std::io::Error) -> Exit {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Vec<String> {
+    pub(super) fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
     }
 

@@ -24,11 +24,13 @@
 //! rewrites the `S:`, `!` and `?` lines.
 
 mod dialog;
+#[path = "../../tests/transcripts/reader.rs"]
+mod reader;
 
 use base64::Engine as _;
 use dialog::Dialog;
 use dialog::settings::Settings;
-use std::path::{Path, PathBuf};
+use reader::unescape;
 
 /// The text as a run of its client's lines makes it.
 fn run(text: &str, piece_len: usize) -> String {
@@ -65,52 +67,7 @@ fn is_expectation(line: &str) -> bool {
     line.starts_with("S:") || line.starts_with(['!', '?'])
 }
 
-fn unescape(text: &str) -> Vec<u8> {
-    let (mut octets, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((first, tail)) = rest.split_first() {
-        let (octet, used) = match (first, tail.first()) {
-            (b'\\', Some(b'r')) => (b'\r', 1),
-            (b'\\', Some(b'n')) => (b'\n', 1),
-            (b'\\', Some(b't')) => (b'\t', 1),
-            (b'\\', Some(b'0')) => (0, 1),
-            (b'\\', Some(b'\\')) => (b'\\', 1),
-            (b'\\', Some(b'x')) => {
-                let digits = std::str::from_utf8(&tail[1..3]).expect("two digits");
-                (u8::from_str_radix(digits, 16).expect("hexadecimal"), 3)
-            }
-            (b'\\', _) => panic!("no such escape in {text}"),
-            _ => (*first, 0),
-        };
-        octets.push(octet);
-        rest = &tail[used..];
-    }
-    octets
-}
-
-fn transcripts() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/transcripts/smtp-in");
-    let entries = std::fs::read_dir(folder).expect("the folder of transcripts");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    paths
-}
-
 #[test]
 fn transcripts_hold_wherever_the_stream_is_cut() {
-    let update = std::env::var_os("UPDATE_EXPECT").is_some();
-    let paths = transcripts();
-    assert!(paths.len() >= 130, "transcripts are missing");
-    for path in paths {
-        println!("{}", path.display());
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        let whole = run(&text, usize::MAX / 2);
-        if update {
-            std::fs::write(&path, &whole).unwrap();
-            text = whole;
-        }
-        for piece_len in [usize::MAX / 2, 1, 2, 3, 5, 11] {
-            let found = run(&text, piece_len);
-            assert!(found == text, "{} in pieces of {piece_len} went like this:\n{found}", path.display());
-        }
-    }
+    reader::hold_wherever_the_stream_is_cut("smtp-in", 130, run);
 }

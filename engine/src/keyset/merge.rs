@@ -27,6 +27,7 @@ pub(super) struct Work {
     pub(super) shared: Arc<Shared>,
     pub(super) owner: u64,
     pub(super) keep_notes: bool,
+    pub(super) memory_max: u64,
     /// The frozen table's.
     pub(super) logs: SpanOfLogs,
     pub(super) counts: Counts,
@@ -49,6 +50,11 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// Octets of memory for the entries of a file that will stand beside these.
+    fn room_beside(&self, runs: &[Arc<Run>]) -> u64 {
+        self.memory_max.saturating_sub(held_len(runs))
     }
 
     fn is_closing(&self) -> bool {
@@ -75,7 +81,7 @@ impl Work {
                 writer.push(key, value).map_err(io_error(&self.shared.folder))?;
             }
         }
-        writer.finish()
+        writer.finish(self.room_beside(&self.shared.snapshot().runs))
     }
 
     fn merge_some(&self) -> Result<(), KeySetError> {
@@ -86,16 +92,17 @@ impl Work {
             if count < 2 {
                 return Ok(());
             }
-            let merged = Arc::new(self.merge(&runs[..count])?);
+            let (newer, older) = runs.split_at(count);
+            let merged = Arc::new(self.merge(newer, self.room_beside(older))?);
             self.shared.replace(|snapshot| drop(snapshot.runs.splice(..count, [merged])));
-            for run in &runs[..count] {
+            for run in newer {
                 std::fs::remove_file(&run.path).map_err(io_error(&run.path))?;
             }
         }
     }
 
     /// Newest first; what a newer one says of a key counts.
-    fn merge(&self, runs: &[Arc<Run>]) -> Result<Run, KeySetError> {
+    fn merge(&self, runs: &[Arc<Run>], room: u64) -> Result<Run, KeySetError> {
         let (Some(newest), Some(oldest)) = (runs.first(), runs.last()) else {
             return Err(KeySetError::Background("nothing to merge".into()));
         };
@@ -117,7 +124,7 @@ impl Work {
                 return Err(wrap(io::ErrorKind::Interrupted.into()));
             }
         }
-        writer.finish()
+        writer.finish(room)
     }
 
     fn clear_logs(&self) -> Result<(), KeySetError> {
@@ -134,6 +141,11 @@ impl Work {
             let _ = std::fs::remove_file(self.shared.folder.join(half));
         }
     }
+}
+
+/// Octets of memory that their entries take.
+pub(super) fn held_len(runs: &[Arc<Run>]) -> u64 {
+    runs.iter().map(|run| run.held_len()).sum()
 }
 
 /// How many of the newest files become one. `sizes`: newest first.

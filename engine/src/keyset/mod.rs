@@ -6,8 +6,8 @@
 //! never waits unless it says that it will. A start reads tables and the last log. [`set`] is the writer, `FORMAT.md` every octet.
 //!
 //! A key is made by whoever uses the set, with a secret, so that the files do not tell what it was made of. Trusts no
-//! octet that it reads. Bounds: `entries_max` keys; 1.6 octets of memory a key, twice that while files are merged, and
-//! [`DELTA_MAX`] changes in each of two tables.
+//! octet that it reads. Bounds: `entries_max` keys; 1.6 octets of memory a key and `memory_max` for
+//! entries, twice that while files are merged, and [`DELTA_MAX`] changes in each of two tables.
 
 mod delta;
 mod filter;

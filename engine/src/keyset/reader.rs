@@ -71,7 +71,7 @@ pub struct Stat {
     pub counts: Counts,
     /// Octets of its files.
     pub disk: u64,
-    /// Octets of tables and filters in memory.
+    /// Octets of tables, filters and entries in memory.
     pub memory: u64,
     /// Sorted files.
     pub files: usize,
@@ -123,7 +123,9 @@ impl Handle {
         Stat {
             counts: *self.shared.counts.lock(),
             disk: merge::disk_use(&self.shared.folder),
-            memory: deltas + snapshot.runs.iter().map(|run| run.memory()).sum::<u64>(),
+            memory: deltas
+                + snapshot.runs.iter().map(|run| run.memory()).sum::<u64>()
+                + merge::held_len(&snapshot.runs),
             files: snapshot.runs.len(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Pages of [`PAGE_LEN`] octets, each with its checksum, hold the entries in order; the first four octets of each page's
 //! first key stand in memory (4 MB for 50,000,000 entries), so that a look-up reads one page; the filter
-//! answers most look-ups without one. `FORMAT.md` explains every octet. A file is written under another name, synced, and renamed.
+//! answers most look-ups without one. The entries stand in memory too if whoever opens the file has the room: the system takes
+//! longer to hand out a page that it has in memory than all the rest of a look-up takes. `FORMAT.md` explains every octet. A file is written under another name, synced, and renamed.
 //! Trusts nothing that it reads: a page whose checksum is wrong is an error and no answer.
 
 use super::filter::{BLOCK_LEN, Filter};
@@ -59,6 +60,8 @@ pub(super) struct Run {
     /// The first octets of each page's first key.
     directory: Vec<u32>,
     filter: Filter,
+    /// All entries, a page's behind those of the page before.
+    held: Option<Box<[Entry]>>,
     /// The filesystem does not say whether a page is in memory: reads of it are reads.
     always_waits: bool,
 }
@@ -80,7 +83,8 @@ pub(super) enum Silent {
 }
 
 impl Run {
-    pub(super) fn open(path: &Path) -> Result<Run, KeySetError> {
+    /// `room`: octets of memory that its entries may take.
+    pub(super) fn open(path: &Path, room: u64) -> Result<Run, KeySetError> {
         let file = File::open(path).map_err(io_error(path))?;
         let len = file.metadata().map_err(io_error(path))?.len();
         let wrong = |what: &'static str| KeySetError::Damaged { path: path.to_owned(), what };
@@ -102,14 +106,20 @@ impl Run {
                 head.tables_anew(path)?
             }
         };
+        let held = if head.entries_len() <= room { head.read_entries(path) } else { None };
         let Head { about, entries, .. } = head;
         let path = path.to_owned();
-        Ok(Run { always_waits: !can_tell(&file), file, path, about, entries, directory, filter })
+        Ok(Run { always_waits: !can_tell(&file), file, path, about, entries, directory, filter, held })
     }
 
-    /// Octets of memory that it takes.
+    /// Octets of memory that its tables take.
     pub(super) fn memory(&self) -> u64 {
         u64::from(self.filter.blocks()) * BLOCK_LEN as u64 + self.directory.len() as u64 * 4
+    }
+
+    /// Octets of memory that its entries take.
+    pub(super) fn held_len(&self) -> u64 {
+        self.held.as_ref().map_or(0, |entries| size_of_val(&**entries) as u64)
     }
 
     /// What it says of the key, if it says anything. A cache line if it does not, else a page of the file.
@@ -119,7 +129,14 @@ impl Run {
     }
 
     fn find(&self, key: Key, patience: Patience) -> Result<Option<Value>, Silent> {
-        let Some(mut number) = self.page_of(key) else { return Ok(None) };
+        let Some(number) = self.page_of(key) else { return Ok(None) };
+        match &self.held {
+            Some(entries) => Ok(self.find_held(entries, number, key)),
+            None => self.find_in_file(number, key, patience),
+        }
+    }
+
+    fn find_in_file(&self, mut number: usize, key: Key, patience: Patience) -> Result<Option<Value>, Silent> {
         let mut page = [0; PAGE_LEN];
         loop {
             self.read_page(number, &mut page, patience)?;
@@ -131,6 +148,31 @@ impl Run {
             }
             let found = entries.binary_search_by_key(&key, key_of);
             return Ok(found.ok().map(|at| value_of(&entries[at])));
+        }
+    }
+
+    /// Each cache line costs: an entry is looked for from where it would be if the page's keys were spread perfectly.
+    fn find_held(&self, entries: &[Entry], mut number: usize, key: Key) -> Option<Value> {
+        let prefix = prefix_of(key);
+        loop {
+            let start = number * ENTRIES_PER_PAGE;
+            let page = entries.get(start..entries.len().min(start + ENTRIES_PER_PAGE))?;
+            let first = self.directory[number];
+            if number > 0 && first == prefix && page.first().is_some_and(|entry| key_of(entry) > key) {
+                number -= 1;
+                continue;
+            }
+            let next = self.directory.get(number + 1).copied().unwrap_or(u32::MAX);
+            let (part, whole) = (prefix.saturating_sub(first), next.saturating_sub(first).max(1));
+            let guess = u64::from(part) * page.len() as u64 / u64::from(whole);
+            let mut at = page.len().checked_sub(1)?.min(usize::try_from(guess).unwrap_or_default());
+            while at > 0 && key_of(&page[at]) > key {
+                at -= 1;
+            }
+            while at + 1 < page.len() && key_of(&page[at]) < key {
+                at += 1;
+            }
+            return (key_of(&page[at]) == key).then(|| value_of(&page[at]));
         }
     }
 
@@ -199,9 +241,14 @@ type Entry = [u8; ENTRY_LEN];
 /// The entries of a page, if it is as it was written.
 fn entries_of(page: &Page) -> Option<&[Entry]> {
     let (sum, rest) = page.split_first_chunk()?;
-    let count = usize::from(u16::from_le_bytes([rest[0], rest[1]]));
+    (checksum(rest) == u32::from_le_bytes(*sum)).then(|| counted(page))
+}
+
+/// The entries of a page that is known to be as it was written.
+fn counted(page: &Page) -> &[Entry] {
+    let count = usize::from(u16::from_le_bytes([page[4], page[5]]));
     let (entries, _) = page[PAGE_HEAD..].as_chunks();
-    (checksum(rest) == u32::from_le_bytes(*sum)).then(|| entries.get(..count))?
+    &entries[..count.min(ENTRIES_PER_PAGE)]
 }
 
 fn key_of(entry: &Entry) -> Key {
@@ -279,6 +326,28 @@ impl Head {
         (u64::from(self.pages) + 1) * PAGE_LEN as u64
     }
 
+    fn entries_len(&self) -> u64 {
+        self.entries.saturating_mul(ENTRY_LEN as u64)
+    }
+
+    /// `None`: some page is not as it was written, or they cannot be read; who asks for such a page hears of it.
+    fn read_entries(&self, path: &Path) -> Option<Box<[Entry]>> {
+        let pages = self.pages as usize;
+        let mut scan = Scan::new(path, pages).ok()?;
+        let mut entries: Vec<Entry> = Vec::with_capacity(usize::try_from(self.entries).ok()?);
+        for number in 0..pages {
+            let page = counted(scan.page(number).ok()?);
+            let is_full = page.len() == ENTRIES_PER_PAGE || number + 1 == pages;
+            if !is_full || entries.len() + page.len() > entries.capacity() {
+                return None;
+            }
+            entries.extend_from_slice(page);
+        }
+        // Once is enough.
+        let _ = rustix::fs::fadvise(&scan.file, 0, None, Advice::DontNeed);
+        Some(entries.into())
+    }
+
     fn file_len(&self) -> u64 {
         self.directory_at() + u64::from(self.pages) * 4 + u64::from(self.blocks) * BLOCK_LEN as u64
     }
@@ -345,30 +414,34 @@ impl Scan {
 
     pub(super) fn next(&mut self) -> io::Result<Option<(Key, Value)>> {
         while self.page < self.pages {
-            if self.page >= self.piece_at + self.piece.len() {
-                self.read_piece()?;
-            }
-            let page = &self.piece[self.page - self.piece_at];
-            let count = usize::from(u16::from_le_bytes([page[4], page[5]]));
-            let (entries, _) = page[PAGE_HEAD..].as_chunks::<ENTRY_LEN>();
-            if let Some(entry) = entries[..count.min(ENTRIES_PER_PAGE)].get(self.entry) {
+            let (number, entry) = (self.page, self.entry);
+            if let Some(entry) = counted(self.page(number)?).get(entry) {
+                let found = (key_of(entry), value_of(entry));
                 self.entry += 1;
-                return Ok(Some((key_of(entry), value_of(entry))));
+                return Ok(Some(found));
             }
             (self.page, self.entry) = (self.page + 1, 0);
         }
         Ok(None)
     }
 
-    fn read_piece(&mut self) -> io::Result<()> {
-        let count = (self.pages - self.page).min(PIECE_PAGES);
+    /// Pages are asked for in their order.
+    fn page(&mut self, number: usize) -> io::Result<&Page> {
+        if number >= self.piece_at + self.piece.len() {
+            self.read_piece(number)?;
+        }
+        Ok(&self.piece[number - self.piece_at])
+    }
+
+    fn read_piece(&mut self, first: usize) -> io::Result<()> {
+        let count = (self.pages - first).min(PIECE_PAGES);
         self.piece.resize(count, [0; PAGE_LEN]);
-        self.piece_at = self.page;
-        self.file.read_exact_at(self.piece.as_flattened_mut(), offset_of(self.page))?;
+        self.piece_at = first;
+        self.file.read_exact_at(self.piece.as_flattened_mut(), offset_of(first))?;
         match self.piece.iter().position(|page| entries_of(page).is_none()) {
             None => Ok(()),
             Some(at) => {
-                let at = offset_of(self.page + at);
+                let at = offset_of(first + at);
                 let what =
                     format!("{}: the page at octet {at} does not match its checksum", self.path.display());
                 Err(io::Error::new(io::ErrorKind::InvalidData, what))
@@ -443,13 +516,13 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Everything is in it: it is synced, gets its name, and is opened.
-    pub(super) fn finish(mut self) -> Result<Run, KeySetError> {
+    /// Everything is in it: it is synced, gets its name, and is opened; `room` as for [`Run::open`].
+    pub(super) fn finish(mut self, room: u64) -> Result<Run, KeySetError> {
         let (path, half) = (self.path.clone(), self.path.with_extension("new"));
         self.write_rest().map_err(io_error(&half))?;
         std::fs::rename(&half, &path).map_err(io_error(&path))?;
         sync_folder(&path)?;
-        Run::open(&path)
+        Run::open(&path, room)
     }
 
     fn write_rest(&mut self) -> io::Result<()> {
@@ -497,22 +570,28 @@ mod tests {
     use crate::keyset::tests::key;
     use proptest::prelude::*;
 
-    fn run_of(folder: &Path, keys: &[Key]) -> Run {
+    /// The file, and itself once more with all entries in memory.
+    fn run_of(folder: &Path, keys: &[Key]) -> [Run; 2] {
         let logs = SpanOfLogs { first: 1, last: 1 };
         let about = About { owner: 7, logs, counts: Counts::default() };
         let mut writer = RunWriter::create(folder, about, keys.len() as u64).unwrap();
         for key in keys {
             writer.push(*key, Value { kind: 1, at_secs: 5 }).unwrap();
         }
-        writer.finish().unwrap()
+        let run = writer.finish(0).unwrap();
+        let held = Run::open(&run.path, u64::MAX).unwrap();
+        assert_eq!((run.held_len(), held.held_len()), (0, (keys.len() * ENTRY_LEN) as u64));
+        [run, held]
     }
 
-    fn assert_found(run: &Run, keys: &[Key], others: impl Iterator<Item = Key>) {
-        for key in keys {
-            assert!(run.find(*key, Patience::Disk).unwrap().is_some(), "{key:?}");
-        }
-        for key in others.filter(|key| keys.binary_search(key).is_err()) {
-            assert!(run.find(key, Patience::Disk).unwrap().is_none(), "{key:?}");
+    fn assert_found(runs: &[Run], keys: &[Key], others: impl Iterator<Item = Key> + Clone) {
+        for run in runs {
+            for key in keys {
+                assert!(run.find(*key, Patience::Disk).unwrap().is_some(), "{key:?}");
+            }
+            for key in others.clone().filter(|key| keys.binary_search(key).is_err()) {
+                assert!(run.find(key, Patience::Disk).unwrap().is_none(), "{key:?}");
+            }
         }
     }
 
@@ -521,10 +600,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut keys: Vec<Key> = (0..20_000).map(key).collect();
         keys.sort_unstable();
-        let run = run_of(folder.path(), &keys);
+        let runs = run_of(folder.path(), &keys);
         let beside = keys.iter().flat_map(|key| [Key(key.0.wrapping_add(1)), Key(key.0.wrapping_sub(1))]);
-        assert_found(&run, &keys, beside.chain([Key(0), Key(u128::MAX)]));
-        assert_eq!(run.directory.len(), 20_000usize.div_ceil(ENTRIES_PER_PAGE));
+        assert_found(&runs, &keys, beside.chain([Key(0), Key(u128::MAX)]));
+        assert_eq!(runs[0].directory.len(), 20_000usize.div_ceil(ENTRIES_PER_PAGE));
     }
 
     proptest! {
@@ -543,9 +622,9 @@ mod tests {
             let mut keys: Vec<Key> =
                 tops.iter().flat_map(|at| (0..count).map(|number| Key(top(*at) | tail(number)))).collect();
             keys.sort_unstable();
-            let run = run_of(folder.path(), &keys);
+            let runs = run_of(folder.path(), &keys);
             let others = (0..7).flat_map(|at| [Key(top(at)), Key(top(at) | tail(count)), Key(top(at) | 1)]);
-            assert_found(&run, &keys, others);
+            assert_found(&runs, &keys, others);
         }
     }
 }

@@ -29,13 +29,16 @@ pub struct Options {
     pub entries_max: u64,
     /// Notes stay for [`KeySet::notes`]. Without, those that are there already are removed.
     pub keep_notes: bool,
+    /// Octets of memory for entries, which are then found without a read; twice that while files are merged. A file's entries
+    /// are there all or not at all, the oldest file's first, which is the largest.
+    pub memory_max: u64,
     /// Changes in a table before it is written as a file.
     pub delta_max: usize,
 }
 
 impl Options {
     pub fn new(owner: u64, entries_max: u64) -> Options {
-        Options { owner, entries_max, keep_notes: false, delta_max: DELTA_MAX }
+        Options { owner, entries_max, keep_notes: false, memory_max: 0, delta_max: DELTA_MAX }
     }
 }
 
@@ -270,8 +273,8 @@ impl KeySet {
     }
 
     fn work(&self, logs: SpanOfLogs, counts: Counts) -> Work {
-        let Options { owner, keep_notes, .. } = self.options;
-        Work { shared: Arc::clone(&self.shared), owner, keep_notes, logs, counts }
+        let Options { owner, keep_notes, memory_max, .. } = self.options;
+        Work { shared: Arc::clone(&self.shared), owner, keep_notes, memory_max, logs, counts }
     }
 
     /// Waits until the thread beside us has written what it has to. What it could not write is tried once more.
@@ -356,7 +359,7 @@ impl KeySet {
             if span.first != self.first_log {
                 return Err(self.missing(self.first_log, span.first - 1));
             }
-            let run = Run::open(&path)?;
+            let run = Run::open(&path, self.options.memory_max.saturating_sub(merge::held_len(&runs)))?;
             if run.about.owner != self.options.owner {
                 return Err(KeySetError::OtherOwner { path });
             }

@@ -13,7 +13,8 @@ pub(super) fn key(number: u64) -> Key {
 }
 
 fn options(delta_max: usize) -> Options {
-    Options { delta_max, keep_notes: true, ..Options::new(7, 1_000_000) }
+    // Room for some files' pages, and not for all.
+    Options { delta_max, keep_notes: true, memory_max: 20 << 10, ..Options::new(7, 1_000_000) }
 }
 
 fn open(folder: &Path, delta_max: usize) -> KeySet {
@@ -457,4 +458,22 @@ proptest! {
         };
         prop_assert!(is_told || is(&model) || is(&last), "{}", path.display());
     }
+}
+
+#[test]
+fn entries_stand_in_memory_as_far_as_there_is_room_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for numbers in [0..3000, 3000..3500] {
+        let mut set = open(folder.path(), numbers.clone().count());
+        set.apply(&numbers.map(add).collect::<Vec<_>>()).unwrap();
+        set.wait().unwrap();
+    }
+    assert_eq!(files(folder.path(), "run-").len(), 2);
+    let memory = |memory_max| {
+        let set = KeySet::open(folder.path(), Options { memory_max, ..options(10_000) }).unwrap();
+        assert!((0..3500).all(|number| has(&set, number)) && !has(&set, 3500));
+        set.handle().stat().memory
+    };
+    let entries = [10_000, 20_000, 70_000, 80_000].map(|room| (memory(room) - memory(0)) / 21);
+    assert_eq!(entries, [0, 500, 3000, 3500]);
 }

@@ -32,8 +32,11 @@ impl Store {
     /// `secret`: the queue's.
     pub fn open(queue: &Path, secret: &[u8; 32], config: &config::Suppression) -> Result<Store, KeySetError> {
         let keys = Arc::new(Keys::new(secret));
-        let options =
-            Options { keep_notes: config.keep_addresses, ..Options::new(keys.owner(), config.entries_max) };
+        let options = Options {
+            keep_notes: config.keep_addresses,
+            memory_max: config.memory_max,
+            ..Options::new(keys.owner(), config.entries_max)
+        };
         let keeps_addresses = config.keep_addresses;
         Ok(Store { set: KeySet::open(&queue.join(FOLDER), options)?, keys, keeps_addresses })
     }

@@ -124,11 +124,8 @@ impl DotForward<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::words;
     use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        text.split_whitespace().map(str::to_owned).collect()
-    }
 
     fn variables(name: &str) -> Option<String> {
         let value = match name {
