@@ -7,6 +7,7 @@
 use super::wait::{self, PATIENCE};
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::io::Errno;
@@ -42,6 +43,8 @@ const SCRATCH: u64 = 1024;
 pub struct Inside {
     thread: Pid,
     own: user_regs_struct,
+    /// One that came meanwhile: it has it when it goes on.
+    signal: Option<Signal>,
 }
 
 /// The threads of a process that are its own and not the kernel's, by their numbers.
@@ -65,7 +68,7 @@ impl Inside {
             found = stop_in_call(thread);
             found.is_some()
         });
-        Inside { thread, own: found.expect("it was waited for") }
+        Inside { thread, own: found.expect("it was waited for"), signal: None }
     }
 
     pub fn read(&mut self, path: &Path) -> Result<(), Errno> {
@@ -142,9 +145,14 @@ impl Inside {
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10] = arguments;
         ptrace::setregs(self.thread, registers).expect("it is stopped");
-        ptrace::step(self.thread, None).expect("it is stopped");
-        let stopped = waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("it is traced by us");
-        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+        loop {
+            ptrace::step(self.thread, None).expect("it is stopped");
+            match waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("it is traced by us") {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => break,
+                WaitStatus::Stopped(_, other) => self.signal = Some(other),
+                status => panic!("{status:?}"),
+            }
+        }
         let result = ptrace::getregs(self.thread).expect("it is stopped").rax.cast_signed();
         match i32::try_from(result).map(i32::checked_neg) {
             Ok(Some(error @ 1..4096)) => Err(Errno::from_raw_os_error(error)),
@@ -156,13 +164,14 @@ impl Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         let _ = ptrace::setregs(self.thread, self.own);
-        let _ = ptrace::detach(self.thread, None);
+        let _ = ptrace::detach(self.thread, self.signal);
     }
 }
 
 /// Its registers, if it was in a call when it was stopped; else it goes on.
 fn stop_in_call(thread: Pid) -> Option<user_regs_struct> {
-    ptrace::attach(thread).unwrap_or_else(|error| panic!("{thread}: {error}"));
+    ptrace::seize(thread, ptrace::Options::empty()).unwrap_or_else(|error| panic!("{thread}: {error}"));
+    ptrace::interrupt(thread).expect("it is traced by us");
     waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it is traced by us");
     let registers = ptrace::getregs(thread).expect("it is stopped");
     let before = usize::try_from(registers.rip - CALL_LEN).expect("64 bits");
