@@ -140,6 +140,7 @@ pub fn serve(
     let web = Listeners::bind(&settings.config, handed)
         .map_err(|(address, source)| ServeError::Http { address, source })?;
     check_ports(&places(&settings.config), handed)?;
+    let runtime = control::runtime().map_err(ServeError::Thread)?;
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
     let orders = bind_control(&settings.config)?;
     let submit = bind_submit(&settings.config, handed)?;
@@ -163,7 +164,7 @@ pub fn serve(
     let ready = Box::new(move || ready(&announcement));
     let reread = move || Settings::load(reread()?, &secret);
     let keeper = keeping.map(Keeping::begin).transpose()?;
-    let result = control::run(control::Control {
+    let control = control::Control {
         settings,
         crossing,
         listener,
@@ -173,7 +174,8 @@ pub fn serve(
         event_rules: keeper.as_ref().map(|keeper| Arc::clone(&keeper.rules)),
         reread: Box::new(reread),
         ready,
-    });
+    };
+    let result = control::run(&runtime, control);
     for thread in threads {
         let _ = thread.join();
     }

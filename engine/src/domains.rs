@@ -4,6 +4,7 @@
 //! as large as the queue has domains, or this.
 
 use message::Reply;
+use message::address::shown_domain;
 use queue::Range;
 use queue::range::DomainKey;
 use slab::Slab;
@@ -95,7 +96,10 @@ pub(crate) enum Routed {
 
 #[derive(Debug)]
 pub(crate) struct Domain {
+    /// As it is written and spoken of.
     pub(crate) name: Arc<str>,
+    /// As the queue has it: those of its addresses that go another way are a domain of their own, with a dot behind its name.
+    pub(crate) queued: Arc<str>,
     pub(crate) routed: Routed,
     /// Where mail goes that is not held to what the domain publishes, if that makes a difference.
     pub(crate) relaxed: Option<WayKey>,
@@ -132,20 +136,22 @@ pub(crate) struct Domains {
 }
 
 impl Domains {
-    /// The domain's number; `owed` more recipients are owed there. `name` in lower case.
-    pub(crate) fn owe(&mut self, name: &str, owed: u32) -> DomainKey {
-        let key = match self.by_name.get(name) {
+    /// The domain's number; `owed` more recipients are owed there. `queued` as the queue has it, in lower case.
+    pub(crate) fn owe(&mut self, queued: &str, owed: u32) -> DomainKey {
+        let key = match self.by_name.get(queued) {
             Some(key) => *key,
-            None => self.insert(name),
+            None => self.insert(queued),
         };
         self.domains[key.0 as usize].owed += u64::from(owed);
         key
     }
 
-    fn insert(&mut self, name: &str) -> DomainKey {
-        let name: Arc<str> = name.into();
+    fn insert(&mut self, queued: &str) -> DomainKey {
+        let (shown, queued): (&str, Arc<str>) = (shown_domain(queued), queued.into());
+        let name = if shown.len() == queued.len() { Arc::clone(&queued) } else { shown.into() };
         let domain = Domain {
-            name: Arc::clone(&name),
+            name,
+            queued: Arc::clone(&queued),
             routed: Routed::Unknown,
             relaxed: None,
             expires: None,
@@ -155,7 +161,7 @@ impl Domains {
         };
         let key =
             DomainKey(u32::try_from(self.domains.insert(domain)).expect("as many as recipients at most"));
-        self.by_name.insert(name, key);
+        self.by_name.insert(queued, key);
         key
     }
 
@@ -169,11 +175,11 @@ impl Domains {
             return None;
         }
         let domain = self.domains.remove(key.0 as usize);
-        self.by_name.remove(&domain.name);
+        self.by_name.remove(&domain.queued);
         Some(domain)
     }
 
-    /// By its name, in lower case.
+    /// By its name as the queue has it, in lower case.
     pub(crate) fn find(&self, name: &str) -> Option<DomainKey> {
         self.by_name.get(name).copied()
     }
@@ -183,8 +189,8 @@ impl Domains {
     }
 
     /// `None` if the domain was forgotten meanwhile, or another has its number.
-    pub(crate) fn get_named(&mut self, key: DomainKey, name: &str) -> Option<&mut Domain> {
-        self.domains.get_mut(key.0 as usize).filter(|domain| &*domain.name == name)
+    pub(crate) fn get_named(&mut self, key: DomainKey, queued: &str) -> Option<&mut Domain> {
+        self.domains.get_mut(key.0 as usize).filter(|domain| &*domain.queued == queued)
     }
 
     /// Domains have numbers below this.

@@ -6,6 +6,7 @@
 use crate::config::{ConfigError, RouteEntry, RouteProtocol, RouteTable, TlsMode};
 use aws_lc_rs::{hmac, rand};
 use local::virtual_domains::Domains;
+use message::address::shown_domain;
 use serde::{Deserialize, Serialize};
 use smtp_out::{Login, Protocol, Secret};
 use std::collections::{BTreeMap, HashMap};
@@ -137,7 +138,7 @@ impl Routes {
         if let Some(local) = self.local.as_ref().filter(|local| local.domains.is_local(domain)) {
             return Route { to: To::Local, terms: Arc::clone(&local.terms) };
         }
-        let route = self.find(domain).or(self.rest.as_ref()).cloned();
+        let route = self.find(shown_domain(domain)).or(self.rest.as_ref()).cloned();
         route.unwrap_or_else(|| Route { to: To::Mx, terms: Arc::clone(&self.usual) })
     }
 

@@ -141,8 +141,8 @@ impl<'a> MailboxRef<'a> {
         Mailbox { text: text.into(), local_len }
     }
 
-    /// The same address under another name of its domain, with a dot behind it: for whoever sends some mail for a domain
-    /// another way than the rest. No parser makes one, and nobody is shown the dot.
+    /// The same address with a dot behind its domain: so the queue tells who goes another way than the rest of a domain. No
+    /// parser makes one, and [`shown_domain`] is what everybody else is to see.
     pub fn with_other_way(self) -> Mailbox {
         let mailbox = self.to_owned();
         Mailbox { text: format!("{}.", mailbox.text).into(), ..mailbox }
@@ -156,8 +156,13 @@ impl<'a> MailboxRef<'a> {
 
 impl fmt::Display for MailboxRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.local_part, self.domain.strip_suffix('.').unwrap_or(self.domain))
+        write!(f, "{}@{}", self.local_part, self.domain)
     }
+}
+
+/// The domain without what [`MailboxRef::with_other_way`] puts behind it.
+pub fn shown_domain(queued: &str) -> &str {
+    queued.strip_suffix('.').unwrap_or(queued)
 }
 
 /// `atext` of RFC 5321, the dot, and everything beyond ASCII (RFC 6531 §3.3).

@@ -147,8 +147,7 @@ fn write_rcpt(recipient: &MailboxRef<'_>, asked: RecipientAsked<'_>, into: &mut 
     into.extend_from_slice(b"RCPT TO:<");
     into.extend_from_slice(recipient.local_part.as_bytes());
     into.push(b'@');
-    // A dot behind it is ours: it says which way the mail goes.
-    into.extend_from_slice(recipient.domain.strip_suffix('.').unwrap_or(recipient.domain).as_bytes());
+    into.extend_from_slice(recipient.domain.as_bytes());
     into.push(b'>');
     if asked.notify != Notify::UNSAID {
         write_parameter(b" NOTIFY=", asked.notify.as_str(), into);

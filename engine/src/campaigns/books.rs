@@ -14,6 +14,7 @@
 
 use super::{Phase, Saved};
 use crate::keyset::{Key, KeySet, KeySetError, Options, Value};
+use message::address::shown_domain;
 use message::{CampaignNumber, MailboxRef, MessageId, UnixMillis};
 use parking_lot::Mutex;
 use queue::log::record::{Head, Meta, NameAt, next_name};
@@ -254,10 +255,11 @@ impl Books {
     pub fn learn(&self, number: CampaignNumber, head: &Head, meta: &[u8]) -> Option<Result<(), BooksError>> {
         let (parsed, mut keys) = (Meta::parse(meta, head.layout)?, Vec::new());
         for group in parsed.groups() {
+            let domain = shown_domain(group.domain);
             let mut names = meta.get(group.name_offset as usize..)?;
             for _ in 0..group.count {
                 let NameAt { name, rest, .. } = next_name(names, head.layout)?;
-                keys.push(self.key_of(number, MailboxRef { local_part: name, domain: group.domain }));
+                keys.push(self.key_of(number, MailboxRef { local_part: name, domain }));
                 names = rest;
             }
         }

@@ -23,7 +23,8 @@ pub(super) fn run(part: PartFile) -> ExitCode {
     let at_work = handed.clone();
     let ready = move |ready: &Ready| {
         if let Some(Err(error)) = is_confined.then(confine::refuse_more_rings) {
-            tracing::error!(%error, "this part could make rings that it does not need");
+            complain(78, &error);
+            std::process::exit(78);
         }
         announce(ready);
         if let Err(error) = at_work.ready() {

@@ -1,6 +1,6 @@
 //! The control thread: everything that would make a core wait. Name servers, HTTP, operators' orders, signals, reload.
 //!
-//! Runs on tokio-uring beside the cores and is never on a delivery's way. Bound: [`LOOK_UPS_MAX`] domains are looked up
+//! Runs on a thread of its own beside the cores and is never on a delivery's way. Bound: [`LOOK_UPS_MAX`] domains are looked up
 //! at a time, `delivery.questions_max` questions are on the wire; further domains wait in the crossing's queue.
 
 mod clients;
@@ -20,9 +20,12 @@ use crate::config::{ConfigError, Events};
 use crate::crossing::{Crossing, Mail, Question};
 use crate::settings::Settings;
 use consumers::Consumers;
+use message::address::shown_domain;
 use parking_lot::Mutex;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -49,9 +52,14 @@ pub(crate) struct Control {
     pub(crate) ready: Box<dyn FnOnce()>,
 }
 
+/// What it runs on: no ring, which would be one that can do more than those of the cores.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Runs until all cores have ended. Returns a core that ended without being told to.
-pub(crate) fn run(control: Control) -> Option<usize> {
-    tokio_uring::start(control.run())
+pub(crate) fn run(runtime: &Runtime, control: Control) -> Option<usize> {
+    tokio::task::LocalSet::new().block_on(runtime, control.run())
 }
 
 impl Control {
@@ -207,7 +215,7 @@ impl Control {
 /// `place` is one of the look-ups at a time.
 async fn answer<P>(resolver: &dns::Resolver, crossing: &Crossing, question: Question, place: P) {
     let Question { core, domain, name, target } = question;
-    let resolution = resolver.resolve(&name, &target, place).await;
+    let resolution = resolver.resolve(shown_domain(&name), &target, place).await;
     // A full mailbox empties within a turn; the domain's mail waits until then.
     let mut mail = Mail::Answer { domain, name, target: Box::new(target), resolution };
     while let Err(back) = crossing.send(core, mail) {
@@ -223,7 +231,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Signals> {
+    fn new() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -182,7 +182,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn chunk_of(&mut self, part: OpenRange) -> Chunk {
         let range = part.range();
         let lent = u32::try_from(self.shares.lent.insert(range)).expect("a few for each who borrows");
-        let domain = Arc::clone(&self.domains.get(range.domain).name);
+        let domain = Arc::clone(&self.domains.get(range.domain).queued);
         Chunk { owner: self.index, lent, domain, open: part }
     }
 

@@ -15,6 +15,7 @@ use crate::routes::{RelayHost, Terms, To};
 use crate::sources::{Credits, PoolTag, SourceKey};
 use crate::steer::condition::TextField;
 use crate::steer::order::Order;
+use message::address::shown_domain;
 use message::{Reply, Verdict};
 use queue::range::DomainKey;
 use queue::{MessageKey, Range};
@@ -274,7 +275,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
 
     /// Finds out where a domain's mail goes; at once if the configuration says so.
     pub(crate) fn ask(&mut self, key: DomainKey) {
-        let name = Arc::clone(&self.domains.get(key).name);
+        let name = Arc::clone(&self.domains.get(key).queued);
         if let Some(resolution) = self.answer_at_hand(&name) {
             return self.on_answer(key, &name, resolution);
         }
@@ -297,7 +298,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let Some(domain) = self.domains.try_get_mut(key).filter(|domain| domain.is_asked) else {
                 continue;
             };
-            let name = Arc::clone(&domain.name);
+            let name = Arc::clone(&domain.queued);
             let target = self.target_of(&name);
             self.ways.asked += 1;
             let asked = target.clone();
@@ -341,10 +342,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let address = match self.settings.config.routes.route(domain).to {
             To::Relay(RelayHost::Address(ip), port) => SocketAddr::new(ip, port),
             To::Relay(RelayHost::Name(_), _) => return None,
-            To::Mx => SocketAddr::new(literal(domain)?, self.settings.config.delivery.port),
+            To::Mx => SocketAddr::new(literal(shown_domain(domain))?, self.settings.config.delivery.port),
             To::Local => return Some(mailboxes()),
         };
-        Some(self.relay_at(domain, address))
+        Some(self.relay_at(shown_domain(domain), address))
     }
 
     /// A relay by its address: no look-up, no expiry.
@@ -374,7 +375,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 before.into_iter().for_each(|way| self.leave(way));
             }
             Resolution::Barred { reply, .. } if matches!(domain.routed, Routed::Way(_)) => {
-                tracing::debug!(domain = name, %reply, "the answer before serves on");
+                tracing::debug!(domain = shown_domain(name), %reply, "the answer before serves on");
                 domain.expires = Some(ask_again);
             }
             Resolution::Barred { reply, site, relaxed, ttl_secs } => {

@@ -61,14 +61,16 @@ pub fn threads_of(process: u32) -> Vec<u32> {
 }
 
 impl Inside {
-    pub fn of(thread: u32) -> Inside {
+    /// `None`: it has ended.
+    pub fn of(thread: u32) -> Option<Inside> {
         let thread = Pid::from_raw(thread.cast_signed());
-        let mut found = None;
+        let mut found = Stop::Elsewhere;
         wait::until("the thread waits in a system call", PATIENCE, || {
             found = stop_in_call(thread);
-            found.is_some()
+            !matches!(found, Stop::Elsewhere)
         });
-        Inside { thread, own: found.expect("it was waited for"), signal: None }
+        let Stop::InCall(own) = found else { return None };
+        Some(Inside { thread, own: *own, signal: None })
     }
 
     pub fn read(&mut self, path: &Path) -> Result<(), Errno> {
@@ -168,18 +170,33 @@ impl Drop for Inside {
     }
 }
 
-/// Its registers, if it was in a call when it was stopped; else it goes on.
-fn stop_in_call(thread: Pid) -> Option<user_regs_struct> {
-    ptrace::seize(thread, ptrace::Options::empty()).unwrap_or_else(|error| panic!("{thread}: {error}"));
-    ptrace::interrupt(thread).expect("it is traced by us");
-    waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it is traced by us");
+enum Stop {
+    /// With the registers that it had.
+    InCall(Box<user_regs_struct>),
+    /// It goes on.
+    Elsewhere,
+    Ended,
+}
+
+fn stop_in_call(thread: Pid) -> Stop {
+    match ptrace::seize(thread, ptrace::Options::empty()).and_then(|()| ptrace::interrupt(thread)) {
+        Err(nix::Error::ESRCH) => return Stop::Ended,
+        result => result.unwrap_or_else(|error| panic!("{thread}: {error}")),
+    }
+    let signal = match waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it is traced by us") {
+        WaitStatus::PtraceEvent(..) => None,
+        // It came first, and is its own.
+        WaitStatus::Stopped(_, signal) => Some(signal),
+        _ => return Stop::Ended,
+    };
     let registers = ptrace::getregs(thread).expect("it is stopped");
     let before = usize::try_from(registers.rip - CALL_LEN).expect("64 bits");
     let code = ptrace::read(thread, std::ptr::without_provenance_mut(before)).expect("its code");
-    if code.to_le_bytes()[..2] == [0x0f, 0x05] && registers.orig_rax.cast_signed() >= 0 {
-        return Some(registers);
+    let is_in_call = code.to_le_bytes()[..2] == [0x0f, 0x05] && registers.orig_rax.cast_signed() >= 0;
+    if is_in_call && signal.is_none() {
+        return Stop::InCall(Box::new(registers));
     }
-    ptrace::detach(thread, None).expect("it is stopped");
+    ptrace::detach(thread, signal).expect("it is stopped");
     std::thread::sleep(Duration::from_millis(1));
-    None
+    Stop::Elsewhere
 }

@@ -6,6 +6,7 @@ use super::{QueueError, Which};
 use crate::steer::condition::{self, TERMS_MAX, Term, TextField};
 use crate::steer::order::Chosen;
 use message::MessageId;
+use message::address::shown_domain;
 use queue::log::record::{Group, Head, Meta, NameAt, next_name};
 use std::collections::BTreeSet;
 
@@ -82,12 +83,12 @@ impl Filter {
     fn choose_names(&self, head: &Head, group: Group<'_>, bytes: &[u8], on_chosen: &mut dyn FnMut(Chosen)) {
         let Head { id, layout, .. } = *head;
         let mut open: Option<Chosen> = None;
-        let mut offset = group.name_offset;
+        let (mut offset, domain) = (group.name_offset, shown_domain(group.domain));
         for index in group.first..group.first.saturating_add(group.count) {
             let names = bytes.get(offset as usize..).unwrap_or_default();
             let Some(NameAt { name, rest, .. }) = next_name(names, layout) else { break };
             let end = offset + u32::try_from(names.len() - rest.len()).unwrap_or(0);
-            let is_chosen = self.holds_for(TextField::Recipient, &format!("{name}@{}", group.domain));
+            let is_chosen = self.holds_for(TextField::Recipient, &format!("{name}@{domain}"));
             match &mut open {
                 Some(span) if is_chosen => (span.count, span.name_end) = (span.count + 1, end),
                 Some(_) => open.take().into_iter().for_each(&mut *on_chosen),

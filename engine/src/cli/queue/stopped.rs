@@ -10,6 +10,7 @@ use crate::clock;
 use crate::steer::condition::{Facts, State};
 use crate::steer::order::{ByState, Chosen, MessageRow, SpanRow, Stat, cut, due_ms};
 use message::UnixMillis;
+use message::address::shown_domain;
 use queue::journal::{HELD, Span, Waiting};
 use std::path::Path;
 
@@ -60,6 +61,7 @@ pub(super) fn spans_of(
 ) -> Vec<SpanRow> {
     let mut spans = Vec::new();
     for (domain, waiting) in left {
+        let domain = shown_domain(domain);
         let facts = Facts {
             id: record.head.id,
             domain,
@@ -79,7 +81,7 @@ pub(super) fn spans_of(
                     first: piece.first,
                     count: piece.count,
                     name_offset: piece.name_offset,
-                    domain: domain.clone(),
+                    domain: domain.to_owned(),
                     state: facts.state.name().to_owned(),
                     attempts: waiting.attempts.count(),
                     due_ms: due_ms(waiting.due),
