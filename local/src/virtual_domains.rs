@@ -12,6 +12,7 @@
 //! Pure. Bounds: [`ENTRIES_MAX`] entries of each list; a look-up asks once for each label of a host; the percent hack
 //! ends because each round takes a `%` away.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// Entries of a list.
@@ -42,8 +43,8 @@ pub struct Domains {
     virtuals: HashMap<String, String>,
     percent_hack: HashSet<String>,
     no_at_host: String,
-    /// Some entries are about one address.
-    has_addresses: bool,
+    /// Hosts of the entries that are about one address.
+    address_hosts: HashSet<String>,
 }
 
 impl Domains {
@@ -75,7 +76,9 @@ impl Domains {
     ) -> Result<Domains, EntryError> {
         for entry in entries {
             let (name, word) = entry.split_once(':').ok_or_else(|| EntryError::NoColon(entry.to_owned()))?;
-            self.has_addresses |= name.contains('@');
+            if let Some((_, host)) = name.rsplit_once('@') {
+                self.address_hosts.insert(host.to_ascii_lowercase());
+            }
             self.virtuals.entry(name.to_ascii_lowercase()).or_insert_with(|| word.to_owned());
             if self.virtuals.len() > ENTRIES_MAX {
                 return Err(EntryError::TooMany);
@@ -134,12 +137,14 @@ impl Domains {
 
     /// Some entries are about one address: there may be exceptions.
     pub fn has_addresses(&self) -> bool {
-        self.has_addresses
+        !self.address_hosts.is_empty()
     }
 
-    /// True if the address goes another way than its host, which has no dot behind it.
+    /// True if the address goes another way than its host, which has no dot behind it. Asked for each recipient: most hosts
+    /// have no such entry, and cost a look-up.
     pub fn is_exception(&self, local: &str, host: &str) -> bool {
-        if !self.has_addresses || self.locals.contains(&host.to_ascii_lowercase()) {
+        let host = &*lowered(host);
+        if !self.address_hosts.contains(host) || self.locals.contains(host) {
             return false;
         }
         let address = format!("{local}@{host}").to_ascii_lowercase();
@@ -204,6 +209,15 @@ pub fn fuzz_virtual_domains(bytes: &[u8]) {
     match domains.place_of(address) {
         Place::Local { local, host } => assert!(local.contains('-') && !host.contains('@')),
         Place::Remote { address } => assert!(address.contains('@')),
+    }
+}
+
+/// No copy of what is in lower case already.
+fn lowered(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|octet| octet.is_ascii_uppercase()) {
+        text.to_ascii_lowercase().into()
+    } else {
+        text.into()
     }
 }
 

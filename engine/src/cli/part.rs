@@ -30,7 +30,7 @@ pub(super) fn begin(part_file: &PartFile, part: Part) -> Result<(Handed, Config)
     Ok((handed, config))
 }
 
-/// Invariant 8: a broken invariant of our own ends the part, with all its threads. It is started again.
+/// Invariant 8: a broken invariant of our own ends the part, with all its threads; a supervisor starts it again.
 fn end_process_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

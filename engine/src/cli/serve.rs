@@ -16,6 +16,7 @@ pub(super) fn run(part: PartFile) -> ExitCode {
     };
     let is_confined = handed.is_supervised() && config.supervise.confine;
     // The files that it names, too.
+    drop(config);
     let config = match part.file.load() {
         Ok(config) => config,
         Err(error) => return complain(78, &error),

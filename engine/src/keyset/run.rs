@@ -3,7 +3,8 @@
 //! Pages of [`PAGE_LEN`] octets, each with its checksum, hold the entries in order; the first four octets of each page's
 //! first key stand in memory (4 MB for 50,000,000 entries), so that a look-up reads one page; the filter
 //! answers most look-ups without one. The entries stand in memory too if whoever opens the file has the room: the system takes
-//! longer to hand out a page that it has in memory than all the rest of a look-up takes. `FORMAT.md` explains every octet. A file is written under another name, synced, and renamed.
+//! longer to hand out a page that it has in memory than all the rest of a look-up takes. `FORMAT.md` explains every octet. A
+//! file is written under another name, synced, and renamed.
 //! Trusts nothing that it reads: a page whose checksum is wrong is an error and no answer.
 
 use super::filter::{BLOCK_LEN, Filter};
