@@ -12,20 +12,13 @@ use serde_json::json;
 use std::io::{BufWriter, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use tests::process::house::memory_peak;
 use tests::process::http::{self, Answer};
 
 const RECORDS: u64 = 1_000_000;
 
 /// Octets that the process may grow by: a list of these is 60 times as long as one of them, and so are its recipients.
 const GROWTH_MAX: u64 = 24 << 20;
-
-/// The most memory that this process ever had.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib << 10
-}
 
 fn rows(out: &mut impl Write, count: u64) {
     out.write_all(b"email,first_name,town,order\r\n").expect("sent");
@@ -92,12 +85,12 @@ fn a_million_records_take_no_more_memory_than_ten_thousand() {
     for packed in [false, true] {
         assert_eq!(stream(address, packed, 20_000).json()["added"], 20_000);
     }
-    let before = peak();
+    let before = memory_peak(std::process::id());
     for packed in [false, true] {
         let reply = stream(address, packed, RECORDS).json();
         assert_eq!((&reply["added"], &reply["durable"]), (&json!(RECORDS), &json!(RECORDS)), "{reply}");
     }
-    let grown = peak() - before;
+    let grown = memory_peak(std::process::id()) - before;
     assert!(grown < GROWTH_MAX, "the process grew by {grown} octets");
     let shown = memory.shown(&CampaignId::parse("spring").expect("a name")).expect("it is there");
     assert_eq!(shown.counts.recipients, 2 * (RECORDS + 20_000));

@@ -304,6 +304,13 @@ fn command_of(pid: u32) -> Option<String> {
     words.split(|octet| *octet == 0).nth(1).map(|word| String::from_utf8_lossy(word).into_owned())
 }
 
+/// The most memory that a process ever had, in octets. It counts pages of the program's file as they are mapped in,
+/// whose number depends on the page cache: tests compare two of these, the first taken after a smaller job of the kind.
+pub fn memory_peak(pid: u32) -> u64 {
+    let peak = status_of(pid, "VmHWM");
+    peak[0].parse::<u64>().expect("a number of KiB") << 10
+}
+
 /// A field of `/proc/PID/status`, its words.
 pub fn status_of(pid: u32, field: &str) -> Vec<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tests::process::{peer, programs, setup, wait};
+use tests::process::{house, peer, programs, setup, wait};
 
 /// Who we are where we may not be root.
 const NOBODY: u32 = 65534;
@@ -127,11 +127,8 @@ impl Post {
         wait::ends_within(&mut self.child, wait::PATIENCE).expect("SIGTERM ends it")
     }
 
-    /// Memory at its highest, in KiB.
-    pub(crate) fn memory_max(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel says it");
-        line.split_whitespace().next().expect("a number").parse().expect("a number")
+    pub(crate) fn memory_peak(&self) -> u64 {
+        house::memory_peak(self.child.id())
     }
 }
 
