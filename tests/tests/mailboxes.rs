@@ -174,6 +174,31 @@ fn a_list_goes_out_by_the_bulk_path_and_each_bounce_names_its_member() {
 }
 
 #[test]
+fn who_may_not_relay_is_forwarded_to_anywhere_all_the_same() {
+    let relay = Sink::start(&[]);
+    let mut plan = Plan::new(&["alias", "ann"])
+        .with("access.relay_to", vec![HERE])
+        .with("intake.relay_from", vec!["192.0.2.0/24"]);
+    plan.setup.set("routes.*", relay.address.to_string());
+    plan.resident("alias").write(".qmail-sales", "&ann@elsewhere.test\n");
+    plan.resident("ann").write(".qmail-list", "bob@members.test\n");
+    plan.resident("ann").write(".qmail-away", "./Maildir/\n&carl@beyond.test\n");
+    let house = plan.start();
+    let mut client = house.client();
+    client.say_expecting("MAIL FROM:<eve@far.test>", "250");
+    for refused in ["ann@elsewhere.test", "bob@members.test", "ann%elsewhere.test@far.test"] {
+        client.say_expecting(&format!("RCPT TO:<{refused}>"), "550 5.7.1");
+    }
+    client.say_expecting("RSET", "250");
+    let here = ["sales", "ann-list", "ann-away"].map(|name| format!("{name}@{HERE}"));
+    client.deliver("eve@far.test", &here.each_ref().map(String::as_str));
+    house.wait_until_empty();
+    let wanted = ["ann@elsewhere.test", "bob@members.test", "carl@beyond.test"];
+    assert_eq!(relay.end().forward_paths(), BTreeSet::from(wanted.map(str::to_owned)));
+    house.terminate();
+}
+
+#[test]
 fn whoever_has_the_password_fetches_their_mail() {
     let house = Plan::new(&["alias", "ann", "bob"]).with_pop3().start();
     house.client().deliver("eve@far.test", &[&format!("ann@{HERE}")]);
