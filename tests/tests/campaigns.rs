@@ -326,6 +326,84 @@ fn killed_at_any_time_and_started_again_each_recipient_is_in_it_once() {
     assert_each_once(&served(&sink.end()), count_of_all, deaths);
 }
 
+#[test]
+fn a_client_that_leaves_at_any_time_has_added_everybody_once() {
+    const BATCH: u64 = 2000;
+    let sink = Sink::start(&[]);
+    let daemon = daemon(&sink);
+    assert_eq!(create(&daemon, "spring", json!({})).status, 201);
+    let mut begin = 0;
+    for pause_ms in [0, 1, 2, 4, 8, 12, 16, 24, 32, 64] {
+        let batch = list(begin..begin + BATCH);
+        let what = "POST /api/campaigns/spring/recipients";
+        let left = http::ask(daemon.api[0], what, &[CSV], batch.as_bytes()).expect("it listens");
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        drop(left);
+        let answer = add(&daemon, "spring", &batch).json();
+        assert_eq!(count(&answer, "added") + count(&answer, "duplicate"), BATCH, "{answer}");
+        begin += BATCH;
+    }
+    daemon.wait_until_empty(RUN_MAX);
+    let daemon = daemon.kill().restart();
+    daemon.wait_until_empty(RUN_MAX);
+    let shown = show(&daemon, "spring");
+    assert_eq!((count(&shown, "recipients"), count(&shown, "waiting")), (begin, 0), "{shown}");
+    assert_each_once(&served(&sink.end()), begin, 1);
+}
+
+#[test]
+fn books_that_cannot_be_written_hold_a_batch_back_and_nobody_is_added_twice() {
+    let sink = Sink::start(&[]);
+    let daemon = daemon(&sink);
+    assert_eq!(create(&daemon, "spring", json!({})).status, 201);
+    let keys = daemon.setup.queue().join("campaigns/00001/keys");
+    std::fs::write(&keys, "no folder can be made here").expect("the folder is ours");
+    for numbers in [0..50, 0..60] {
+        assert_eq!(add(&daemon, "spring", &list(numbers)).status, 503);
+    }
+    assert_eq!(count(&show(&daemon, "spring"), "recipients"), 0);
+    std::fs::remove_file(&keys).expect("the folder is ours");
+    let answer = add(&daemon, "spring", &list(0..60)).json();
+    assert_eq!((count(&answer, "added"), count(&answer, "duplicate")), (10, 50), "{answer}");
+    daemon.wait_until_empty(RUN_MAX);
+    let daemon = daemon.kill().restart();
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!(count(&show(&daemon, "spring"), "recipients"), 60);
+    assert_each_once(&served(&sink.end()), 60, 1);
+}
+
+#[test]
+fn whom_a_list_names_is_told_to_who_injects_unless_the_lane_is_exempt() {
+    let sink = Sink::start(&[]);
+    let lines = format!("{API}\n[suppression]\nexempt_lanes = [\"urgent\"]\n");
+    let daemon = Setup::new().relay(sink.address).with_lines(&lines).start();
+    let json = ("Content-Type", "application/json");
+    assert_eq!(call(&daemon, "PUT /api/suppressions/ann@a.test", &[json], b"{}").status, 201);
+    let inject = |more: Value| {
+        let mut request = json!({
+            "envelope_sender": "news@here.test", "content": "Subject: x\n\nHello\n",
+            "recipients": [{ "email": "ann@a.test" }, { "email": "bob@b.test" }],
+        });
+        let (Value::Object(members), Value::Object(more)) = (&mut request, more) else {
+            panic!("two objects")
+        };
+        members.extend(more);
+        call(&daemon, "POST /api/inject/v1", &[json], request.to_string().as_bytes())
+    };
+    let reply = inject(json!({ "campaign": "spring" })).json();
+    assert_eq!((count(&reply, "success_count"), count(&reply, "fail_count")), (1, 1), "{reply}");
+    assert_eq!(reply["errors"][0], "recipients[0].email: it is on the suppression list");
+    let reply = inject(json!({ "campaign": "alarm", "lane": "urgent" })).json();
+    assert_eq!((count(&reply, "success_count"), count(&reply, "fail_count")), (2, 0), "{reply}");
+    let content = "Subject: x\nList-Unsubscribe: <https://old.test/x>\n\nHello\n";
+    let twofold = json!({ "campaign": "summer", "list": "news", "unsubscribe": true, "content": content });
+    let refused = inject(twofold);
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.body.contains("content: List-Unsubscribe is there already"), "{refused:?}");
+    daemon.wait_until_empty(RUN_MAX);
+    assert_each_once(&served(&sink.end()), 2, 1);
+}
+
 // ---- orders ----
 
 #[test]

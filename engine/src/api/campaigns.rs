@@ -179,9 +179,9 @@ impl Tally {
         let invalid_count = invalid.len() as u64;
         self.added += added.new;
         self.duplicate += added.duplicate;
-        self.suppressed += added.suppressed;
+        self.suppressed += added.suppressed.len() as u64;
         self.invalid += invalid_count;
-        self.durable += added.new + added.duplicate + added.suppressed + invalid_count;
+        self.durable += added.new + added.duplicate + added.suppressed.len() as u64 + invalid_count;
         let room = ERRORS_MAX.saturating_sub(self.errors.len());
         self.errors.extend(invalid.iter().take(room).map(ToString::to_string));
     }

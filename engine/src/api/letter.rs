@@ -4,6 +4,7 @@ use super::recipients::parse_mailbox;
 use super::reply::Problem;
 use super::request::{CampaignRequest, Content, Dialect, InjectRequest, RecipientObject, VerpWish};
 use super::{CampaignId, Injection, Letter, NewCampaign, Recipient, Terms, Values};
+use message::header::fields;
 use message::verp::BASE_LOCAL_PART_MAX;
 use message::{ReversePath, Verp};
 use std::net::IpAddr;
@@ -135,6 +136,9 @@ impl Words {
         let verp = fitting(self.verp, &sender)?;
         self.check_unsubscribe(limits)?;
         let (content, is_template) = self.content.compose(self.dialect, limits.message_size_max)?;
+        if self.terms.unsubscribe {
+            check_no_other_way(&content)?;
+        }
         let terms = Terms { verp, ..self.terms };
         Ok(Letter { sender, content, is_template, shared: self.shared, terms })
     }
@@ -149,6 +153,20 @@ impl Words {
             _ => return Ok(()),
         };
         Err(Problem::unfit("unsubscribe", wrong))
+    }
+}
+
+/// A letter has one field that says how to leave (RFC 2369 §2), and ours is that one.
+fn check_no_other_way(content: &[u8]) -> Result<(), Problem> {
+    let is_way = |name: &[u8]| {
+        name.eq_ignore_ascii_case(b"List-Unsubscribe") || name.eq_ignore_ascii_case(b"List-Unsubscribe-Post")
+    };
+    match fields(content).find(|field| is_way(field.name)) {
+        Some(field) => {
+            let name = String::from_utf8_lossy(field.name);
+            Err(Problem::unfit("content", format!("{name} is there already: leave it out, or unsubscribe")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -190,6 +208,16 @@ pub fn fuzz_inject_request(bytes: &[u8]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_letter_with_its_own_way_to_leave_gets_no_second_one() {
+        let refused = |field: &str| {
+            let content = format!("Subject: x\r\n{field}: <https://old.test/x>\r\n\r\nList-Unsubscribe: no field\r\n");
+            check_no_other_way(content.as_bytes()).is_err()
+        };
+        assert!(refused("list-unsubscribe") && refused("List-Unsubscribe-Post"));
+        assert!(!refused("List-Id"));
+    }
 
     proptest! {
         #[test]

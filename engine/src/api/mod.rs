@@ -146,7 +146,8 @@ pub struct Added {
     pub new: u64,
     /// In the campaign before.
     pub duplicate: u64,
-    pub suppressed: u64,
+    /// Not written to, and not recipients of it.
+    pub suppressed: Vec<Rejected>,
     /// What the letter wants of them is not there, or may not stand where it wants it.
     pub rejected: Vec<Rejected>,
 }
@@ -183,7 +184,8 @@ pub struct Counts {
     pub failed: u64,
     /// Neither delivered nor failed nor taken out.
     pub waiting: u64,
-    /// Not written to, at injection or before sending.
+    /// Not written to: a list said so between their injection and their turn. Whom a list names at injection is told in its
+    /// answer, and is no recipient.
     pub suppressed: u64,
     /// Taken out by a cancel or by an operator.
     pub cancelled: u64,

@@ -41,12 +41,10 @@ impl<'a> Rows<'a> {
         let mut rejected = Vec::new();
         for (place, recipient) in recipients.iter().enumerate() {
             let pushed = match is_suppressed(recipient) {
-                true => Err("email: it is on the suppression list".to_owned()),
-                false => self.push(recipient),
+                true => Err(Rejected::suppressed(place, recipient)),
+                false => self.push(recipient).map_err(|what| Rejected::new(place, recipient, what)),
             };
-            if let Err(what) = pushed {
-                rejected.push(Rejected::new(place, recipient, what));
-            }
+            rejected.extend(pushed.err());
         }
         rejected
     }
@@ -75,6 +73,10 @@ impl<'a> Rows<'a> {
 }
 
 impl Rejected {
+    pub(crate) fn suppressed(place: usize, recipient: &Recipient) -> Rejected {
+        Rejected::new(place, recipient, "email: it is on the suppression list".to_owned())
+    }
+
     pub(crate) fn new(place: usize, recipient: &Recipient, what: String) -> Rejected {
         let place = u32::try_from(place).expect("a batch, or a request's recipients");
         Rejected { place, mailbox: recipient.mailbox.clone(), what }

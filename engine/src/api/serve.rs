@@ -2,10 +2,11 @@
 //!
 //! Bounds: so many connections in all and from one address, past which a new one is closed at once; [`HEAD_MAX`] octets
 //! and [`HEAD_TIME`] for a request's head, which is also how long a connection may stand idle; [`HANDSHAKE_TIME`] for TLS;
-//! a client that takes nothing of its answer for `idle` is gone. How slowly a body may come: see [`super::body`].
+//! a client that takes nothing of its answer for `idle` is gone. A connection has its place until what it asked for is
+//! done, whether or not its client waits for the answer. How slowly a body may come: see [`super::body`].
 
 use super::gate::Peer;
-use crate::access::{Counts, SessionLimits};
+use crate::access::{Counts, Seat, SessionLimits};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -90,32 +91,36 @@ impl Front {
         // Answers are short, and whoever waits for one sends nothing.
         let _ = stream.set_nodelay(true);
         let (front, stop) = (self.clone(), stop.clone());
-        tokio::spawn(async move {
-            front.attend(stream, Peer(peer), stop).await;
-            drop(seat);
-        });
+        tokio::spawn(async move { front.attend(stream, Peer(peer), &Arc::new(seat), stop).await });
     }
 
-    async fn attend(&self, stream: TcpStream, peer: Peer, stop: watch::Receiver<bool>) {
+    async fn attend(&self, stream: TcpStream, peer: Peer, seat: &Arc<Seat>, stop: watch::Receiver<bool>) {
         let encryption = self.encryption.read().clone();
         let stream = Patient::new(stream, self.idle);
-        let Some(config) = encryption else { return self.converse(stream, peer, stop).await };
+        let Some(config) = encryption else { return self.converse(stream, peer, seat, stop).await };
         let handshake = TlsAcceptor::from(config).accept(stream);
         match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
-            Ok(Ok(stream)) => self.converse(stream, peer, stop).await,
+            Ok(Ok(stream)) => self.converse(stream, peer, seat, stop).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake for HTTP failed"),
             Err(_) => tracing::debug!("a TLS handshake for HTTP took too long"),
         }
     }
 
-    async fn converse<S>(&self, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
+    async fn converse<S>(&self, stream: S, peer: Peer, seat: &Arc<Seat>, mut stop: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let mut request: Request = request.map(Body::new);
             request.extensions_mut().insert(peer);
-            TowerToHyperService::new(self.router.clone()).call(request)
+            let answer = TowerToHyperService::new(self.router.clone()).call(request);
+            let seat = Arc::clone(seat);
+            // A task of its own: what was begun for a client that leaves is done to its end.
+            tokio::spawn(async move {
+                let Ok(answer) = answer.await;
+                drop(seat);
+                answer
+            })
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_MAX);

@@ -10,7 +10,8 @@
 //! message's, and only then the message goes out and the client hears of it. A start that finds a message whose key is not
 //! there takes its recipients up ([`Books::learn`]) before anybody is heard.
 //!
-//! Trusts what it reads no further than its checksums. Bounds: `campaigns_max` folders, `recipients_max` keys in each.
+//! Trusts what it reads no further than its checksums. Bounds: `campaigns_max` folders, [`KEYS_MAX`] keys in each; of
+//! those that were used of late, 1.6 octets of memory a key and two tables of [`DELTA_MAX`] changes.
 
 use super::{Phase, Saved};
 use crate::keyset::{Key, KeySet, KeySetError, Options, Value};
@@ -25,12 +26,17 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What is written now, and the newest that is read.
 const FORMAT: u16 = 1;
 
 /// Keys of a campaign: recipients, and the messages that took them in.
 const KEYS_MAX: u64 = 100_000_000;
+
+/// Changes in a table of a campaign's keys before it is written as a file. There are many campaigns, and each has tables of
+/// its own: these have 1.5 MB at most, if no batch is larger.
+const DELTA_MAX: usize = 1 << 14;
 
 /// What a key stands for.
 const RECIPIENT: u8 = 1;
@@ -97,7 +103,14 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> BooksError + use<> {
 pub struct Books {
     folder: PathBuf,
     secret: [u8; 32],
-    keys: Mutex<BTreeMap<CampaignNumber, Arc<Mutex<KeySet>>>>,
+    keys: Mutex<BTreeMap<CampaignNumber, Opened>>,
+}
+
+/// Keys of a campaign that is added to, or was of late.
+#[derive(Debug)]
+struct Opened {
+    keys: Arc<Mutex<KeySet>>,
+    used: Instant,
 }
 
 /// A campaign that was found at the start.
@@ -180,22 +193,37 @@ impl Books {
 
     // ---- keys ----
 
-    /// The campaign's keys, opened when they are first asked for.
-    pub fn keys(&self, number: CampaignNumber) -> Result<Arc<Mutex<KeySet>>, BooksError> {
+    /// The campaign's keys, opened when they are asked for. Whoever has them lets them go again soon.
+    fn keys(&self, number: CampaignNumber) -> Result<Arc<Mutex<KeySet>>, BooksError> {
         let mut all = self.keys.lock();
-        if let Some(keys) = all.get(&number) {
-            return Ok(Arc::clone(keys));
+        if let Some(opened) = all.get_mut(&number) {
+            opened.used = Instant::now();
+            return Ok(Arc::clone(&opened.keys));
         }
         let owner = u64::from_le_bytes(
             self.hash(number, [b"owner", b""]).to_bytes()[..8].try_into().expect("8 of 16"),
         );
-        let set = KeySet::open(&self.path(number).join("keys"), Options::new(owner, KEYS_MAX))?;
+        let options = Options { delta_max: DELTA_MAX, ..Options::new(owner, KEYS_MAX) };
+        let set = KeySet::open(&self.path(number).join("keys"), options)?;
         for place in set.damaged() {
             tracing::error!(place, "keys of a campaign are damaged: a recipient may be added twice");
         }
         let keys = Arc::new(Mutex::new(set));
-        all.insert(number, Arc::clone(&keys));
+        all.insert(number, Opened { keys: Arc::clone(&keys), used: Instant::now() });
         Ok(keys)
+    }
+
+    /// Lets go of the memory of keys that nobody has asked for within that time.
+    pub fn close_unused(&self, within: Duration) {
+        let mut all = self.keys.lock();
+        let is_old =
+            |opened: &Opened| opened.used.elapsed() >= within && Arc::strong_count(&opened.keys) == 1;
+        let old: Vec<CampaignNumber> =
+            all.iter().filter(|(_, opened)| is_old(opened)).map(|(number, _)| *number).collect();
+        for number in old {
+            // While nobody can open them a second time: a set has one writer.
+            drop(all.remove(&number));
+        }
     }
 
     fn hash(&self, number: CampaignNumber, parts: [&[u8]; 2]) -> Key {
@@ -265,6 +293,12 @@ impl Books {
         }
         let is_whole = keys.len() == head.recipients as usize;
         is_whole.then(|| self.note(number, head.id, &keys, head.arrived))
+    }
+
+    /// How many recipients more it takes, in one message.
+    pub fn room(&self, number: CampaignNumber) -> Result<u64, BooksError> {
+        let handle = self.keys(number)?.lock().handle();
+        Ok(KEYS_MAX.saturating_sub(handle.stat().counts.sum() + 1))
     }
 
     /// Recipients that were ever added.

@@ -3,7 +3,8 @@
 //! Recipients of one campaign are taken in one batch after the other: who was added before is found in the books, the
 //! others become one message without a content of its own, durable in a core's log; then the books know them, and only
 //! then they are served and the client is answered. So a batch that is sent again adds nobody twice, whoever died
-//! in between. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
+//! in between. Where the books cannot be written, nothing more is added until they know the last batch ([`Clerk::note`]).
+//! Callers do not give up in the middle: a request is carried out to its end, whoever waits for it. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
 //!
 //! What waits for the disk does so on a thread that may. A campaign that nobody waits for is removed when it has rested for
 //! `campaigns.keep`, or by order when it has rested for [`REST`]: until then its marks are durable, and no crash brings back
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::config::Rate;
 use crate::crossing::{Crossing, Mail};
 use crate::drive::log::Incoming;
+use crate::keyset::Key;
 use bytes::Bytes;
 use message::copies::Pattern;
 use message::merge::Bound;
@@ -48,10 +50,19 @@ struct Row {
     entry: Mutex<Entry>,
     /// One changes the folder at a time; nobody waits for it but on a thread that may.
     saving: Mutex<()>,
-    /// One batch at a time.
-    adding: tokio::sync::Mutex<()>,
+    /// One order at a time.
+    ordering: tokio::sync::Mutex<()>,
+    /// One batch at a time: the last one, while the books do not know it.
+    adding: tokio::sync::Mutex<Option<Unnoted>>,
     /// Its folder is gone, or another campaign's: whoever still holds the row adds nobody and writes nothing.
     is_removed: AtomicBool,
+}
+
+/// A message that is durable in its core, whose recipients the books do not know.
+#[derive(Debug)]
+struct Unnoted {
+    message: MessageId,
+    keys: Arc<[Key]>,
 }
 
 /// See the module.
@@ -148,8 +159,9 @@ impl Clerk {
 
     async fn take_in(&self, id: &CampaignId, recipients: &[Recipient]) -> Result<Added, Refused> {
         let row = self.row(id)?;
-        let _one = row.adding.lock().await;
+        let mut unnoted = row.adding.lock().await;
         row.check_there()?;
+        self.note(&row, &mut unnoted).await?;
         let number = row.campaign.number;
         if row.campaign.valve.phase() == Phase::Cancelled {
             return Err(Refused::Conflict("the campaign is cancelled".to_owned()));
@@ -158,19 +170,20 @@ impl Clerk {
             .iter()
             .map(|recipient| self.books.key_of(number, recipient.mailbox.as_ref()))
             .collect();
-        let look = move |books: &Books| Ok((books.known(number, &keys)?, keys));
-        let (known, keys) = self.with_books(look).await?;
+        let look = move |books: &Books| Ok((books.known(number, &keys)?, keys, books.room(number)?));
+        let (known, keys, room) = self.with_books(look).await?;
         let mut list = Rows::new(bound_of(&row.campaign), &row.letter.shared)?;
         let mut seen = HashSet::new();
         let (mut new_keys, mut rejected) = (Vec::new(), Vec::new());
-        let (mut duplicate, mut suppressed) = (0, 0);
+        let (mut duplicate, mut suppressed) = (0, Vec::new());
+        let exempt = self.cores.settings().suppression.exempts(&row.letter.sender, row.lane());
         for (place, (recipient, key)) in recipients.iter().zip(&keys).enumerate() {
             if known[place] || !seen.insert(*key) {
                 duplicate += 1;
                 continue;
             }
-            if self.is_suppressed(&row, recipient) {
-                suppressed += 1;
+            if !exempt && self.is_suppressed(&row, recipient) {
+                suppressed.push(Rejected::suppressed(place, recipient));
                 continue;
             }
             match list.push(recipient) {
@@ -182,11 +195,26 @@ impl Clerk {
         if new_keys.is_empty() {
             return Ok(added);
         }
+        if added.new > room {
+            return Err(Refused::Conflict(format!("the campaign has room for {room} more recipients")));
+        }
         let message = self.store(&row, list.list).await?;
-        self.with_books(move |books| books.note(number, message, &new_keys, clock::wall())).await?;
-        row.campaign.add_recipients(added.new);
-        self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
+        *unnoted = Some(Unnoted { message, keys: new_keys.into() });
+        self.note(&row, &mut unnoted).await?;
         Ok(added)
+    }
+
+    /// The books learn of the last batch, if they do not know it, and then it is served. Until they do, it waits: no client
+    /// was told of it, and who sends it again finds it added.
+    async fn note(&self, row: &Row, unnoted: &mut Option<Unnoted>) -> Result<(), Refused> {
+        let Some(Unnoted { message, keys }) = unnoted.as_ref() else { return Ok(()) };
+        let (number, message, keys) = (row.campaign.number, *message, Arc::clone(keys));
+        let count = keys.len() as u64;
+        self.with_books(move |books| books.note(number, message, &keys, clock::wall())).await?;
+        *unnoted = None;
+        row.campaign.add_recipients(count);
+        self.tell(usize::from(message.partition()), || Mail::Confirm(message)).await;
+        Ok(())
     }
 
     /// Who has left the list, or gets no mail at all. Who is on the list but cannot be looked up at once is found before
@@ -208,7 +236,7 @@ impl Clerk {
             body: if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit },
             smtputf8,
             requires_tls: false,
-            lane: letter.terms.lane.unwrap_or(Lane::Bulk),
+            lane: row.lane(),
             asked: MailAsked::default(),
             recipients,
         };
@@ -226,6 +254,7 @@ impl Clerk {
 
     async fn obey(&self, id: &CampaignId, order: Order) -> Result<crate::api::Campaign, Refused> {
         let row = self.row(id)?;
+        let _one = row.ordering.lock().await;
         row.check_there()?;
         let valve = &row.campaign.valve;
         let before = valve.phase();
@@ -266,13 +295,30 @@ impl Clerk {
         Ok(row.shown())
     }
 
-    /// Writes counts that have changed, and removes what is over. For ever.
+    /// Writes counts that have changed and what could not be written before, and removes what is over. For ever.
     pub async fn run(self: Arc<Clerk>) {
         loop {
             tokio::time::sleep(SAVE_EVERY).await;
+            self.note_all().await;
             let clerk = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || clerk.save_all()).await;
+            let write = move || {
+                clerk.save_all();
+                clerk.books.close_unused(REST);
+            };
+            let _ = tokio::task::spawn_blocking(write).await;
             self.remove_old().await;
+        }
+    }
+
+    /// Batches that wait for the books to be written.
+    async fn note_all(&self) {
+        let rows: Vec<Arc<Row>> = self.rows.read().values().cloned().collect();
+        for row in rows {
+            // Whoever has it notes its batch itself.
+            if let Ok(mut unnoted) = row.adding.try_lock() {
+                // What is wrong was said to the operator, and is tried again.
+                let _ = self.note(&row, &mut unnoted).await;
+            }
         }
     }
 
@@ -291,9 +337,9 @@ impl Clerk {
 
     async fn remove_row(&self, row: &Arc<Row>, rest: Duration) -> Result<(), Refused> {
         let _one = self.creating.lock().await;
-        let _nobody_is_added = row.adding.lock().await;
+        let (_nobody_orders, unnoted) = (row.ordering.lock().await, row.adding.lock().await);
         row.check_there()?;
-        if row.waiting() > 0 {
+        if row.waiting() > 0 || unnoted.is_some() {
             let what = "recipients wait for it: cancel it first";
             return Err(Refused::Conflict(what.to_owned()));
         }
@@ -330,6 +376,7 @@ impl Row {
             letter,
             entry: Mutex::new(entry),
             saving: Mutex::default(),
+            ordering: tokio::sync::Mutex::default(),
             adding: tokio::sync::Mutex::default(),
             is_removed: AtomicBool::new(false),
         }
@@ -338,6 +385,10 @@ impl Row {
     /// For whoever looked the row up before it was removed.
     fn check_there(&self) -> Result<(), Refused> {
         if self.is_removed.load(Ordering::Acquire) { Err(Refused::Unknown("campaign")) } else { Ok(()) }
+    }
+
+    fn lane(&self) -> Lane {
+        self.letter.terms.lane.unwrap_or(Lane::Bulk)
     }
 
     fn waiting(&self) -> u64 {
@@ -410,9 +461,10 @@ impl Injector for Clerk {
             self.gate()?;
             let Injection { letter, recipients } = injection;
             self.make(&id, NewCampaign { letter, rate: None, is_paused: false }).await?;
-            let added = self.take_in(&id, &recipients).await?;
-            let duplicate = u32::try_from(added.duplicate).unwrap_or(u32::MAX);
-            Ok(Injected { message: None, rejected: added.rejected, duplicate })
+            let Added { duplicate, suppressed, mut rejected, .. } = self.take_in(&id, &recipients).await?;
+            rejected.extend(suppressed);
+            let duplicate = u32::try_from(duplicate).unwrap_or(u32::MAX);
+            Ok(Injected { message: None, rejected, duplicate })
         })
     }
 
@@ -588,6 +640,8 @@ pub fn take_up(found: &[Found], crossing: &Crossing, books: &Books) -> Result<()
     for Found { number, entry, .. } in found {
         let Some(campaign) = table.get(*number) else { continue };
         campaign.take_up(books.recipients(*number)?, &entry.counts);
+        // Of a thousand campaigns few are added to.
+        books.close_unused(Duration::ZERO);
     }
     Ok(())
 }

@@ -36,6 +36,11 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 
 /// `what`: method and path. The connection ends with the answer.
 pub fn send(address: SocketAddr, what: &str, fields: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
+    read(&mut ask(address, what, fields, body)?)
+}
+
+/// As [`send`], by a client that does not wait for the answer: its connection closes when this is dropped.
+pub fn ask(address: SocketAddr, what: &str, fields: &[(&str, &str)], body: &[u8]) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let mut head = format!("{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -48,7 +53,7 @@ pub fn send(address: SocketAddr, what: &str, fields: &[(&str, &str)], body: &[u8
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     // Who is refused early may not get all of it away; the answer says why.
     let _ = stream.write_all(body);
-    read(&mut stream)
+    Ok(stream)
 }
 
 /// An answer that ends with its connection.

@@ -6,7 +6,7 @@ use engine::api::router::router;
 use engine::api::serve::{Encryption, Front, serve};
 use engine::api::{
     Added, Campaign, CampaignId, Campaigns, Counts, Created, Injected, Injection, Injector, NewCampaign,
-    Order, Phase, Promise, Recipient, Refused,
+    Order, Phase, Promise, Recipient, Refused, Rejected,
 };
 use engine::config::Config;
 use message::{MessageId, UnixMillis};
@@ -58,7 +58,8 @@ impl Memory {
         for recipient in recipients {
             let address = recipient.mailbox.to_string();
             if address.ends_with("@suppressed.test") {
-                added.suppressed += 1;
+                let what = "email: it is on the suppression list".to_owned();
+                added.suppressed.push(Rejected { place: 0, mailbox: recipient.mailbox.clone(), what });
             } else if self.forgets || kept.mailboxes.insert(address) {
                 added.new += 1;
             } else {
@@ -67,7 +68,6 @@ impl Memory {
         }
         kept.shown.counts.recipients += added.new;
         kept.shown.counts.waiting += added.new;
-        kept.shown.counts.suppressed += added.suppressed;
         lock(&self.batches).push(recipients.len());
         if !self.forgets {
             lock(&self.added).extend_from_slice(recipients);
