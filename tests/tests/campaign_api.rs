@@ -212,6 +212,22 @@ fn a_list_that_lacks_what_the_letter_names_is_refused_at_its_header() {
 }
 
 #[test]
+fn beside_email_an_address_is_a_field_and_else_the_mailbox() {
+    let office = Office::open();
+    assert_eq!(office.create("spring", &letter("To {{ address }}")).status, 201);
+    let answer = office.add(CSV, "address,name\nann@a.test,Ann\n");
+    assert!(answer.status == 422 && answer.body.contains("\\\"address\\\""), "{answer:?}");
+    assert_eq!(answer.json()["durable"], 0);
+    assert_eq!(office.add(CSV, "name,address,email\nAnn,12 Main St,ann@a.test\n").json()["added"], 1);
+    let line = "{\"address\":\"3 High St\",\"email\":\"bob@b.test\"}\n";
+    assert_eq!(office.add(NDJSON, line).json()["added"], 1);
+    assert_eq!(office.addresses(), ["ann@a.test", "bob@b.test"]);
+    let added = office.memory.added.lock().expect("no panic");
+    let fields: Vec<_> = added.iter().map(|recipient| recipient.values.get("address")).collect();
+    assert_eq!(fields, [Some("12 Main St"), Some("3 High St")]);
+}
+
+#[test]
 fn a_packed_list_is_unpacked_on_its_way() {
     let office = Office::with_spring();
     let packed = zip("email\nann@a.test\nbob@b.test\n".as_bytes());

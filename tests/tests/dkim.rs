@@ -9,12 +9,13 @@ mod verifiers;
 
 use cases::Case;
 use keys::{DOMAIN, key_file, keygen, records, serve, signs, with_keys};
-use std::collections::HashMap;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::process::setup::temporary_folder;
-use tests::process::{Client, Daemon, Setup, Sink, wait};
+use tests::process::{Client, Daemon, Setup, Sink, http, wait};
 use verifiers::{Verifier, by_dkimpy, by_mail_auth, by_opendkim, by_signature, mail_auth, run};
 
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -121,6 +122,57 @@ fn awkward_messages_hold(sink_options: &[&str]) {
     let records = records(&setup);
     let (daemon, folder) = (setup.start(), temporary_folder());
     let arrived = send_all(&daemon, &sink, folder.path());
+    arrived.assert_verified(folder.path(), &records);
+}
+
+/// The tags of the message's only signature by [`DOMAIN`], without white space.
+fn tags(message: &[u8]) -> HashMap<String, String> {
+    let text = String::from_utf8_lossy(message).replace("\r\n\t", "").replace("\r\n ", "");
+    let field = text.lines().find_map(|line| line.strip_prefix("DKIM-Signature:")).expect("it is signed");
+    let tags = field.split(';').filter_map(|tag| tag.split_once('='));
+    tags.map(|(name, value)| (name.trim().to_owned(), value.replace([' ', '\t'], ""))).collect()
+}
+
+#[test]
+fn merged_copies_are_signed_each_with_its_way_to_leave_inside() {
+    let sink = Sink::keeping(&[]);
+    let api = "[api]\nlisten = [\"127.0.0.1:0\"]\n[unsubscribe]\nbase_url = \"https://lists.here.test\"";
+    let setup = with_keys(Setup::new().relay(sink.address)).with_lines(api);
+    let records = records(&setup);
+    let (daemon, folder) = (setup.start(), temporary_folder());
+    let campaign = json!({
+        "envelope_sender": "news@here.test", "verp": true, "unsubscribe": true, "list": "news.here.test",
+        "content": "From: News <news@here.test>\nTo: {{email}}\nSubject: Dear {{name}}\n\nHello {{name}}!\n",
+    });
+    let send = |what: &str, kind: &str, body: &str| {
+        http::send(daemon.api[0], what, &[("Content-Type", kind)], body.as_bytes()).expect("an answer").status
+    };
+    assert_eq!(send("PUT /api/campaigns/spring", "application/json", &campaign.to_string()), 201);
+    let list = "email,name\nann@a.test,Ann\nbob@b.test,J\u{f6}rg\ncy@c.test,\"C, Y <cy>\"\n";
+    assert_eq!(send("POST /api/campaigns/spring/recipients", "text/csv", list), 200);
+    let case = Case { name: "a merged copy", content: b"\r\n".to_vec(), not_by: &[] };
+    let mut arrived = Arrived { cases: vec![case], messages: Vec::new() };
+    let mut ways = HashSet::new();
+    for (number, content) in sink.wait_for_contents(3, RUN_MAX).into_iter().enumerate() {
+        let text = String::from_utf8_lossy(&content).replace("\r\n ", " ").replace("\r\n\t", " ");
+        let way =
+            text.lines().find_map(|line| line.strip_prefix("List-Unsubscribe:")).expect("a way to leave");
+        assert!(way.contains("https://lists.here.test/u/") && ways.insert(way.to_owned()), "{text}");
+        assert!(text.contains("\nList-Unsubscribe-Post: List-Unsubscribe=One-Click"), "{text}");
+        let signed = by_signature(&content, DOMAIN);
+        let selectors: Vec<&str> = signed.iter().map(|(selector, _)| selector.as_str()).collect();
+        assert_eq!(selectors, ["r1", "e1"], "{text}");
+        for (selector, message) in signed {
+            let names = tags(&message)["h"].to_ascii_lowercase();
+            let names: Vec<&str> = names.split(':').collect();
+            for name in ["list-unsubscribe", "list-unsubscribe-post", "to", "subject"] {
+                assert!(names.contains(&name), "{name}: {names:?}");
+            }
+            let file = folder.path().join(format!("{number}-{selector}.eml"));
+            std::fs::write(&file, &message).expect("ours");
+            arrived.messages.push((0, selector, file, message));
+        }
+    }
     arrived.assert_verified(folder.path(), &records);
 }
 

@@ -1,13 +1,14 @@
 //! The event log and its consumers: every verdict arrives at least once, signed, and a dead consumer costs no mail.
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tests::process::http::{self, Answer};
 use tests::process::source::{self, newsletter, recipients};
 use tests::process::webhook::Post;
 use tests::process::{Daemon, Setup, Sink, Webhook, peer, vacant, wait};
@@ -204,6 +205,95 @@ fn reload_adds_and_removes_a_webhook() {
         ids.len() == 2
     };
     wait::until("the second event", RUN_MAX, both);
+}
+
+fn call(daemon: &Daemon, what: &str, kind: &str, body: &str) -> Answer {
+    let kind = [("Content-Type", kind)];
+    http::send(daemon.api[0], what, &kind, body.as_bytes()).expect("the API answers")
+}
+
+/// A campaign to them.
+fn campaign(daemon: &Daemon, id: &str, more: Value, to: &[&str]) {
+    let mut campaign = json!({
+        "envelope_sender": "news@here.test",
+        "content": "From: News <news@here.test>\nTo: {{email}}\nSubject: news\n\nHello\n",
+    });
+    let (Value::Object(members), Value::Object(more)) = (&mut campaign, more) else { panic!("two objects") };
+    members.extend(more);
+    let what = format!("PUT /api/campaigns/{id}");
+    let created = call(daemon, &what, "application/json", &campaign.to_string());
+    assert_eq!(created.status, 201, "{created:?}");
+    let what = format!("POST /api/campaigns/{id}/recipients");
+    let added = call(daemon, &what, "text/csv", &format!("email\n{}\n", to.join("\n")));
+    assert_eq!(added.status, 200, "{added:?}");
+}
+
+#[test]
+fn whatever_is_brought_is_accepted_and_what_we_write_is_not() {
+    let bad = "rcpt[address=bad@there.test]=550 5.1.1 No such user";
+    let sink = Sink::start(&["--reply", bad]);
+    let lines = "[api]\nlisten = [\"127.0.0.1:0\"]\n[keep]\nhash = true\n[events]\naccepted = true";
+    let daemon = Setup::new().relay(sink.address).with_lines(lines).start();
+    // Its bounce is ours.
+    daemon.client().deliver("ann@here.test", &["bad@there.test"]);
+    let letter = json!({
+        "envelope_sender": "news@here.test",
+        "content": "From: news@here.test\nX-Campaign: spring\nSubject: hello\n\nHello\n",
+        "recipients": [{ "email": "bob@there.test" }, { "email": "cy@there.test" }],
+    });
+    let injected = call(&daemon, "POST /api/inject/v1", "application/json", &letter.to_string());
+    assert_eq!(injected.status, 200, "{injected:?}");
+    campaign(&daemon, "summer", json!({}), &["dan@there.test", "eve@there.test", "fay@there.test"]);
+    daemon.wait_until_empty(RUN_MAX);
+    assert_eq!((daemon.metric("bounces"), daemon.metric("delivered")), (1, 2 + 3 + 1));
+    let mut events = cat(&daemon.setup, &["--where", "kind=accepted"]);
+    events.sort_by_key(|event| event["recipients"].as_u64());
+    let said: Vec<(Option<&str>, Option<u64>)> =
+        events.iter().map(|event| (event["campaign"].as_str(), event["recipients"].as_u64())).collect();
+    assert_eq!(said, [(None, Some(1)), (Some("spring"), Some(2)), (Some("summer"), Some(3))]);
+    assert_eq!(events[1]["msg"], injected.json()["message"]);
+    assert!(events.iter().all(|event| event["blake3"].is_string() && event["octets"].is_u64()), "{events:?}");
+}
+
+#[test]
+fn who_leaves_is_an_event_that_says_how() {
+    let (sink, page) = (Sink::keeping(&[]), vacant());
+    let lines = format!(
+        "[api]\nlisten = [\"127.0.0.1:0\"]\n[events]\n[unsubscribe]\nlisten = [\"{page}\"]\n\
+         base_url = \"https://lists.here.test\"\nmailto = \"leave@here.test\""
+    );
+    let daemon = Setup::new().relay(sink.address).with_lines(&lines).start();
+    let to = ["ann@a.test", "bob@b.test", "cy@c.test"];
+    campaign(&daemon, "spring", json!({ "unsubscribe": true, "list": "news" }), &to);
+    let letters = sink.wait_for_contents(to.len(), RUN_MAX);
+    let token = |to: &str| {
+        let mut letters = letters.iter().map(|letter| String::from_utf8_lossy(letter));
+        let letter = letters.find(|letter| letter.contains(&format!("\r\nTo: {to}\r\n")));
+        let letter = letter.expect("everybody got one");
+        let (_, rest) = letter.split_once("?subject=unsubscribe%20").expect("a link");
+        rest.split_once('>').expect("it ends").0.to_owned()
+    };
+    // Who leaves twice has left once.
+    let (one_click, button) = ("List-Unsubscribe=One-Click", "List-Unsubscribe=One-Click&way=page");
+    for (to, body) in [(to[0], one_click), (to[1], button), (to[0], one_click)] {
+        let form = [("Content-Type", "application/x-www-form-urlencoded")];
+        let answer = http::send(page, &format!("POST /u/{}", token(to)), &form, body.as_bytes());
+        assert_eq!(answer.expect("the page answers").status, 200);
+    }
+    let subject = format!("Subject: unsubscribe {}\r\n\r\nbye", token(to[2]));
+    let reply = daemon.client().send("cy@c.test", &["leave@here.test"], &subject);
+    assert!(reply.starts_with("250"), "{reply}");
+    daemon.wait_until_empty(RUN_MAX);
+    let events = cat(&daemon.setup, &["--where", "kind=unsubscribed"]);
+    let said = |event: &Value| ["rcpt", "list", "detail"].map(|key| event[key].as_str().map(str::to_owned));
+    let mut found: Vec<_> = events.iter().map(said).collect();
+    found.sort();
+    let wanted = ["one-click", "page", "mailto"].into_iter().zip(to);
+    let wanted = wanted.map(|(way, to)| [to, "news", way].map(|text| Some(text.to_owned())));
+    assert_eq!(found, wanted.collect::<Vec<_>>());
+    let objects = events.iter().filter_map(Value::as_object);
+    let fields: BTreeSet<&str> = objects.flat_map(|event| event.keys().map(String::as_str)).collect();
+    assert_eq!(fields, BTreeSet::from(["id", "kind", "at", "rcpt", "domain", "list", "detail"]));
 }
 
 fn event_files(setup: &Setup) -> Vec<PathBuf> {

@@ -97,6 +97,25 @@ fn returned(daemon: &Daemon) -> Vec<Value> {
     events(daemon, &["bounced", "complaint"])
 }
 
+/// Who of them is on the suppression list, for all lists, and why.
+fn listed(daemon: &Daemon, names: &[&str]) -> BTreeMap<String, String> {
+    let why = |name: &str| {
+        let address = format!("{name}@there.test");
+        let mut command = daemon.setup.command(&["suppress", "check", "--json", &address]);
+        let output = wait::finish(&mut command, RUN_MAX);
+        let found: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        Some((name.to_owned(), found["reason"].as_str()?.to_owned()))
+    };
+    names.iter().filter_map(|name| why(name)).collect()
+}
+
+/// Somebody complains. Entries are written one after the other: with his, those of all who came before are there.
+fn complain(daemon: &Daemon, client: &mut Client, name: &str, path: &str) {
+    daemon.wait_until_empty(RUN_MAX);
+    send(client, "fbl@here.test", &arf(path));
+    wait::until("the complaint's entry", RUN_MAX, || !listed(daemon, &[name]).is_empty());
+}
+
 // ---- what comes back ----
 
 #[test]
@@ -279,6 +298,49 @@ fn what_came_back_before_a_kill_is_an_event_after_it() {
     found.sort_unstable();
     found.dedup();
     assert_eq!(found.len(), names.len(), "each at least once");
+}
+
+#[test]
+fn reports_put_on_the_suppression_list_whom_the_same_refusal_would() {
+    let host = Host::start(&[]);
+    let daemon = setup(&host).with("suppression.bounce_patterns", vec!["mailbox disabled"]).start();
+    let names = ["ann", "bob", "cy", "dan", "eve", "fay", "gil"];
+    let paths = send_list(&daemon, &host, &names);
+    let mut client = stranger(&daemon);
+    let report = |name: &str, status: &str| rfc3464(&format!("{name}@there.test"), "failed", status);
+    let bare = report("bob", "5.1.1").replace("Diagnostic-Code: smtp; 550 5.1.1 said the host\r\n", "");
+    for (name, content) in [
+        ("ann", report("ann", "5.1.1")),
+        ("bob", bare),
+        ("cy", qsbmf("cy@there.test", "Mailbox disabled (#5.0.0)")),
+        // Of class `hard` too, and none of the codes that the configuration names.
+        ("dan", report("dan", "5.4.4")),
+        ("eve", report("eve", "5.2.2")),
+        ("fay", report("fay", "5.7.1").replace("said the host", "Mailbox disabled")),
+    ] {
+        send(&mut client, &paths[name], &content);
+    }
+    complain(&daemon, &mut client, "gil", &paths["gil"]);
+    let hard = ["ann", "bob", "cy"].map(|name| (name.to_owned(), "hard-bounce".to_owned()));
+    let complained = ("gil".to_owned(), "complaint".to_owned());
+    assert_eq!(listed(&daemon, &names), hard.into_iter().chain([complained]).collect());
+    let dans = returned(&daemon).into_iter().find(|event| event["rcpt"] == "dan@there.test");
+    assert_eq!(dans.expect("it is an event all the same")["class"], "hard");
+}
+
+#[test]
+fn reports_put_nobody_on_the_suppression_list_where_bulk_mail_is_not_learnt_from() {
+    for lanes in [vec![], vec!["urgent", "normal"]] {
+        let host = Host::start(&[]);
+        let daemon = setup(&host).with("suppression.bounce_lanes", lanes).start();
+        let paths = send_list(&daemon, &host, &["ann", "bob"]);
+        let mut client = stranger(&daemon);
+        send(&mut client, &paths["ann"], &rfc3464("ann@there.test", "failed", "5.1.1"));
+        complain(&daemon, &mut client, "bob", &paths["bob"]);
+        let complained = ("bob".to_owned(), "complaint".to_owned());
+        assert_eq!(listed(&daemon, &["ann", "bob"]), BTreeMap::from([complained]));
+        assert_eq!(events(&daemon, &["bounced"]).len(), 1);
+    }
 }
 
 // ---- bounces that fail ----

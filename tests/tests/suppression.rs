@@ -111,6 +111,7 @@ fn who_was_imported_gets_nothing_of_a_list_and_all_others_do() {
         (&word["code"], &word["enhanced"], &word["host"]),
         (&550.into(), &"5.7.1".into(), &Value::Null)
     );
+    assert_eq!(word["class"], "suppressed", "{word}");
 }
 
 #[test]
@@ -296,6 +297,25 @@ fn what_is_exported_can_be_imported_elsewhere() {
     assert_eq!(exported(&there.setup, &[]), lines);
     let check = suppress(&there.setup, &["check", "--list", "A,\"B\"", "ann@xn--bcher-kva.test"]);
     assert!(said(&check).contains(": manual since 20"));
+}
+
+#[test]
+fn who_is_blocklisted_elsewhere_is_imported_and_who_is_enabled_is_told() {
+    let setup = Setup::new();
+    setup.write_config();
+    let file = setup.folder().join("subscribers.csv");
+    let lines = "uuid,email,name,attributes,status,created_at,updated_at\n\
+                 0-1,bob@there.test,Bob,\"{\"\"a\"\": \"\"b, c\"\"}\",blocklisted,\
+                 2023-05-01 10:20:30.5 +0000 UTC,2023-06-01 10:20:30 +0000 UTC\n\
+                 0-2,cy@there.test,Cy,{},enabled,2023-05-01 10:20:30 +0000 UTC,\n";
+    std::fs::write(&file, lines).expect("the folder is ours");
+    let output = suppress(&setup, &["import", "--json", file.to_str().expect("plain")]);
+    assert_eq!(output.status.code(), Some(65), "a wrong line is told");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("line 3: \"enabled\" says"), "{complaint}");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(told, serde_json::json!({ "new": 1, "known": 0, "wrong": 1 }));
+    assert_eq!(exported(&setup, &[]), ["bob@there.test,,manual,2023-05-01T10:20:30Z"]);
 }
 
 fn tempfile_of(setup: &Setup, text: &str) -> std::fs::File {

@@ -4,6 +4,7 @@ use engine::access::{Counts, SessionLimits};
 use engine::api::serve::{Encryption, Front, serve};
 use engine::api::unsubscribe::{Leaving, router};
 use engine::api::{Promise, Refused};
+use engine::events::Way;
 use message::Mailbox;
 use message::unsubscribe::{Subscription, UnsubscribeKey};
 use std::collections::BTreeSet;
@@ -19,19 +20,26 @@ const SECRET: [u8; 32] = [7; 32];
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 const ONE_CLICK: &[u8] = b"List-Unsubscribe=One-Click";
 
-/// Who left what.
+/// Who left what, and how each said so.
 #[derive(Default)]
 struct Memory {
     left: Mutex<BTreeSet<(String, String)>>,
+    ways: Mutex<Vec<Way>>,
     is_broken: AtomicBool,
 }
 
 impl Leaving for Memory {
-    fn leave<'a>(&'a self, list: &'a str, address: &'a Mailbox) -> Promise<'a, Result<bool, Refused>> {
+    fn leave<'a>(
+        &'a self,
+        list: &'a str,
+        address: &'a Mailbox,
+        way: Way,
+    ) -> Promise<'a, Result<bool, Refused>> {
         Box::pin(async move {
             if self.is_broken.load(Ordering::Relaxed) {
                 return Err(Refused::Broken);
             }
+            self.ways.lock().expect("no panic").push(way);
             let mut left = self.left.lock().expect("no panic");
             Ok(left.insert((list.to_owned(), address.to_string())))
         })
@@ -75,6 +83,10 @@ impl Page {
     fn left(&self) -> Vec<(String, String)> {
         self.memory.left.lock().expect("no panic").iter().cloned().collect()
     }
+
+    fn ways(&self) -> Vec<Way> {
+        self.memory.ways.lock().expect("no panic").clone()
+    }
 }
 
 fn path(list: &str, address: &str) -> String {
@@ -109,7 +121,22 @@ fn a_form_of_the_other_kind_does_as_well() {
         "--x\r\nContent-Disposition: form-data; name=\"List-Unsubscribe\"\r\n\r\nOne-Click\r\n--x--\r\n";
     let kind = ("Content-Type", "multipart/form-data; boundary=x");
     assert_eq!(page.send(&format!("POST {path}"), &[kind], form.as_bytes()).status, 200);
-    assert_eq!(page.left(), ann());
+    assert_eq!((page.left(), page.ways()), (ann(), vec![Way::OneClick]));
+}
+
+#[test]
+fn the_button_is_told_from_a_providers_post() {
+    let (page, path) = (Page::open(), path("news", "ann@example.net"));
+    let form = page.send(&format!("GET {path}"), &[], b"").body;
+    for field in ["name=\"List-Unsubscribe\" value=\"One-Click\"", "name=\"way\" value=\"page\""] {
+        assert!(form.contains(field), "{form}");
+    }
+    let (pressed, other) =
+        (&b"List-Unsubscribe=One-Click&way=page"[..], &b"List-Unsubscribe=One-Click&way=other"[..]);
+    for body in [ONE_CLICK, pressed, other, b""] {
+        assert_eq!(page.send(&format!("POST {path}"), &[FORM], body).status, 200);
+    }
+    assert_eq!(page.ways(), [Way::OneClick, Way::Page, Way::OneClick, Way::OneClick]);
 }
 
 #[test]
@@ -211,6 +238,7 @@ fn a_person_leaves_by_one_button_on_a_phone_without_scripts() {
     keep(&mut browser, "done-phone.png");
     assert!(browser.html().contains("no more mail to <strong>ann@example.net</strong>"));
     assert_eq!((page.left(), browser.url()), (ann(), url), "no redirect");
+    assert_eq!(page.ways(), [Way::Page]);
 }
 
 #[test]

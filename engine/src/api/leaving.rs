@@ -3,7 +3,7 @@
 use super::unsubscribe::Leaving;
 use super::{Promise, Refused};
 use crate::crossing::Crossing;
-use crate::events::{Event, Kind};
+use crate::events::{Event, Way};
 use crate::suppression::Reason;
 use message::Mailbox;
 use std::sync::Arc;
@@ -12,7 +12,12 @@ use std::sync::Arc;
 pub(crate) struct Suppressing(pub(crate) Arc<Crossing>);
 
 impl Leaving for Suppressing {
-    fn leave<'a>(&'a self, list: &'a str, address: &'a Mailbox) -> Promise<'a, Result<bool, Refused>> {
+    fn leave<'a>(
+        &'a self,
+        list: &'a str,
+        address: &'a Mailbox,
+        way: Way,
+    ) -> Promise<'a, Result<bool, Refused>> {
         Box::pin(async move {
             let Suppressing(crossing) = self;
             let result = crossing.suppress(list, address.as_str(), Reason::Unsubscribe).await;
@@ -21,8 +26,7 @@ impl Leaving for Suppressing {
                 Refused::Broken
             })?;
             if is_new {
-                let recipient = Some(address.as_ref());
-                crossing.event(&Event { recipient, list, ..Event::new(Kind::Unsubscribed) });
+                crossing.event(&Event::unsubscribed(list, address, way));
             }
             Ok(is_new)
         })

@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn a_letter_with_its_own_way_to_leave_gets_no_second_one() {
         let refused = |field: &str| {
-            let content = format!("Subject: x\r\n{field}: <https://old.test/x>\r\n\r\nList-Unsubscribe: no field\r\n");
+            let content =
+                format!("Subject: x\r\n{field}: <https://old.test/x>\r\n\r\nList-Unsubscribe: no field\r\n");
             check_no_other_way(content.as_bytes()).is_err()
         };
         assert!(refused("list-unsubscribe") && refused("List-Unsubscribe-Post"));

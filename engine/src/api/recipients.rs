@@ -31,9 +31,11 @@ pub const BATCH_LEN_MAX: usize = 1 << 20;
 /// What a list is written in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
-    /// RFC 4180, with a header row. The column `email` or `address` has the addresses, the others are fields.
+    /// RFC 4180, with a header row. The column `email` has the addresses, or `address` where there is no
+    /// `email`; all others are fields.
     Csv,
-    /// A JSON object a line: `email` or `address`; `name`, the members of `substitutions` and all others are fields.
+    /// A JSON object a line: `email`, or `address` where there is no `email`; `name`, the members of
+    /// `substitutions` and all others are fields.
     Ndjson,
 }
 
@@ -120,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// The columns that every record has, once they are known; lines of JSON have none in common.
+    /// The fields that every record has, once they are known; lines of JSON have none in common.
     pub fn columns(&self) -> Option<&[Box<str>]> {
         match &self.0 {
             Kind::Csv(csv) => csv.columns(),

@@ -10,6 +10,7 @@
 use super::body::{Incoming, Room};
 use super::reply::Problem;
 use super::{Promise, Refused};
+use crate::events::Way;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
@@ -31,13 +32,21 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Octets that all forms under way hold.
 const ROOM: usize = 4 << 20;
 
+/// What the form of the page says besides what a one-click POST says.
+const FROM_PAGE: &[u8] = b"way=page";
+
 /// When a client may try again whose wish could not be written down.
 const RETRY_SECS: u16 = 10;
 
 /// Where it is kept who left what.
 pub trait Leaving: Send + Sync {
     /// Answered when it is durable: true if it was not so before.
-    fn leave<'a>(&'a self, list: &'a str, address: &'a Mailbox) -> Promise<'a, Result<bool, Refused>>;
+    fn leave<'a>(
+        &'a self,
+        list: &'a str,
+        address: &'a Mailbox,
+        way: Way,
+    ) -> Promise<'a, Result<bool, Refused>>;
 }
 
 /// What the handlers work with.
@@ -74,6 +83,7 @@ async fn ask(State(door): State<Arc<Door>>, token: Places) -> Response {
             let body = format!(
                 "<p>Stop all mail from the list <strong>{}</strong> to <strong>{}</strong>?</p>\
                  <form method=\"post\"><input type=\"hidden\" name=\"List-Unsubscribe\" value=\"One-Click\">\
+                 <input type=\"hidden\" name=\"way\" value=\"page\">\
                  <button type=\"submit\">Unsubscribe</button></form>",
                 escaped(&list),
                 escaped(address.as_str())
@@ -86,12 +96,13 @@ async fn ask(State(door): State<Arc<Door>>, token: Places) -> Response {
 async fn leave(State(door): State<Arc<Door>>, token: Places, request: Request) -> Response {
     let Some(Unsubscribed { list, address }) = door.open(&token) else { return unknown() };
     let (parts, body) = request.into_parts();
-    if let Err(problem) = door.read(&parts.headers, body).await {
-        return page(problem.status, "Not possible", NOT_POSSIBLE);
-    }
-    match door.leaving.leave(&list, &address).await {
+    let way = match door.read(&parts.headers, body).await {
+        Ok(way) => way,
+        Err(problem) => return page(problem.status, "Not possible", NOT_POSSIBLE),
+    };
+    match door.leaving.leave(&list, &address, way).await {
         Ok(is_new) => {
-            tracing::info!(list = &*list, is_new, "a recipient left a list");
+            tracing::info!(list = &*list, way = way.name(), is_new, "a recipient left a list");
             let body = format!(
                 "<p role=\"status\">Done: the list <strong>{}</strong> sends no more mail to <strong>{}</strong>. \
                  A message that is on its way already may still arrive.</p>",
@@ -116,9 +127,11 @@ impl Door {
     }
 
     /// RFC 8058 §3.2: the body is `List-Unsubscribe=One-Click`, as a form of either kind. What else it may say
-    /// is passed over, and so is a body that says nothing: the wish is in the URL.
-    async fn read(&self, headers: &HeaderMap, body: axum::body::Body) -> Result<(), Problem> {
-        Incoming::new(headers, body, PATIENCE)?.whole(BODY_MAX, &self.room).await.map(drop)
+    /// is passed over, and so is a body that says nothing: the wish is in the URL. The form of our page says whose it is.
+    async fn read(&self, headers: &HeaderMap, body: axum::body::Body) -> Result<Way, Problem> {
+        let whole = Incoming::new(headers, body, PATIENCE)?.whole(BODY_MAX, &self.room).await?;
+        let is_ours = whole.octets.split(|octet| *octet == b'&').any(|pair| pair == FROM_PAGE);
+        Ok(if is_ours { Way::Page } else { Way::OneClick })
     }
 }
 

@@ -14,6 +14,7 @@
 //! those that were used of late, 1.6 octets of memory a key and two tables of [`DELTA_MAX`] changes.
 
 use super::{Phase, Saved};
+use crate::clock;
 use crate::keyset::{Key, KeySet, KeySetError, Options, Value};
 use message::address::shown_domain;
 use message::{CampaignNumber, MailboxRef, MessageId, UnixMillis};
@@ -197,7 +198,7 @@ impl Books {
     fn keys(&self, number: CampaignNumber) -> Result<Arc<Mutex<KeySet>>, BooksError> {
         let mut all = self.keys.lock();
         if let Some(opened) = all.get_mut(&number) {
-            opened.used = Instant::now();
+            opened.used = clock::now();
             return Ok(Arc::clone(&opened.keys));
         }
         let owner = u64::from_le_bytes(
@@ -209,15 +210,16 @@ impl Books {
             tracing::error!(place, "keys of a campaign are damaged: a recipient may be added twice");
         }
         let keys = Arc::new(Mutex::new(set));
-        all.insert(number, Opened { keys: Arc::clone(&keys), used: Instant::now() });
+        all.insert(number, Opened { keys: Arc::clone(&keys), used: clock::now() });
         Ok(keys)
     }
 
     /// Lets go of the memory of keys that nobody has asked for within that time.
     pub fn close_unused(&self, within: Duration) {
-        let mut all = self.keys.lock();
-        let is_old =
-            |opened: &Opened| opened.used.elapsed() >= within && Arc::strong_count(&opened.keys) == 1;
+        let (mut all, now) = (self.keys.lock(), clock::now());
+        let is_old = |opened: &Opened| {
+            now.duration_since(opened.used) >= within && Arc::strong_count(&opened.keys) == 1
+        };
         let old: Vec<CampaignNumber> =
             all.iter().filter(|(_, opened)| is_old(opened)).map(|(number, _)| *number).collect();
         for number in old {

@@ -1,9 +1,13 @@
 //! The daemon's API as its own commands use it: one request, its answer, or a sentence why not.
 //!
-//! Plain HTTP to the address that `[api]` listens on, on this machine. Bound: an answer of [`ANSWER_MAX`] octets.
+//! To the address that `[api]` listens on: plain HTTP, or TLS with whoever shows the certificate that stands in the
+//! configuration, whatever name it is for. To another machine: TLS with a name that the system's authorities vouch for.
+//! Bound: an answer of [`ANSWER_MAX`] octets.
+
+mod place;
+mod tls;
 
 use super::{ConfigFile, complain};
-use crate::config::Config;
 use clap::Args;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -12,8 +16,8 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use place::Place;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,9 +31,9 @@ pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 pub(super) struct ApiArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Where the API is, if not where the configuration says
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    api: Option<SocketAddr>,
+    /// Where the API is, if not where the configuration says: ADDRESS:PORT in plain text, or https://NAME:PORT
+    #[arg(long, value_name = "PLACE")]
+    api: Option<Place>,
     /// A file with the token to show, if the API wants one
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -44,14 +48,14 @@ pub(super) enum ApiError {
         "api.listen is empty in the configuration: say where the daemon is to be asked, or name it by --api"
     )]
     NotConfigured,
-    #[error(
-        "the API speaks TLS: use a client that knows its certificate, or add an address without one on loopback"
-    )]
-    Tls,
+    #[error(transparent)]
+    Certificate(#[from] crate::tls::TlsFilesError),
+    #[error("{place}: {what}")]
+    Tls { place: String, what: String },
     #[error("{path}: {source}", path = .path.display())]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{address}: {source}; is the daemon running?")]
-    Connect { address: SocketAddr, source: std::io::Error },
+    #[error("{place}: {source}; is the daemon running?")]
+    Connect { place: String, source: std::io::Error },
     #[error("the API: {0}")]
     Http(String),
     /// What the daemon said.
@@ -62,7 +66,10 @@ pub(super) enum ApiError {
 impl ApiError {
     pub(super) fn exit(&self) -> ExitCode {
         let code = match self {
-            ApiError::Config(_) | ApiError::NotConfigured | ApiError::Tls => 78,
+            ApiError::Config(_)
+            | ApiError::NotConfigured
+            | ApiError::Certificate(_)
+            | ApiError::Tls { .. } => 78,
             ApiError::File { .. } => 66,
             ApiError::Refused { status: 401 | 403, .. } => 77,
             ApiError::Refused { status: 400..=428, .. } => 65,
@@ -75,29 +82,22 @@ impl ApiError {
 /// Somebody to ask.
 #[derive(Debug)]
 pub(super) struct Api {
-    address: SocketAddr,
+    place: Place,
     token: Option<String>,
 }
 
 impl ApiArgs {
     pub(super) fn open(&self) -> Result<Api, ApiError> {
-        let address = match self.api {
-            Some(address) => address,
-            None => address_of(&self.config.load()?)?,
+        let place = match &self.api {
+            Some(place) => place.clone(),
+            None => Place::of(&self.config.load()?)?,
         };
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path).map_err(|source| ApiError::File { path: path.clone(), source })
         };
         let token = self.token_file.as_ref().map(read).transpose()?;
-        Ok(Api { address, token: token.map(|token| token.trim().to_owned()) })
+        Ok(Api { place, token: token.map(|token| token.trim().to_owned()) })
     }
-}
-
-fn address_of(config: &Config) -> Result<SocketAddr, ApiError> {
-    if config.api.certificate.is_some() {
-        return Err(ApiError::Tls);
-    }
-    config.api.listen.first().copied().ok_or(ApiError::NotConfigured)
 }
 
 impl Api {
@@ -115,7 +115,8 @@ impl Api {
         body: Option<(&str, Body)>,
     ) -> Result<Value, ApiError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| ApiError::Connect { address: self.address, source })?;
+        let runtime =
+            runtime.map_err(|source| ApiError::Connect { place: self.place.to_string(), source })?;
         runtime.block_on(self.exchange(method, path, body))
     }
 
@@ -125,11 +126,10 @@ impl Api {
         path: &str,
         body: Option<(&str, Body)>,
     ) -> Result<Value, ApiError> {
-        let stream = tokio::net::TcpStream::connect(self.address).await;
-        let stream = stream.map_err(|source| ApiError::Connect { address: self.address, source })?;
+        let stream = self.place.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         let running = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, self.address.to_string());
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.place.host());
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }

@@ -30,10 +30,12 @@ pub struct Suppression {
     /// Lanes whose mail goes in any case: urgent, normal, bulk.
     #[serde(with = "lanes")]
     pub exempt_lanes: Vec<Lane>,
-    /// Hard bounces of mail in these lanes put the recipient on the list, for all lists. None: no bounce does.
+    /// Hard bounces of mail in these lanes put the recipient on the list, for all lists. None: no bounce does. A report that
+    /// comes back later (`[bounces]`) does not say which lane its message was in, and counts as one about bulk mail.
     #[serde(with = "lanes")]
     pub bounce_lanes: Vec<Lane>,
-    /// What a hard bounce is: the enhanced code of the refusal, `5.1.1` or `5.1.*`; a code of policy (5.7) never is one.
+    /// What a hard bounce is: the enhanced code of the refusal, or the status in the report, `5.1.1` or `5.1.*`; a code of
+    /// policy (5.7) never is one.
     pub bounce_codes: Vec<String>,
     /// Or its text, by a regular expression in either case.
     pub bounce_patterns: Vec<String>,

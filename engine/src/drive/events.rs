@@ -18,7 +18,8 @@ use crate::events::{Event, EventLog, Kind as EventKind, Stamp, line};
 use crate::observe::Counters;
 use message::{FailureClass, MailboxRef, MessageId, Reply, UnixMillis};
 use queue::Range;
-use queue::fanout::Addressee;
+use queue::fanout::{Addressee, Letter};
+use queue::store::Queued;
 use ring::{Access, File, Ring};
 use std::io;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.put_full_events();
     }
 
-    /// The same of a stretch of recipients whose names are not at hand.
+    /// The same of a stretch of recipients whose names are not at hand: they were deleted, or failed with that reply.
     pub(crate) fn log_unnamed(
         &mut self,
         kind: EventKind,
@@ -182,16 +183,31 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let (domain, anybody) = (Arc::clone(&self.domains.get(range.domain).name), Addressee::ANY);
-        self.log_event(&Event {
-            msg: Some(id),
-            index: Some(range.first),
-            count: range.count,
-            recipient: Some(MailboxRef { local_part: anybody.local_part(), domain: &domain }),
-            attempt: if reply.is_some() { range.attempts.plus_one().count() } else { 0 },
-            class: reply.map(|_| FailureClass::Unknown),
-            reply,
-            ..Event::new(kind)
-        });
+        let recipient = MailboxRef { local_part: anybody.local_part(), domain: &domain };
+        let event = Event::unread(kind, id, range, recipient);
+        let Some(reply) = reply else { return self.log_event(&event) };
+        let queued = self.store.get(range.message);
+        let lane = queued.map(Queued::lane);
+        let delay_ms = queued.map(|queued| self.wall.since(queued.arrived()));
+        let (attempt, class) = (range.attempts.plus_one().count(), Some(FailureClass::Unknown));
+        self.log_event(&Event { lane, attempt, class, reply: Some(reply), delay_ms, ..event });
+    }
+
+    /// A message that somebody brought was taken in; for the event log, if it is to know. `fields_len`: octets on top of
+    /// the content that are ours.
+    pub(crate) fn log_taken(&mut self, fields_len: u32, letter: &Letter, recipients: u32) {
+        let config = &self.settings.config;
+        if !config.events.as_ref().is_some_and(|events| events.accepted) || !self.events.is_wanted() {
+            return;
+        }
+        let own = letter.content.get(fields_len as usize..).unwrap_or_default();
+        let hash = config.keep.hash.then(|| blake3::hash(own).to_hex());
+        let event = Event {
+            hash: hash.as_ref().map_or("", |hash| hash.as_str()),
+            ..Event::accepted(letter, &config.lanes.tenant_field, recipients, own.len() as u64)
+        };
+        self.events.log(&event, self.wall, &self.counters);
+        self.put_full_events();
     }
 
     /// After an event that was logged while more than this core's logs were borrowed.

@@ -654,10 +654,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return self.on_copied(key, head);
         }
         let key = self.store.admit(head, head.recipients);
-        match &origin {
-            Origin::Session(submitter) => self.note_hash(submitter.fields_len, head.id, &content),
-            Origin::Request(key) => self.note_hash(self.fields_len_of(*key), head.id, &content),
-            Origin::Bounce(_) | Origin::Copy(_) => {}
+        // Of what somebody brought: octets on top of it that are ours.
+        let fields_len = match &origin {
+            Origin::Session(submitter) => Some(submitter.fields_len),
+            Origin::Request(key) => Some(self.fields_len_of(*key)),
+            Origin::Bounce(_) | Origin::Copy(_) => None,
+        };
+        if let Some(fields_len) = fields_len {
+            self.note_hash(fields_len, head.id, &content);
         }
         let parsed = Meta::parse(&meta, head.layout);
         let pattern = self.pattern_of_campaign(head.class.campaign.filter(|_| content.is_empty()));
@@ -689,8 +693,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
                 self.offer_range(range);
             }
         }
-        if let Origin::Session(submitter) = origin {
-            self.log_accepted(submitter, &letter, head.recipients);
+        if let Some(fields_len) = fields_len {
+            self.log_taken(fields_len, &letter, head.recipients);
         }
         self.letters.insert(key, Arc::new(letter), Some(meta));
         match origin {

@@ -11,14 +11,14 @@ use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::drive::log::{Incoming, Origin};
 use crate::drive::share::is_borrowed;
-use crate::events::{Event, Kind};
+use crate::events::{Event, Way};
 use crate::observe::{LineBudget, Via};
 use crate::returns::{Meaning, ReturnAddress, ReturnEvent, Returned, leaving};
 use crate::suppression::{Reason, Who};
 use bytes::Bytes;
 use message::report::{Report, read};
 use message::unsubscribe::Unsubscribed;
-use message::{FailureClass, Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict};
+use message::{Mailbox, MailboxRef, Recipients, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name, OpenRange};
 use ring::Ring;
@@ -169,8 +169,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Meaning::Event(event) => self.on_return(event),
             Meaning::Left(Unsubscribed { list, address }) => {
                 self.counters.returns_unsubscribed.add(1);
-                let recipient = Some(address.as_ref());
-                self.log_event(&Event { recipient, list, ..Event::new(Kind::Unsubscribed) });
+                self.log_event(&Event::unsubscribed(list, address, Way::Mailto));
             }
             Meaning::Progress => self.counters.returns_progress.add(1),
             Meaning::Automatic => self.counters.returns_automatic.add(1),
@@ -187,38 +186,23 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// A failure after the fact, or a complaint: the one place from which it is handed on. The event is in the page cache
     /// before the mark that settles the mail which told it: a crash repeats it.
     pub(crate) fn on_return(&mut self, event: &ReturnEvent) {
-        let (kind, class, counted) = match event.what {
-            Returned::Bounced(class) => (Kind::Bounced, Some(class), &self.counters.returns_bounced),
-            Returned::Complained(_) => (Kind::Complaint, None, &self.counters.returns_complaints),
-        };
-        counted.add(1);
+        match event.what {
+            Returned::Bounced(_) => self.counters.returns_bounced.add(1),
+            Returned::Complained(_) => self.counters.returns_complaints.add(1),
+        }
         self.suppress_who_returned(event);
-        self.log_event(&Event {
-            msg: event.message,
-            index: event.index.map(|index| index.0),
-            recipient: event.recipient.as_ref().map(Mailbox::as_ref),
-            sender: &event.sender,
-            campaign: &event.labels.campaign,
-            tenant: &event.labels.tenant,
-            list: &event.labels.list,
-            reply: event.reply.as_ref(),
-            class,
-            detail: event.detail,
-            ..Event::new(kind)
-        });
+        self.log_event(&Event::of_return(event));
     }
 
-    /// Who is not there gets nothing more; who complains, nothing more of that list.
+    /// Who is not there gets nothing more, if the configuration says so; who complains, nothing more of that list.
     fn suppress_who_returned(&mut self, event: &ReturnEvent) {
         let Some(recipient) = &event.recipient else { return };
-        match event.what {
-            Returned::Bounced(FailureClass::Hard) => {
-                self.suppress_returned("", recipient, Reason::HardBounce);
-            }
-            Returned::Complained(_) => {
+        match (event.what, &event.reply) {
+            (Returned::Bounced(_), Some(reply)) => self.learn_from_report(recipient, reply),
+            (Returned::Bounced(_), None) => {}
+            (Returned::Complained(_), _) => {
                 self.suppress_returned(&event.labels.list, recipient, Reason::Complaint);
             }
-            Returned::Bounced(_) => {}
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Recipients who are on the suppression list: ended before anything is sent to them; and hard bounces, which put
-//! somebody on it.
+//! Recipients who are on the suppression list: ended before anything is sent to them; and hard bounces, heard at once or
+//! told by a report later, which put somebody on it.
 //!
 //! A recipient is looked at when it is about to be offered to its host. One whose key must be read from the disk stands
 //! aside meanwhile, and has its turn again when the page is in memory. A recipient that failed hard is owed until its
@@ -14,7 +14,7 @@ use crate::keyset::Key;
 use crate::suppression::{
     Entry, Feed, Listed, Reason, Refusing, Screen, Screened, Suppression, SuppressionRules, Who,
 };
-use message::{Mailbox, MailboxRef, Reply, ReversePath, Verdict};
+use message::{Lane, Mailbox, MailboxRef, Reply, ReversePath, Verdict};
 use queue::Range;
 use queue::fanout::{Addressee, Letter, Name, OpenRange};
 use ring::Ring;
@@ -177,6 +177,16 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
+    /// A report that came back says that the recipient failed: it is put on the list if the same refusal, heard from a host,
+    /// would have put it there. A return path does not say which lane its message was in: it counts as bulk mail, which most
+    /// mail is whose reports are read here.
+    pub(crate) fn learn_from_report(&mut self, recipient: &Mailbox, reply: &Reply) {
+        let rules = &self.settings.suppression;
+        if rules.learns_from(Lane::Bulk) && rules.is_hard(&as_heard(reply)) {
+            self.suppress_returned("", recipient, Reason::HardBounce);
+        }
+    }
+
     /// A report that came back says that there is no such recipient, or that it wants no more of a list. Nobody waits for
     /// the entry: the event that stands in the log already is what a crash leaves.
     pub(crate) fn suppress_returned(&mut self, list: &str, recipient: &Mailbox, reason: Reason) {
@@ -234,6 +244,51 @@ pub(crate) fn pick(open: &mut OpenRange, most: usize, look: impl Fn(&OpenRange, 
 }
 
 /// As the delivery log has it.
-fn reply_for(listed: Listed) -> Reply {
+pub(crate) fn reply_for(listed: Listed) -> Reply {
     Reply::ours(550, (5, 7, 1), &format!("on the suppression list: {listed}"))
+}
+
+/// What a report tells, as its host would have said it to us: one that failed for good may come without a code. A status
+/// that is not for good stands against any code, as somebody tried until he gave up.
+fn as_heard(told: &Reply) -> Reply {
+    let is_for_good = told.enhanced.is_none_or(|status| status.0 == 5);
+    let mut reply = told.clone();
+    reply.code = match (is_for_good, told.code) {
+        (false, _) => 450,
+        (true, 0) => 550,
+        (true, code) => code,
+    };
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use message::EnhancedCode;
+
+    #[test]
+    fn what_a_report_tells_is_judged_as_what_a_host_says() {
+        let config = config::Suppression {
+            bounce_patterns: vec!["mailbox disabled".to_owned()],
+            ..config::Suppression::default()
+        };
+        let rules = SuppressionRules::new(&config);
+        for (code, status, text, is_hard) in [
+            (550, Some((5, 1, 1)), "no such user", true),
+            (0, Some((5, 1, 1)), "", true),
+            (0, Some((5, 0, 0)), "Mailbox disabled", true),
+            (0, None, "Mailbox disabled", true),
+            (0, None, "gone", false),
+            (0, Some((5, 4, 4)), "no host", false),
+            (550, Some((5, 7, 1)), "Mailbox disabled", false),
+            (550, Some((4, 4, 7)), "Mailbox disabled", false),
+            (450, Some((5, 1, 1)), "no such user", false),
+            (450, None, "Mailbox disabled", false),
+        ] {
+            let status = status.map(|(class, subject, detail)| EnhancedCode(class, subject, detail));
+            let told = Reply::new(code, status, text.as_bytes());
+            assert_eq!(rules.is_hard(&as_heard(&told)), is_hard, "{told}");
+        }
+    }
 }

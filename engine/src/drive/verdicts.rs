@@ -7,7 +7,7 @@ use crate::domains::Routed;
 use crate::drive::expiry::delay_wanted;
 use crate::drive::log::Record;
 use crate::drive::share::is_borrowed;
-use crate::events::{Event, Kind};
+use crate::events::{About, Event};
 use crate::observe::Via;
 use crate::steer::reason::RETURNED;
 use crate::suppression::{Screened, Who};
@@ -285,25 +285,20 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let Hardened { verdict, is_expired } = hardened;
         let domain = self.domains.get(range.domain);
         let site = if let Routed::Way(way) = domain.routed { &*self.ways.get(way).site } else { "" };
-        let class = match FailureClass::of(verdict, via.scope) {
+        let about = About {
+            letter,
+            tenant_field: &self.settings.config.lanes.tenant_field,
+            range,
+            recipient: MailboxRef { local_part, domain: &domain.name },
+            now: self.wall,
+        };
+        let event = Event::of_attempt(about, via, verdict);
+        let class = match event.class {
             Some(_) if *is_expired => Some(FailureClass::Expired),
             Some(_) if range.reason == RETURNED => Some(FailureClass::Operator),
             class => class,
         };
-        let event = Event {
-            index: Some(range.first),
-            count: range.count,
-            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
-            site,
-            host: via.host,
-            source: via.source,
-            tls: via.tls,
-            attempt: range.attempts.plus_one().count(),
-            reply: Some(verdict.reply()),
-            class,
-            delay_ms: Some(self.wall.since(letter.arrived)),
-            ..Event::new(kind_of(verdict)).of_letter(letter, &self.settings.config.lanes.tenant_field)
-        };
+        let event = Event { site, class, ..event };
         self.events.log(&event, self.wall, &self.counters);
         self.delivery_log.log(&event, self.wall, &self.counters);
         self.put_full_events();
@@ -316,15 +311,14 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         let domain = self.domains.get(range.domain);
-        let event = Event {
-            index: Some(range.first),
-            count: range.count,
-            recipient: Some(MailboxRef { local_part, domain: &domain.name }),
-            attempt: range.attempts.count(),
-            reply: Some(&reply),
-            delay_ms: Some(self.wall.since(letter.arrived)),
-            ..Event::new(Kind::Suppressed).of_letter(letter, &self.settings.config.lanes.tenant_field)
+        let about = About {
+            letter,
+            tenant_field: &self.settings.config.lanes.tenant_field,
+            range,
+            recipient: MailboxRef { local_part, domain: &domain.name },
+            now: self.wall,
         };
+        let event = Event::suppressed(about, &reply);
         self.events.log(&event, self.wall, &self.counters);
         self.delivery_log.log(&event, self.wall, &self.counters);
         self.put_full_events();
@@ -335,14 +329,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
 struct Hardened {
     verdict: Verdict,
     is_expired: bool,
-}
-
-fn kind_of(verdict: &Verdict) -> Kind {
-    match verdict {
-        Verdict::Delivered(_) => Kind::Delivered,
-        Verdict::Deferred(_) => Kind::Deferred,
-        Verdict::Failed(_) => Kind::Failed,
-    }
 }
 
 fn outcome_of(verdict: &Verdict) -> Outcome {

@@ -100,7 +100,7 @@ pub struct Event<'a> {
     pub class: Option<FailureClass>,
     /// Since the message was accepted.
     pub delay_ms: Option<u64>,
-    /// What told us: the kind of a complaint, the way of an unsubscription.
+    /// What told us: the form of a report, the kind of a complaint, the way of an unsubscription.
     pub detail: &'a str,
     /// Of an accepted message: recipients, octets, BLAKE3 of what came.
     pub recipients: Option<u32>,

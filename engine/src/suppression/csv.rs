@@ -1,11 +1,15 @@
 //! The list as text: `address,list,reason,at` with a line for each entry (RFC 4180), read and written.
 //!
-//! What others export is read as well: columns in any order under the names of a first line, others beside them, a bare
-//! address a line, `at` as a time of RFC 3339, a date, or seconds since 1970. A line that says nothing legal is counted and said, and the rest
-//! goes on. Bounds: [`LINE_MAX`] octets a line, [`WRONG_MAX`] wrong lines in words.
+//! What others export is read as well: columns in any order under the names of a first line, others beside
+//! them, a bare address a line, times as others write them. Under names, free text (`reason`) or a time that is
+//! not understood costs nobody his entry: the default counts. A word for what somebody is (`type`, `status`) may
+//! say that he is to be written to: that one must be understood, unless there is text as well.
+//!
+//! A line that says nothing legal is counted and said, and the rest goes on. Bounds: [`LINE_MAX`] octets a
+//! line, [`WRONG_MAX`] wrong lines in words.
 
 use super::entry::{Entry, Reason, Who};
-use message::UnixMillis;
+use message::{EnhancedCode, UnixMillis};
 
 /// The first line.
 pub const HEADER: &str = "address,list,reason,at\n";
@@ -15,6 +19,39 @@ const LINE_MAX: usize = 4096;
 
 /// Wrong lines that are said; the others are counted.
 const WRONG_MAX: usize = 20;
+
+/// Names of columns as [`plain`] has them: ours and those of Amazon SES, listmonk, Mailgun, Postmark and
+/// SendGrid. The first that is there counts: beside `email`, an `address` is where somebody lives.
+const ADDRESSES: [&str; 4] = ["email", "emailaddress", "address", "recipient"];
+const REASONS: [&str; 3] = ["reason", "suppressionreason", "error"];
+const TIMES: [&str; 8] =
+    ["at", "created", "createdat", "date", "time", "timestamp", "lastupdatetime", "bouncedat"];
+
+/// What words in a text tell; the first that is found counts. `None`: no reason, whatever else it says.
+const WORDS: [(&str, Option<Reason>); 19] = [
+    ("soft bounce", None),
+    ("softbounce", None),
+    ("transient", None),
+    ("temporar", None),
+    ("complain", Some(Reason::Complaint)),
+    ("spam report", Some(Reason::Complaint)),
+    ("spam notification", Some(Reason::Complaint)),
+    ("reported as spam", Some(Reason::Complaint)),
+    ("marked as spam", Some(Reason::Complaint)),
+    ("unsubscri", Some(Reason::Unsubscribe)),
+    ("opted out", Some(Reason::Unsubscribe)),
+    ("bounce", Some(Reason::HardBounce)),
+    ("user unknown", Some(Reason::HardBounce)),
+    ("unknown user", Some(Reason::HardBounce)),
+    ("no such user", Some(Reason::HardBounce)),
+    ("no such mailbox", Some(Reason::HardBounce)),
+    ("does not exist", Some(Reason::HardBounce)),
+    ("invalid email", Some(Reason::HardBounce)),
+    ("manual", Some(Reason::Manual)),
+];
+
+/// What others call somebody who is to be written to.
+const WELCOME: [&str; 4] = ["enabled", "active", "subscribed", "confirmed"];
 
 /// What an entry is where its line does not say.
 #[derive(Clone, Debug)]
@@ -29,29 +66,52 @@ pub struct Defaults {
 struct Columns {
     address: usize,
     list: Option<usize>,
+    /// Free text.
     reason: Option<usize>,
+    /// `type` and `status`.
+    words: [Option<usize>; 2],
+    /// A reply's code.
+    code: Option<usize>,
     at: Option<usize>,
+    /// A first line says what is where.
+    is_named: bool,
 }
 
 impl Default for Columns {
     fn default() -> Columns {
-        Columns { address: 0, list: Some(1), reason: Some(2), at: Some(3) }
+        Columns {
+            address: 0,
+            list: Some(1),
+            reason: None,
+            words: [None, Some(2)],
+            code: None,
+            at: Some(3),
+            is_named: false,
+        }
     }
 }
 
 impl Columns {
     /// `None`: that is no line of names.
     fn of(names: &[String]) -> Option<Columns> {
-        let place = |known: &[&str]| {
-            names.iter().position(|name| known.iter().any(|known| name.trim().eq_ignore_ascii_case(known)))
-        };
+        let names: Vec<String> = names.iter().map(|name| plain(name)).collect();
+        let place =
+            |known: &[&str]| known.iter().find_map(|known| names.iter().position(|name| name == known));
         Some(Columns {
-            address: place(&["address", "email", "email address", "recipient", "e-mail"])?,
-            list: place(&["list", "list_id", "list-id"]),
-            reason: place(&["reason", "type", "status"]),
-            at: place(&["at", "created", "created_at", "date", "time", "timestamp"]),
+            address: place(&ADDRESSES)?,
+            list: place(&["list", "listid"]),
+            reason: place(&REASONS),
+            words: [place(&["type"]), place(&["status"])],
+            code: place(&["code"]),
+            at: place(&TIMES),
+            is_named: true,
         })
     }
+}
+
+/// `Email Address`, `email_address` and `EmailAddress` are the same name.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
 /// Lines as they come, piece by piece, into entries.
@@ -143,31 +203,96 @@ impl Import {
     }
 
     fn entry_of(&self, cells: &[String]) -> Result<Entry, String> {
-        let cell = |place: Option<usize>| {
-            place.and_then(|place| cells.get(place)).map(|cell| cell.trim()).filter(|cell| !cell.is_empty())
-        };
-        let address = cell(Some(self.columns.address)).ok_or_else(|| "no address".to_owned())?;
-        let who = Who::parse(cell(self.columns.list).unwrap_or(&self.defaults.list), address)?;
-        let reason = match cell(self.columns.reason) {
-            Some(text) => Reason::parse(text).ok_or_else(|| {
-                let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-                format!("{text:?} is no reason; there are {}", known.join(", "))
-            })?,
-            None => self.defaults.reason,
-        };
-        let at = match cell(self.columns.at) {
-            Some(text) => time_of(text).ok_or_else(|| format!("{text:?} is no time of RFC 3339"))?,
-            None => self.defaults.at,
+        let columns = &self.columns;
+        let address = cell_at(cells, Some(columns.address)).ok_or_else(|| "no address".to_owned())?;
+        let who = Who::parse(cell_at(cells, columns.list).unwrap_or(&self.defaults.list), address)?;
+        let reason = self.reason_of(cells)?;
+        let at = match cell_at(cells, columns.at).map(|text| (text, time_of(text))) {
+            Some((_, Some(at))) => at,
+            Some((text, None)) if !columns.is_named => {
+                return Err(format!("{text:?} is no time of RFC 3339"));
+            }
+            _ => self.defaults.at,
         };
         Ok(Entry { who, reason, at })
     }
+
+    /// What the first column tells that tells anything.
+    fn reason_of(&self, cells: &[String]) -> Result<Reason, String> {
+        let columns = &self.columns;
+        let (text, code) = (cell_at(cells, columns.reason), cell_at(cells, columns.code));
+        let words = columns.words.map(|place| cell_at(cells, place));
+        if let Some(reason) = [text, words[0], words[1], code].into_iter().flatten().find_map(told_by) {
+            return Ok(reason);
+        }
+        match words.into_iter().flatten().next() {
+            Some(word) if text.is_none() => Err(no_reason(word)),
+            _ => Ok(self.defaults.reason),
+        }
+    }
 }
 
+fn cell_at(cells: &[String], place: Option<usize>) -> Option<&str> {
+    cells.get(place?).map(|cell| cell.trim()).filter(|cell| !cell.is_empty())
+}
+
+fn no_reason(word: &str) -> String {
+    if WELCOME.iter().any(|known| word.eq_ignore_ascii_case(known)) {
+        return format!("{word:?} says that he is to be written to: that makes no entry");
+    }
+    let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+    format!("{word:?} is no reason; there are {}", known.join(", "))
+}
+
+/// A reason by any of its names, or what a host's reply or somebody's words clearly tell.
+fn told_by(text: &str) -> Option<Reason> {
+    if let Some(reason) = Reason::parse(text) {
+        return Some(reason);
+    }
+    let text = text.to_ascii_lowercase().replace(['_', '-'], " ");
+    if matches!(text.as_str(), "blocklisted" | "blacklisted") {
+        return Some(Reason::Manual);
+    }
+    match class_of(&text) {
+        Some(5) => Some(Reason::HardBounce),
+        Some(_) => None,
+        None => WORDS.iter().find(|(words, _)| text.contains(words)).and_then(|(_, reason)| *reason),
+    }
+}
+
+/// The class of a status code that stands in a text (RFC 3463), or of the reply code that it begins with.
+fn class_of(text: &str) -> Option<u8> {
+    let is_between = |letter: char| !letter.is_ascii_alphanumeric() && letter != '.';
+    let words = || text.split(is_between).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
+    let status = |word: &str| EnhancedCode::parse_prefix(word.as_bytes()).map(|(code, _)| code.0);
+    let reply = |word: &str| match word.as_bytes() {
+        [class @ (b'4' | b'5'), b'0'..=b'9', b'0'..=b'9'] => Some(class - b'0'),
+        _ => None,
+    };
+    words().find_map(status).or_else(|| words().next().and_then(reply))
+}
+
+/// Seconds since 1970, a date, a time of RFC 3339 or RFC 5322. In UTC if it names no zone.
 fn time_of(text: &str) -> Option<UnixMillis> {
-    let seconds = || Some(UnixMillis(text.parse::<u64>().ok()?.checked_mul(1000)?));
-    let is_date = text.len() == 10 && !text.bytes().all(|octet| octet.is_ascii_digit());
-    let whole = if is_date { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    seconds().or_else(|| UnixMillis::parse_rfc3339(&whole))
+    if let Ok(seconds) = text.parse::<u64>() {
+        return seconds.checked_mul(1000).map(UnixMillis);
+    }
+    UnixMillis::parse_rfc3339(text)
+        .or_else(|| UnixMillis::parse_rfc3339(&joined(text)?))
+        .or_else(|| mail_time(text))
+}
+
+/// RFC 3339 out of what Go writes, and databases with less: `2023-05-01 10:20:30.123 +0000 UTC`.
+fn joined(text: &str) -> Option<String> {
+    let mut words = text.split_ascii_whitespace();
+    let (date, time) = (words.next()?, words.next().unwrap_or("00:00:00"));
+    let zone = words.next().filter(|zone| !matches!(*zone, "UTC" | "GMT")).unwrap_or("Z");
+    Some(format!("{date}T{time}{zone}"))
+}
+
+fn mail_time(text: &str) -> Option<UnixMillis> {
+    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    u64::try_from(time.as_millisecond()).ok().map(UnixMillis)
 }
 
 /// The cells of one line. `None`: a quoted one has no end.
@@ -306,6 +431,95 @@ mod tests {
     }
 
     #[test]
+    fn exports_of_others_are_read() {
+        let cases = [
+            (
+                "uuid,email,name,attributes,status,created_at,updated_at\n\
+                 0-1,ann@a.test,Ann,\"{\"\"city\"\":\"\"x, y\"\"}\",blocklisted,\
+                 2023-05-01 10:20:30.123456 +0000 UTC,2023-06-01 10:20:30 +0000 UTC\n",
+                "manual,2023-05-01T10:20:30.123Z",
+            ),
+            (
+                "status,reason,email,created\n5.1.1,\"550 5.1.1 unknown, sorry\",ann@a.test,1577934245\n",
+                "hard-bounce,2020-01-02T03:04:05Z",
+            ),
+            ("status,reason,email,created\n5.1.1,Gone,ann@a.test,\n", "hard-bounce,1970-01-01T00:00:05Z"),
+            (
+                "status,reason,email,created\n4.2.2,Full,ann@a.test,2009-06-10 12:40:30\n",
+                "manual,2009-06-10T12:40:30Z",
+            ),
+            ("reason,email\nOur own whim,ann@a.test\n", "manual,1970-01-01T00:00:05Z"),
+            ("email,created\nann@a.test,1000\n", "manual,1970-01-01T00:16:40Z"),
+            (
+                "address,code,error,created_at\n\
+                 ann@a.test,550,Gone,\"Mon, 06 May 2024 18:11:58 UTC\"\n",
+                "hard-bounce,2024-05-06T18:11:58Z",
+            ),
+            (
+                "address,tags,created_at\nann@a.test,*,\"Mon, 06 May 2024 18:11:58 UTC\"\n",
+                "manual,2024-05-06T18:11:58Z",
+            ),
+            (
+                "EmailAddress,Reason,LastUpdateTime\n\
+                 ann@a.test,COMPLAINT,2020-04-10T21:03:05.000000+00:00\n",
+                "complaint,2020-04-10T21:03:05Z",
+            ),
+            (
+                "EmailAddress,SuppressionReason,Origin,CreatedAt\n\
+                 ann@a.test,SpamComplaint,Recipient,2019-12-17T08:58:33-05:00\n",
+                "complaint,2019-12-17T13:58:33Z",
+            ),
+            (
+                "name,address,email,type,date\nAnn,12 Main St,ann@a.test,HardBounce,last spring\n",
+                "hard-bounce,1970-01-01T00:00:05Z",
+            ),
+        ];
+        for (text, end) in cases {
+            let (lines, said) = import(text);
+            assert_eq!((lines, said), (vec![format!("ann@a.test,own,{end}")], vec![]), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_no_reason_makes_no_entry() {
+        let text = "email,status,reason\nann@a.test,Enabled,\nbob@a.test,disabled,\n\
+                    cy@a.test,unsubscribed,\ndee@a.test,disabled,spam complaint\n";
+        let (lines, said) = import(text);
+        let expected = [
+            "cy@a.test,own,unsubscribe,1970-01-01T00:00:05Z",
+            "dee@a.test,own,complaint,1970-01-01T00:00:05Z",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(said.len(), 2);
+        assert!(said[0].starts_with("line 2: \"Enabled\" says that he is to be written to"), "{said:?}");
+        assert!(said[1].starts_with("line 3: \"disabled\" is no reason"), "{said:?}");
+    }
+
+    #[test]
+    fn words_and_codes_tell_a_reason_where_they_are_clear() {
+        let cases = [
+            ("blocklisted", Some(Reason::Manual)),
+            ("Blacklisted", Some(Reason::Manual)),
+            ("ManualSuppression", Some(Reason::Manual)),
+            ("host [127.0.0.1] said: 550 5.1.1 illegal user", Some(Reason::HardBounce)),
+            ("550-5.7.1 rejected as spam", Some(Reason::HardBounce)),
+            ("554", Some(Reason::HardBounce)),
+            ("Hard bounce.", Some(Reason::HardBounce)),
+            ("INVALID_EMAIL", Some(Reason::HardBounce)),
+            ("452 4.2.2 mailbox full, bounced", None),
+            ("Soft_bounce", None),
+            ("spam complaint", Some(Reason::Complaint)),
+            ("Spam Reporting Address", Some(Reason::Complaint)),
+            ("It was unsubscribed by hand", Some(Reason::Unsubscribe)),
+            ("blocked, see 5.1.1.1", None),
+            ("", None),
+        ];
+        for (text, reason) in cases {
+            assert_eq!(told_by(text), reason, "{text:?}");
+        }
+    }
+
+    #[test]
     fn wrong_lines_are_said_and_the_rest_goes_on() {
         let long = "x".repeat(2 * LINE_MAX);
         let text =
@@ -329,7 +543,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "([a-c@.,\"\n]|email|list){0,60}") {
+        fn fuzz_smoke(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "([a-c@.,\"\n]|email|list|reason|status|5.1.1){0,60}") {
             fuzz_suppression_csv(&bytes);
             fuzz_suppression_csv(text.as_bytes());
         }

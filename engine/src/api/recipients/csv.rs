@@ -12,7 +12,8 @@ const COLUMNS_MAX: usize = FIELDS_MAX + 1;
 
 const UTF8_MARK: &[u8; 3] = b"\xef\xbb\xbf";
 
-/// Names that the column of addresses may have, in any case.
+/// Names that the column of addresses may have, in any case. The first that is there counts: beside `email`,
+/// an `address` is where somebody lives.
 const ADDRESS_COLUMNS: [&str; 2] = ["email", "address"];
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -46,7 +47,9 @@ pub(super) struct Csv {
 
 #[derive(Debug)]
 struct Header {
+    /// Without that of the addresses, which a letter has as `email` alone.
     columns: Vec<Box<str>>,
+    /// Its place among all.
     address: usize,
 }
 
@@ -191,9 +194,9 @@ fn fields<'a>(text: &'a str, ends: &'a [usize]) -> impl Iterator<Item = &'a str>
 
 impl Header {
     fn parse<'a>(place: Place, names: impl Iterator<Item = &'a str>) -> Result<Header, RecordError> {
-        let columns: Vec<Box<str>> = names.map(|name| name.trim().into()).collect();
-        let is_address = |name: &str| ADDRESS_COLUMNS.iter().any(|own| name.eq_ignore_ascii_case(own));
-        let Some(address) = columns.iter().position(|name| is_address(name)) else {
+        let mut columns: Vec<Box<str>> = names.map(|name| name.trim().into()).collect();
+        let place_of = |own: &str| columns.iter().position(|name| name.eq_ignore_ascii_case(own));
+        let Some(address) = ADDRESS_COLUMNS.iter().find_map(|own| place_of(own)) else {
             return Err(place.error(
                 "the header row names no column email or address: are the columns separated by commas?",
             ));
@@ -204,22 +207,23 @@ impl Header {
                 return Err(place.error(format!("the header row names {name:?} twice")));
             }
         }
+        columns.remove(address);
         Ok(Header { columns, address })
     }
 
     fn read(&self, place: Place, text: &str, ends: &[usize], batch: &mut Batch) -> Result<(), RecordError> {
-        if ends.len() != self.columns.len() {
-            let (found, columns) = (ends.len(), self.columns.len());
+        let (found, columns) = (ends.len(), self.columns.len() + 1);
+        if found != columns {
             return Err(place.error(format!(
                 "{found} fields, and the header row has {columns}: quote fields that have commas in them"
             )));
         }
-        let (mut address, mut values) = ("", Values::with_capacity(text.len() + ends.len() * 16));
-        for (index, (name, value)) in self.columns.iter().zip(fields(text, ends)).enumerate() {
-            if index == self.address {
-                address = value;
-            } else if !value.is_empty() {
-                // An empty cell says nothing: the letter's default counts.
+        let mut values = Values::with_capacity(text.len() + ends.len() * 16);
+        let address = fields(text, ends).nth(self.address).unwrap_or_default();
+        let others = fields(text, ends).enumerate().filter(|(index, _)| *index != self.address);
+        for (name, (_, value)) in self.columns.iter().zip(others) {
+            // An empty cell says nothing: the letter's default counts.
+            if !value.is_empty() {
                 values.push(name, value).map_err(|error| place.field_error(name, error))?;
             }
         }

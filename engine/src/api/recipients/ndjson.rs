@@ -60,15 +60,16 @@ impl Ndjson {
             self.place
                 .error(format!("{error}; a line is a JSON object such as {{\"email\":\"ann@example.net\"}}"))
         })?;
-        put(batch, self.place, &row.address, row.values);
+        put(batch, self.place, &row.mailbox, row.values);
         self.place.record += 1;
         Ok(())
     }
 }
 
-/// A line's object. Members of `substitutions` go before those beside it.
+/// A line's object. Members of `substitutions` go before those beside it; `address` is the mailbox if `email`
+/// is not there, else a field.
 struct Row {
-    address: String,
+    mailbox: String,
     values: Values,
 }
 
@@ -88,13 +89,13 @@ impl<'de> Visitor<'de> for RowVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
-        let (mut address, mut beside, mut values) = (None, Vec::new(), None);
+        let (mut email, mut address, mut beside, mut values) = (None, None, Vec::new(), None);
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
-                "email" | "address" if address.is_some() => {
-                    return Err(de::Error::custom("email or address is there twice"));
-                }
-                "email" | "address" => address = Some(map.next_value::<String>()?),
+                "email" if email.is_some() => return Err(de::Error::duplicate_field("email")),
+                "email" => email = Some(map.next_value::<String>()?),
+                "address" if address.is_some() => return Err(de::Error::duplicate_field("address")),
+                "address" => address = map.next_value::<Scalar>()?.0,
                 "substitutions" if values.is_some() => {
                     return Err(de::Error::duplicate_field("substitutions"));
                 }
@@ -102,13 +103,19 @@ impl<'de> Visitor<'de> for RowVisitor {
                 _ => beside.extend(map.next_value::<Scalar>()?.0.map(|value| (name, value))),
             }
         }
+        // Only now is it known whether `email` is one of the members.
+        let (mailbox, address) = match (email, address) {
+            (Some(email), address) => (email, address),
+            (None, Some(address)) => (address, None),
+            (None, None) => return Err(de::Error::missing_field("email")),
+        };
+        beside.extend(address.map(|value| ("address".to_owned(), value)));
         let mut values = values.unwrap_or_default();
         let within: Vec<bool> = beside.iter().map(|(name, _)| values.get(name).is_some()).collect();
         for ((name, value), _) in beside.iter().zip(within).filter(|(_, is_within)| !is_within) {
             let wrap = |error| de::Error::custom(format_args!("{name:?}: {error}"));
             values.push(name, value).map_err(wrap)?;
         }
-        let address = address.ok_or_else(|| de::Error::missing_field("email"))?;
-        Ok(Row { address, values })
+        Ok(Row { mailbox, values })
     }
 }

@@ -5,14 +5,12 @@ use crate::access::LISTS_FIELD;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::drive::log::{Incoming, Origin};
-use crate::events::{Event, Kind};
 use crate::keeping::{archive_recipients, hash_line};
 use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
 use message::results::{Ours, strip_forged};
 use message::{Class, ContentFacts, Envelope, Lane, MailAsked, MessageId, ReversePath};
-use queue::fanout::Letter;
 use ring::Ring;
 use smtp_in::door::{self, Client};
 use smtp_in::{Encrypted, Gate, Stored, Submission};
@@ -150,24 +148,6 @@ impl<R: Ring, C: Clock> Core<R, C> {
             let own = content.get(fields_len as usize..).unwrap_or_default();
             lines.extend_from_slice(hash_line(self.wall, id, own).as_bytes());
         }
-    }
-
-    /// For the event log, if it is to know of what comes in.
-    pub(crate) fn log_accepted(&mut self, submitter: Submitter, letter: &Letter, recipients: u32) {
-        let config = &self.settings.config;
-        if !config.events.as_ref().is_some_and(|events| events.accepted) || !self.events.is_wanted() {
-            return;
-        }
-        let own = letter.content.get(submitter.fields_len as usize..).unwrap_or_default();
-        let hash = config.keep.hash.then(|| blake3::hash(own).to_hex());
-        let event = Event {
-            recipients: Some(recipients),
-            octets: Some(own.len() as u64),
-            hash: hash.as_ref().map_or("", |hash| hash.as_str()),
-            ..Event::new(Kind::Accepted).of_letter(letter, &config.lanes.tenant_field)
-        };
-        self.events.log(&event, self.wall, &self.counters);
-        self.put_full_events();
     }
 
     /// Tells a session what became of its message.
