@@ -127,7 +127,7 @@ impl TryFrom<BTreeMap<String, RouteEntry>> for Routes {
 impl Routes {
     /// Mail for those domains is delivered here.
     pub fn with_local(mut self, domains: Arc<Domains>) -> Routes {
-        let terms = Terms { protocol: Protocol::Lmtp, tls: Some(TlsMode::Never), ..Terms::default() };
+        let terms = Terms { protocol: Protocol::Mailboxes, tls: Some(TlsMode::Never), ..Terms::default() };
         let terms = Arc::new(Terms { tag: terms.make_tag(), ..terms });
         self.local = Some(Arc::new(LocalRoute { domains, terms }));
         self

@@ -67,6 +67,9 @@ pub struct Settings {
     pub log_salt: u64,
 }
 
+/// Whoever delivers says what became of it before we stop waiting.
+const DELIVERY_MARGIN: Duration = Duration::from_secs(60);
+
 impl Settings {
     /// With what the configuration names files for: authorities, our certificate, provider rules, DKIM keys.
     pub fn load(config: Config, verp_secret: &[u8; 32]) -> Result<Settings, ConfigError> {
@@ -163,6 +166,15 @@ impl Settings {
         }
         let helo = helo.clone();
         Arc::new(smtp_out::Config { helo, transactions_max, ..(*self.outbound).clone() })
+    }
+
+    /// What sessions with whoever delivers to mailboxes are told: a program takes its time, and what waits behind another
+    /// message waits for its program.
+    pub fn deliveries(&self, local: &config::Local) -> Arc<smtp_out::Config> {
+        let mut config = (*self.outbound).clone();
+        config.timeouts.data_end = local.delivery_max() + DELIVERY_MARGIN;
+        config.window_max = 1;
+        Arc::new(config)
     }
 
     /// Connections that each of `cores` may have to others.

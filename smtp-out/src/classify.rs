@@ -95,6 +95,15 @@ pub fn classify(stage: Stage, reply: Reply) -> (Verdict, Scope) {
     (verdict, rule.scope)
 }
 
+/// The verdict that the code is, whatever the words say.
+pub(crate) fn by_code(reply: Reply) -> Verdict {
+    match reply.code / 100 {
+        2 => Verdict::Delivered(reply),
+        5 => Verdict::Failed(reply),
+        _ => Verdict::Deferred(reply),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,7 +62,11 @@ fn link(purpose: u8) -> Link {
         host: "mx.example".into(),
         tls: client(&policy[usize::from(purpose & 3)]),
         is_tls_implicit: purpose & 0b1000_0011 == 0b1000_0011,
-        protocol: if purpose & 32 != 0 { Protocol::Lmtp } else { Protocol::Smtp },
+        protocol: match purpose & 40 {
+            40 => Protocol::Mailboxes,
+            32 => Protocol::Lmtp,
+            _ => Protocol::Smtp,
+        },
         login: (purpose & 20 != 0).then(|| Arc::new(login)),
         is_traced: purpose & 128 != 0,
     }

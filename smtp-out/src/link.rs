@@ -28,6 +28,15 @@ pub enum Protocol {
     Smtp,
     /// RFC 2033: LHLO, and after the content one reply for each recipient that was accepted.
     Lmtp,
+    /// As `Lmtp`, with whoever delivers to this machine's mailboxes: the reply to a content is its recipient's own, whose
+    /// words mean nothing to us.
+    Mailboxes,
+}
+
+impl Protocol {
+    pub(crate) fn is_lmtp(self) -> bool {
+        matches!(self, Protocol::Lmtp | Protocol::Mailboxes)
+    }
 }
 
 /// Who we are at a host that wants to know.

@@ -35,7 +35,7 @@ mod trace;
 
 use crate::config::{Config, Habits};
 use crate::extensions::Extensions;
-use crate::link::{Link, Protocol};
+use crate::link::Link;
 use crate::protection::Protection;
 use crate::reply::{Part, Reader};
 use crate::sasl::Exchange;
@@ -362,10 +362,10 @@ impl Session {
 
     /// Of mail that the host takes. Known once the session is `Ready`.
     pub fn custody(&self) -> Custody {
-        match (self.extensions.dsn, self.link.protocol) {
+        match (self.extensions.dsn, self.link.protocol.is_lmtp()) {
             (true, _) => Custody::Reporting,
-            (false, Protocol::Smtp) => Custody::Silent,
-            (false, Protocol::Lmtp) => Custody::Final,
+            (false, false) => Custody::Silent,
+            (false, true) => Custody::Final,
         }
     }
 
@@ -515,5 +515,5 @@ impl Session {
 /// What the connection needs is offered in the reply to EHLO alone.
 fn needs_ehlo(link: &Link) -> bool {
     let needs_tls = link.tls.as_ref().is_some_and(|client| !client.allows_plain());
-    needs_tls || link.login.is_some() || link.protocol == Protocol::Lmtp
+    needs_tls || link.login.is_some() || link.protocol.is_lmtp()
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! = window=8 max=0 habit_window=4 no_chunking no_pipelining helo_only      how the session is made (first line)
-//! = tls=may|encrypt|verify|testing tls_broken implicit lmtp traced login=password|token plain_login
+//! = tls=may|encrypt|verify|testing tls_broken implicit lmtp mailboxes traced login=password|token plain_login
 //! = cert=good|wrong_name|expired|self_signed tls12 choosy                  what the host is; wants our certificate
 //! S: 250 ok                      the host says it; lines with nothing between come in one segment
 //! > offer 1 from=a@b to=c@d,e@f len=12 8bit dots open smuggle utf8          if there is capacity
@@ -309,7 +309,11 @@ fn link(settings: &Words<'_>, world: &World) -> Link {
         host: "mx.example".into(),
         tls: world.base().client(&policy),
         is_tls_implicit: settings.has("implicit"),
-        protocol: if settings.has("lmtp") { Protocol::Lmtp } else { Protocol::Smtp },
+        protocol: match (settings.has("lmtp"), settings.has("mailboxes")) {
+            (_, true) => Protocol::Mailboxes,
+            (true, false) => Protocol::Lmtp,
+            (false, false) => Protocol::Smtp,
+        },
         login: secret.map(login).map(Arc::new),
         is_traced: settings.has("traced"),
     }

@@ -7,6 +7,7 @@ use crate::domains::WayKey;
 use crate::sources::{Day, SourceKey};
 use queue::site_table::{MESSAGE_RATES_MAX, Rate, SiteLimits};
 use ring::Ring;
+use smtp_out::Protocol;
 use std::sync::Arc;
 
 /// The place of a warm-up's limit among an entry's rates of messages; the configured ones stand before it.
@@ -46,6 +47,10 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let warm_up = self.warm_up(source).filter(|_| !is_fetched);
         let per_connection = if is_fetched { 0 } else { in_force.messages_per_connection };
         counting.message_rates[WARM_UP] = warm_up;
+        let here = config.local.as_ref().filter(|_| way.terms.protocol == Protocol::Mailboxes);
+        if let Some(local) = here {
+            return limits_here(local, site, self.settings.deliveries(local));
+        }
         SourceLimits {
             site,
             provider: provider.map(|name| (format!("provider {name}"), of_provider)),
@@ -68,6 +73,19 @@ impl<R: Ring, C: Clock> Core<R, C> {
             return;
         }
         self.limit_sites_anew();
+    }
+}
+
+/// Of this machine's mailboxes: as many at a time as may be delivered, and one recipient in each transaction, because one may
+/// take an hour of a program and nobody shall wait for his.
+fn limits_here(local: &config::Local, site: SiteLimits, sessions: Arc<smtp_out::Config>) -> SourceLimits {
+    let most = u32::try_from(local.sessions_max).unwrap_or(u32::MAX);
+    SourceLimits {
+        site: SiteLimits { connections_max: most, slots_initial: most, ..site },
+        provider: None,
+        sessions,
+        recipients_max: 1,
+        is_warming_up: false,
     }
 }
 

@@ -609,7 +609,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         let mut sender = std::mem::take(&mut self.outbound.sender);
         sender.clear();
-        self.render_sender(&delivery, domain, &mut sender);
+        let site = connection_of(&mut self.outbound, place).site;
+        self.render_sender(&delivery, domain, site, &mut sender);
         let recipients: SmallVec<[MailboxRef<'_>; 1]> = delivery
             .names
             .iter()
@@ -654,8 +655,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
     }
 
-    /// The reverse-path of this delivery, VERP included.
-    fn render_sender(&self, delivery: &Delivery, domain: &str, out: &mut Vec<u8>) {
+    /// The reverse-path of this delivery, VERP included. Whoever delivers here is told of a double bounce by its own: what
+    /// is forwarded from a mailbox must not come back as another one, and so on for ever.
+    fn render_sender(&self, delivery: &Delivery, domain: &str, site: SiteKey, out: &mut Vec<u8>) {
         let letter = &delivery.letter;
         match (&letter.reverse_path, letter.verp, delivery.names.first()) {
             (ReversePath::Mailbox(base), Some(verp), Some(name)) => {
@@ -667,6 +669,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
                     false => verp.render(base.as_ref(), recipient, place, verp_key, out),
                 }
             }
+            (path, _, _) if self.delivers_here(site) => out.extend_from_slice(path.as_str().as_bytes()),
             (path, _, _) => out.extend_from_slice(path.on_the_wire().as_bytes()),
         }
     }

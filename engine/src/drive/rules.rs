@@ -7,6 +7,7 @@ use crate::providers::{Action, Judgement};
 use message::{Reply, Scope, Verdict};
 use queue::site_table::Health;
 use ring::Ring;
+use smtp_out::Protocol;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
     pub(crate) fn judge(&mut self, place: Place, verdict: Verdict, scope: Scope) -> (Verdict, Scope) {
         let (Verdict::Deferred(reply) | Verdict::Failed(reply)) = &verdict else { return (verdict, scope) };
         let Some(connection) = self.outbound.get(place) else { return (verdict, scope) };
-        if connection.reversed.is_some() {
-            // Providers do not fetch their mail.
+        let (site, peer) = (connection.site, connection.peer);
+        if connection.reversed.is_some() || self.delivers_here(site) {
+            // Providers do not fetch their mail, and users are none.
             return (verdict, scope);
         }
-        let (site, peer) = (connection.site, connection.peer);
         let Some((action, defers)) = self.rule_for(site, reply) else { return (verdict, scope) };
         self.act(site, peer, action, reply);
         let verdict = match verdict {
@@ -29,6 +30,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
         };
         // Whoever is only to be tried again waits alone, however far the code reaches.
         (verdict, if action == Action::Defer { Scope::Recipient } else { scope })
+    }
+
+    /// True if the site is this machine's mailboxes.
+    pub(crate) fn delivers_here(&self, site: SiteKey) -> bool {
+        self.ways.get(self.sites.get(site).way).terms.protocol == Protocol::Mailboxes
     }
 
     /// What the rules say, noted in the log.

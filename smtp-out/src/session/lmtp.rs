@@ -3,15 +3,16 @@
 //! since the replies to RCPT come earlier.
 
 use super::{Output, Session};
-use crate::classify::{Stage, classify};
+use crate::classify::{Stage, by_code, classify};
 use crate::link::Protocol;
 use crate::reply::Answer;
 use crate::transaction::MailAnswer;
+use message::Scope;
 
 impl Session {
     /// A refusal of the content is about one recipient. With nobody accepted, the host refuses once (RFC 2033 §4.2).
     pub(super) fn answers_one_by_one(&mut self) -> bool {
-        self.link.protocol == Protocol::Lmtp && {
+        self.link.protocol.is_lmtp() && {
             let current = self.current();
             current.mail == MailAnswer::Accepted && current.open != 0
         }
@@ -31,7 +32,10 @@ impl Session {
             return self.fail_protocol("a content for nobody was taken");
         };
         let is_last = current.open == 0;
-        let (verdict, scope) = classify(Stage::Rcpt, answer.into_reply());
+        let (verdict, scope) = match self.link.protocol {
+            Protocol::Mailboxes => (by_code(answer.into_reply()), Scope::Recipient),
+            _ => classify(Stage::Rcpt, answer.into_reply()),
+        };
         self.outputs.push_back(Output::Verdict { key, recipient, verdict, scope });
         if is_last {
             self.pass();

@@ -3,7 +3,6 @@
 use super::{Expected, Form, Output, Phase, Session};
 use crate::classify::{Stage, classify};
 use crate::extensions::Extensions;
-use crate::link::Protocol;
 use crate::reply::Answer;
 use crate::transaction::{MailAnswer, Progress};
 use message::{Scope, Verdict};
@@ -24,7 +23,7 @@ impl Session {
         match (expected, class) {
             (Expected::Greeting, 2) => self.on_greeting(),
             (Expected::Ehlo, 2) => self.on_ehlo(&answer),
-            (Expected::Ehlo, 5) if self.link.protocol == Protocol::Smtp => self.fall_back_to_helo(),
+            (Expected::Ehlo, 5) if !self.link.protocol.is_lmtp() => self.fall_back_to_helo(),
             (Expected::Helo, 2) => self.on_hello(),
             (Expected::StartTls, 2) => self.phase = Phase::HandshakeDue,
             (Expected::StartTls, 4 | 5) => self.on_starttls_refused(),
@@ -169,7 +168,7 @@ impl Session {
             self.pass();
             return self.give_back();
         }
-        if self.link.protocol == Protocol::Lmtp {
+        if self.link.protocol.is_lmtp() {
             return self.on_end_of_one(answer);
         }
         self.pass();

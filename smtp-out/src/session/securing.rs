@@ -66,10 +66,12 @@ impl Session {
         self.go_plain(WhyPlain::Refused);
     }
 
-    /// `rest`: what the host sent behind its 220.
+    /// `rest`: what the host sent behind its 220. Nothing of it is read (RFC 3207 §6): it is a handshake that came to nothing,
+    /// and where mail may go in plain text it goes over the next connection.
     pub(super) fn on_starttls_accepted(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
-            return self.fail_protocol("octets in plain text behind the reply to STARTTLS");
+            let text = "octets in plain text behind the reply to STARTTLS";
+            return self.fail_tls(TlsFailure::new(FailureKind::ValidationFailure, text));
         }
         self.pass();
         self.begin_handshake();

@@ -2,7 +2,6 @@
 
 use super::{BLOCK_LEN, Expected, Form, KEPT_LEN, Phase, Session, UnderWay};
 use crate::flight::Flight;
-use crate::link::Protocol;
 use crate::transaction::{InFlight, Progress};
 use memchr::memchr;
 use std::time::Instant;
@@ -57,10 +56,10 @@ impl Session {
     }
 
     fn say_hello(&mut self, flight: &mut Flight) {
-        let (verb, expected): (&[u8], _) = match (self.says_helo, self.link.protocol) {
-            (_, Protocol::Lmtp) => (b"LHLO ", Expected::Ehlo),
-            (true, Protocol::Smtp) => (b"HELO ", Expected::Helo),
-            (false, Protocol::Smtp) => (b"EHLO ", Expected::Ehlo),
+        let (verb, expected): (&[u8], _) = match (self.says_helo, self.link.protocol.is_lmtp()) {
+            (_, true) => (b"LHLO ", Expected::Ehlo),
+            (true, false) => (b"HELO ", Expected::Helo),
+            (false, false) => (b"EHLO ", Expected::Ehlo),
         };
         self.phase = Phase::Hello;
         flight.push_own(verb);
