@@ -41,7 +41,7 @@ pub use dkim::{Dkim, DkimDomain, DkimSelector};
 pub use events::{EventFile, Events, Place, Webhook};
 pub use keep::Keep;
 pub use listeners::{CertificateFiles, Listener, ListenerTls, Mechanism, Purpose, Thresholds};
-pub use local::Local;
+pub use local::{DELIVERY_BESIDES, Local};
 pub use network::Network;
 pub(crate) use network::bits_of;
 pub(crate) use pop3::MailboxPath;
@@ -87,7 +87,8 @@ pub struct Config {
     /// connect, and who does is asked of the kernel.
     #[serde(default)]
     pub control_uids: Vec<u32>,
-    /// Unix socket by which this machine's users submit (`ringpost sendmail`); all of them may. None: no such socket.
+    /// Unix socket by which this machine's users submit (`ringpost sendmail`); all of them may. None: no such socket. With
+    /// `[local]`, where mailboxes forward by it, the default is `submit.sock` in `[supervise] run`.
     pub submit: Option<PathBuf>,
     /// CPUs to run on, one core thread each. Default: all that the process may use.
     pub cpus: Option<Vec<usize>>,
@@ -392,6 +393,7 @@ impl Config {
     fn settle_local(&mut self) -> Result<(), String> {
         let Some(local) = &mut self.local else { return Ok(()) };
         local.settle(&self.host_name, &self.supervise.run)?;
+        self.submit.get_or_insert_with(|| self.supervise.run.join("submit.sock"));
         self.routes = std::mem::take(&mut self.routes).with_local(Arc::clone(&local.domains));
         Ok(())
     }

@@ -135,6 +135,8 @@ fn engine_writes(config: &Config) -> Vec<PathBuf> {
     let mut writes = vec![config.queue.clone(), config.events_folder()];
     writes.extend(config.delivery_log.iter().filter_map(folder_of));
     writes.extend(config.control.iter().filter_map(folder_of));
+    let copies = config.events.iter().flat_map(|events| events.files.values());
+    writes.extend(copies.filter_map(|copy| folder_of(&copy.path)));
     // Programs of ours write to it, and a resolver's library may.
     writes.push("/dev/null".into());
     writes

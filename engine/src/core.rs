@@ -446,7 +446,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let quiet = self.intake.open() == 0
             && self.outbound.open() == 0
             && self.suppressing.is_idle()
-            && self.logs.is_idle();
+            && self.logs.is_idle()
+            && self.delivery_log.is_idle();
         if (quiet || self.now >= until) && (self.halted || !self.journal.has_unsynced()) {
             self.stop = Stop::Done;
         }

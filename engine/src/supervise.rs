@@ -3,7 +3,8 @@
 //! It reads the configuration, which is its owner's, binds every socket, makes the folders that are not there, and then only
 //! waits: no octet of anybody's mail comes here. Without root it starts all parts as whoever it is. A part that ends is
 //! started again after [`REST_MIN`], doubled up to [`REST_MAX`] while it does not last [`LASTING`]; its sockets stay open
-//! meanwhile, so that clients wait. SIGHUP goes to all parts, SIGTERM ends them and then this one.
+//! meanwhile, so that clients wait. SIGHUP goes to all parts; to one that is beginning as soon as it is at work, for
+//! before that it would end it. SIGTERM ends them and then this one.
 //!
 //! Bound: four parts.
 
@@ -85,6 +86,8 @@ struct Charge {
     /// Our end of its standard input.
     line: Option<OwnedFd>,
     is_ready: bool,
+    /// SIGHUP came since it was started, and before it was at work.
+    has_missed_reload: bool,
     started: Instant,
     rest: Duration,
     again: Option<Instant>,
@@ -113,7 +116,7 @@ pub fn run(config: &Config, config_file: &Path, announce: impl FnOnce(&Ready)) -
             tokio::select! {
                 _ = end.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = reload.recv() => charges.iter().for_each(|charge| charge.signal(Signal::HUP)),
+                _ = reload.recv() => charges.iter_mut().for_each(Charge::reload),
                 _ = ended.recv() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -201,6 +204,8 @@ impl Charge {
         let child = child?;
         tracing::info!(part = self.part.word(), process = child.id(), "started");
         (self.child, self.again, self.started) = (Some(child), None, crate::clock::now());
+        // It reads the configuration as it is now.
+        self.has_missed_reload = false;
         // One that is gone already is noticed by its end.
         let _ = parts::hand_over(&ours, self.sockets.iter().map(|(name, socket)| (name.as_str(), socket)));
         rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from)?;
@@ -214,6 +219,14 @@ impl Charge {
         if let Ok(Some(packet)) = wire::receive(line) {
             self.is_ready = packet.texts() == Some(["ready"]);
         }
+        if self.is_ready && self.has_missed_reload {
+            self.has_missed_reload = false;
+            self.signal(Signal::HUP);
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.is_ready { self.signal(Signal::HUP) } else { self.has_missed_reload = true }
     }
 
     fn signal(&self, signal: Signal) {
@@ -302,6 +315,7 @@ fn charges(config: &Config, users: &Users) -> Result<Vec<Charge>, SuperviseError
         child: None,
         line: None,
         is_ready: false,
+        has_missed_reload: false,
         started: crate::clock::now(),
         rest: REST_MIN / 2,
         again: None,

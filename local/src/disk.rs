@@ -199,5 +199,10 @@ pub fn replace_file<D: Disk>(
         let _ = disk.remove(temporary);
         return Err(error);
     }
-    disk.sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    disk.sync_folder(parent_of(path))
+}
+
+/// The folder that has the path's name.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

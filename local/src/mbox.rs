@@ -2,12 +2,12 @@
 //!
 //! A message is its `From ` line, its trace fields, its lines, and an empty line. A line that begins with `From `, or
 //! with `>` before that, gets one `>` more, so that it can be told and taken back. The file is synced before a message
-//! is reported; what fails on the way is cut off again. A crash may leave a part of a message that was not reported:
+//! is reported, and so is the name of one that was empty; what fails on the way is cut off again. A crash may leave a part of a message that was not reported:
 //! the next delivery begins behind an empty line of its own, so no message is ever glued to another.
 //!
 //! Bound: the message is copied in pieces of [`PIECE_LEN`], lines may be of any length.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, parent_of};
 use crate::failure::{Failure, reason};
 use crate::maildir::PIECE_LEN;
 use std::io::{self, ErrorKind, Read};
@@ -50,7 +50,10 @@ pub fn deliver<D: Disk>(
         Err(_) => false,
     };
     let start = disk.len(&mut file).map_err(|source| MboxError::Write { path: shown(), source })?;
-    let done = append(disk, &mut file, start, top, content);
+    let done = append(disk, &mut file, start, top, content).and_then(|()| match start {
+        0 => keep_name(disk, path).map_err(Wrong::Write),
+        _ => Ok(()),
+    });
     if done.is_err() && is_locked {
         // If this fails too, the next delivery leaves an empty line.
         let _ = disk.truncate(&mut file, start).and_then(|()| disk.sync(&mut file));
@@ -92,6 +95,15 @@ fn append<D: Disk>(
         if len == 0 {
             return disk.sync(file).map_err(Wrong::Write);
         }
+    }
+}
+
+/// The file may be new, and a crash must not take its name. Where the folder may not be read, its file system has to keep
+/// names of synced files by itself, as all that are in use for mailboxes do.
+fn keep_name<D: Disk>(disk: &mut D, path: &Path) -> io::Result<()> {
+    match disk.sync_folder(parent_of(path)) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        result => result,
     }
 }
 

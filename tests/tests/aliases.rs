@@ -1,6 +1,7 @@
 //! Tables of aliases, `.forward` files and UUCP: real files, real programs called from `.qmail` files, and a real daemon that
 //! takes what is forwarded.
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output};
@@ -233,6 +234,39 @@ fn what_goes_wrong_with_an_alias_has_qmails_codes() {
     assert_eq!(told(&run(&mut program(&home, "fastforward"), MESSAGE)).0, 100);
 }
 
+#[test]
+fn one_wrong_member_costs_nobody_else_the_message() {
+    let office = Office::open();
+    let home = home_with_aliases("-d", "joe: cy@example.com, bob@example..com, dee@localhost, eve\n");
+    let (code, out, said) = told(&deliver(&home, Some(&office), "joe"));
+    assert!(code == 0 && out.starts_with("fastforward: bob@example..com: 553 5.1.3 "), "{code}: {out}{said}");
+    let list = office.0.setup.queue_list();
+    assert_eq!(list.len(), 2, "a bounce to the sender, and the message: {list:#?}");
+    let counts: BTreeSet<(String, u64)> = list
+        .iter()
+        .map(|row| {
+            let sender = row["sender"].as_str().unwrap_or_default().to_owned();
+            (sender, row["recipients"].as_u64().unwrap_or_default())
+        })
+        .collect();
+    assert_eq!(counts, BTreeSet::from([(String::new(), 1), ("bob@example.net".to_owned(), 3)]), "{list:#?}");
+}
+
+#[test]
+fn members_without_a_host_get_the_configured_one_and_others_keep_theirs() {
+    let home = home_with_programs().with("aliases", "joe: bob, cy@localhost\nowner-joe: ann\n").with(
+        "ringpost.toml",
+        "host_name = \"mail.example.org\"\nqueue = \"q\"\n[local]\nno_at_host = \"lists.example.org\"\n\
+         [compose]\ndefault_domain = \"example.net\"\n",
+    );
+    let mut command = program(&home, "newaliases");
+    command.arg("--file").arg(home.path("aliases")).arg("--database").arg(home.path("aliases.cdb"));
+    let made = wait::finish(command.arg("--config").arg(home.path("ringpost.toml")), RUN_MAX);
+    assert!(made.status.success(), "{made:?}");
+    let said = "from <owner-joe@lists.example.org>\nto <bob@lists.example.org>\nto <cy@localhost>\n";
+    assert_eq!(explained(&home, "joe@any.test"), (0, said.to_owned()));
+}
+
 // ---- setforward, printforward ----
 
 #[test]
@@ -365,11 +399,7 @@ fn aliases_and_bang_paths_are_followed_on_the_way_from_smtp() {
     let mut plan = Plan::new(&["alias", "ann"]).with("local.virtual_domains", vec![".uucp:alias-uucp"]);
     plan.setup.set("access.bang_paths", true);
     let alias = plan.resident("alias").clone();
-    // Where everybody may run it, whatever the folder that it was built in.
-    let (built, own) = (programs::ringpost(), alias.home.join("fastforward"));
-    std::fs::hard_link(&built, &own)
-        .or_else(|_| std::fs::copy(&built, &own).map(drop))
-        .expect("ours, or root may");
+    programs::place_ringpost(&alias.home.join("fastforward"));
     alias.write("aliases", &format!("list: ann@{HERE}, \"|echo $SENDER > ran\"\nowner-list: ann@{HERE}\n"));
     let table = alias.home.join("aliases");
     wait::succeed(ringpost(&["newaliases", "--file"]).arg(&table), RUN_MAX);

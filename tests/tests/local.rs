@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tests::process::home::{Home, MESSAGE, Office, RUN_MAX, assert_told, ringpost, run, told};
-use tests::process::{peer, programs, setup, wait};
+use tests::process::{Setup, peer, programs, setup, wait};
 
 #[test]
 fn every_kind_of_line_is_followed_and_addresses_come_last() {
@@ -211,6 +211,76 @@ fn forward_and_qreceipt_send_as_qmails_do() {
     assert_told(&run(&mut silent, &asking), 0, "", "");
 }
 
+/// A daemon that refuses a recipient.
+fn strict_office() -> Office {
+    let setup = Setup::new().relay("127.0.0.1:1".parse().expect("an address"));
+    let socket = setup.folder().join("submit.sock").to_str().expect("a plain name").to_owned();
+    Office(setup.with("submit", socket).with("access.bad_recipients", vec!["gone@example.com"]).start())
+}
+
+#[test]
+fn who_is_refused_for_good_is_left_out_of_a_bounce_that_is_sent_on() {
+    let office = strict_office();
+    let home = Home::new()
+        .with(".qmail", "&cy@example.com\n&bob@example..com\n&gone@example.com\n")
+        .with(".qmail-none", "&bob@example..com\n&gone@example.com\n");
+    let left_out = "bob@example..com: 553 5.1.3 the domain is empty or has an empty label\n\
+                    gone@example.com: 550 5.7.1 Mail to this recipient is not taken here\n";
+    // Nobody would get it: who wrote it hears of it.
+    let (code, out, said) = told(&run(office.furnish(&mut home.local(&[], "none")), MESSAGE));
+    assert_eq!((code, out.as_str()), (100, ""), "{said}");
+    assert!(said.contains("bob@example..com: 553 5.1.3 "), "{said}");
+    assert!(office.0.setup.queue_list().is_empty());
+    // A bounce is no reason for another.
+    let mut command = ringpost(&["qmail-local", "ann"]);
+    command.arg(home.0.path()).args(["ann", "", "", "mail.example.org", "", "./Mailbox"]);
+    assert_told(&run(office.furnish(&mut command), MESSAGE), 0, &format!("{left_out}did 0+3+0\n"), "");
+    let (sender, recipients, _) = office.queued();
+    assert_eq!((sender.as_str(), &recipients[..]), ("", &["cy@example.com".to_owned()][..]));
+}
+
+#[test]
+fn who_is_refused_for_good_is_named_to_the_sender_by_a_bounce() {
+    let office = strict_office();
+    let mut forward = ringpost(&["forward", "cy@example.com", "bob@example..com", "gone@example.com"]);
+    forward
+        .env("NEWSENDER", "ann-owner@mail.example.org")
+        .env("DTLINE", "Delivered-To: ann@mail.example.org\n");
+    let (code, _, said) = told(&run(office.furnish(&mut forward), MESSAGE));
+    assert!(code == 0 && said.lines().count() == 3, "{said}");
+    assert!(said.starts_with("forward: bob@example..com: 553 5.1.3 "), "{said}");
+    let list = office.0.setup.queue_list();
+    let of = |sender: &str| {
+        let row = list.iter().find(|row| row["sender"].as_str().unwrap_or_default() == sender);
+        let id = row.unwrap_or_else(|| panic!("{list:#?}"))["id"].as_str().expect("an id");
+        let content = wait::succeed(&mut office.0.setup.command(&["queue", "cat", id]), RUN_MAX).stdout;
+        String::from_utf8(content).expect("these tests write UTF-8")
+    };
+    assert_eq!(list.len(), 2, "{list:#?}");
+    assert!(of("ann-owner@mail.example.org").ends_with("\r\n\r\nFrom me\r\nto you\r\n"));
+    let bounce = of("");
+    for words in [
+        "\r\nTo: <ann-owner@mail.example.org>\r\n",
+        "\r\n\r\nHi. This is the ringpost program at ",
+        "\r\n\r\n<bob@example..com>:\r\nthe domain is empty or has an empty label (#5.1.3)\r\n\r\n",
+        "<gone@example.com>:\r\nMail to this recipient is not taken here (#5.7.1)\r\n\r\n---",
+        "\r\nDelivered-To: ann@mail.example.org\r\nFrom: bob@example.net\r\n",
+    ] {
+        assert!(bounce.contains(words), "{words:?} is not in\n{bounce}");
+    }
+}
+
+#[test]
+fn who_has_no_host_gets_the_one_that_is_named_and_who_has_one_keeps_it() {
+    let office = Office::open();
+    let home = Home::new().with(".qmail", "&cy\n&dee@localhost\n|echo $RINGPOST_NO_AT_HOST > host\n");
+    let mut local = home.local(&[], "");
+    local.env("RINGPOST_NO_AT_HOST", "lists.example.org");
+    assert_told(&run(office.furnish(&mut local), MESSAGE), 0, "did 0+2+1\n", "");
+    assert_eq!(home.read("host"), "lists.example.org\n");
+    assert_eq!(office.queued().1, ["cy@lists.example.org", "dee@localhost"]);
+}
+
 #[test]
 fn who_said_biff_y_hears_of_mail_on_the_terminal_and_nobody_else() {
     let home = Home::new().with("letter", MESSAGE);
@@ -250,12 +320,21 @@ fn a_qmail_directory_becomes_a_configuration_that_is_taken() {
     put("users/assign", "=ann:ann:1000:1000:/home/ann:::\n.\n");
     put("alias/.qmail-postmaster", "ann\n");
     put("alias/.qmail-broken", "\nann\n");
+    put("alias/.qmail-fax", "# by fax\n|/var/qmail/bin/forward ann\n|./rmail ann\n");
     let (code, toml, said) = told(&wait::finish(ringpost(&["import-qmail"]).arg(folder.path()), RUN_MAX));
     assert_eq!(code, 1, "{said}");
-    for word in ["control/badmailto", ".qmail-broken: Uh-oh", "no account of this system has "] {
+    for word in [
+        "control/badmailto",
+        ".qmail-broken: Uh-oh",
+        "no account of this system has ",
+        "control/locals: mx.example.org is not in control/rcpthosts",
+        "control/virtualdomains: lists.example.org is not in control/rcpthosts",
+        "control/virtualdomains: .uucp is not in control/rcpthosts",
+        "alias/.qmail-fax: line 2: /var/qmail/bin/forward is qmail's: write forward",
+    ] {
         assert!(said.contains(word), "{word}: {said}");
     }
-    assert_eq!(said.lines().count(), 3, "{said}");
+    assert_eq!(said.lines().count(), 7, "{said}");
     let file = folder.path().join("ringpost.toml");
     std::fs::write(&file, &toml).expect("ours");
     let checked = wait::finish(ringpost(&["check", "--config"]).arg(&file), RUN_MAX);
@@ -264,6 +343,7 @@ fn a_qmail_directory_becomes_a_configuration_that_is_taken() {
     let assign = format!("assign = \"{}\"", folder.path().join("users/assign").display());
     for word in [
         "smarthost.example.org",
+        "submit = \"/run/ringpost/submit.sock\"",
         ".example.net",
         "locals = [\"mx.example.org\"]",
         "\"ann@example.org:ann\"",
@@ -271,6 +351,7 @@ fn a_qmail_directory_becomes_a_configuration_that_is_taken() {
         "percent_hack = [\"mx.example.org\"]",
         "default_delivery = \"./Mailbox\"",
         "alias_user = \"alias\"",
+        "no_at_host = \"mx.example.org\"",
         &assign,
     ] {
         assert!(in_force.contains(word), "{word} is not in\n{in_force}");

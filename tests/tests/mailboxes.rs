@@ -4,11 +4,11 @@
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tests::process::house::{HERE, PARTS, has_root, status_of, uid_of};
 use tests::process::peer::{is_root, peer};
@@ -71,6 +71,46 @@ fn what_cannot_be_delivered_comes_back_to_its_sender() {
     bob.write("now", "");
     house.wait_until_empty();
     assert!(bob.read("late").starts_with("Received: "), "{}", bob.read("late"));
+    house.terminate();
+}
+
+#[test]
+fn one_users_slow_and_loud_programs_hold_up_nobody_elses_mail() {
+    const SLOW: usize = 7;
+    let plan = Plan::new(&["alias", "ann", "bob"]);
+    let bob = plan.resident("bob").clone();
+    bob.write(".qmail-slow", "|echo begun >> runs; while ! test -e go; do sleep 0.1; done\n");
+    bob.write(".qmail-loud", "|echo 'disk limit exceeded, slow down'; test -e go && exit 0; exit 111\n");
+    let house = plan.start();
+    let mut client = house.client();
+    let to = |name: &str| format!("{name}@{HERE}");
+    for _ in 0..SLOW {
+        client.deliver("eve@far.test", &[&to("bob-slow"), &to("ann")]);
+    }
+    client.deliver("eve@far.test", &[&to("bob-loud")]);
+    house.resident("ann").wait_for_mail(SLOW);
+    wait::until("bob's programs to begin", wait::PATIENCE, || bob.read("runs").lines().count() == SLOW);
+    client.deliver("eve@far.test", &[&to("ann")]);
+    house.resident("ann").wait_for_mail(SLOW + 1);
+    bob.write("go", "");
+    house.wait_until_empty();
+    assert_eq!(bob.read("runs").lines().count(), SLOW, "each was run once");
+    house.resident("ann").wait_for_mail(SLOW + 1);
+    house.terminate();
+}
+
+#[test]
+fn a_double_bounce_that_a_postmaster_forwards_ends_there() {
+    let relay = Sink::start(&["--fault", "rcpt=550"]);
+    let mut plan = Plan::new(&["alias", "ann"]).with("bounces.doublebounce_to", format!("postmaster@{HERE}"));
+    plan.setup.set("routes.*", relay.address.to_string());
+    plan.resident("alias").write(".qmail-postmaster", "&admin@far.test\n|echo \"$SENDER\" >> senders\n");
+    let house = plan.start();
+    house.client().deliver("", &[&format!("nobody@{HERE}")]);
+    wait::until("the double bounce", wait::PATIENCE, || !house.resident("alias").read("senders").is_empty());
+    house.wait_until_empty();
+    assert_eq!(house.resident("alias").read("senders"), "#@[]\n");
+    assert_eq!(relay.end().counters.replies[&550], 1, "it was tried once, and nobody was told");
     house.terminate();
 }
 
@@ -170,6 +210,58 @@ fn a_list_goes_out_by_the_bulk_path_and_each_bounce_names_its_member() {
         assert_eq!(delivery.reverse_path, format!("ann-list-owner-{member}@{HERE}"));
         assert!(!bounced.contains(&member), "{member}");
     }
+    house.terminate();
+}
+
+#[test]
+fn one_wrong_line_of_a_list_costs_nobody_else_the_message() {
+    let relay = Sink::start(&[]);
+    let mut plan = Plan::new(&["alias", "ann"]).with("access.bad_recipients", vec!["gone@members.test"]);
+    plan.setup.set("routes.*", relay.address.to_string());
+    let ann = plan.resident("ann").clone();
+    ann.write(".qmail-list", "&bob@members.test\n&bob@members..test\n&gone@members.test\n&cy@members.test\n");
+    ann.write(".qmail-list-owner", "./Maildir/\n");
+    ann.write(".qmail-list-owner-default", "./Maildir/\n");
+    let house = plan.start();
+    house.client().deliver("eve@far.test", &[&format!("ann-list@{HERE}")]);
+    let bounce = ann.wait_for_mail(1).remove(0);
+    let top = format!("Return-Path: <>\nDelivered-To: ann-list-owner-@{HERE}\n");
+    assert!(bounce.starts_with(&top), "{bounce}");
+    for words in [
+        "\n\nHi. This is the ringpost program at ",
+        "\n\n<bob@members..test>:\nthe domain is empty or has an empty label (#5.1.3)\n\n",
+        "\n\n<gone@members.test>:\nMail to this recipient is not taken here (#5.7.1)\n\n---",
+    ] {
+        assert!(bounce.contains(words), "{words:?} is not in\n{bounce}");
+    }
+    house.wait_until_empty();
+    // Its author hears of nothing.
+    let taken = relay.end().deliveries();
+    let paths: BTreeSet<(&str, &str)> =
+        taken.iter().map(|one| (one.reverse_path.as_str(), one.forward_path.as_str())).collect();
+    let sender = |name: &str| format!("ann-list-owner-{name}=members.test@{HERE}");
+    let (bob, cy) = (sender("bob"), sender("cy"));
+    assert_eq!(paths, BTreeSet::from([(&bob[..], "bob@members.test"), (&cy[..], "cy@members.test")]));
+    house.terminate();
+}
+
+#[test]
+fn an_address_without_a_host_gets_the_configured_one_where_nobody_may_read_the_configuration() {
+    let relay = Sink::start(&[]);
+    let mut plan = Plan::new(&["alias", "ann"])
+        .with("local.locals", vec![HERE, "localhost"])
+        .with("local.no_at_host", "members.test");
+    plan.setup.set("routes.*", relay.address.to_string());
+    let (alias, ann) = (plan.resident("alias").clone(), plan.resident("ann").clone());
+    ann.write(".qmail-away", "&bob\n&carl@localhost\n|echo $RINGPOST_NO_AT_HOST > host\n");
+    alias.write(".qmail-carl", "./Maildir/\n");
+    let house = plan.start();
+    house.client().deliver("eve@far.test", &[&format!("ann-away@{HERE}")]);
+    let letter = alias.wait_for_mail(1).remove(0);
+    assert!(letter.contains("\nDelivered-To: carl@localhost\n"), "{letter}");
+    house.wait_until_empty();
+    assert_eq!(ann.read("host"), "members.test\n");
+    assert_eq!(relay.end().forward_paths(), BTreeSet::from(["bob@members.test".to_owned()]));
     house.terminate();
 }
 
@@ -399,6 +491,13 @@ fn part_of(key: &str) -> &'static str {
     }
 }
 
+/// A script in Python, as another user, about one of the house's sockets.
+fn python_as(user: &str, script: &str, socket: &std::path::Path) -> Command {
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(socket).uid(uid_of(user)).gid(uid_of(user));
+    python
+}
+
 #[test]
 fn nobody_but_the_engine_hands_mail_over_and_nobody_but_the_front_asks_for_a_process() {
     if !has_root() {
@@ -406,22 +505,100 @@ fn nobody_but_the_engine_hands_mail_over_and_nobody_but_the_front_asks_for_a_pro
     }
     let house = Plan::new(&["alias", "ann"]).start();
     let socket = house.setup.folder().join("run/local.sock");
-    let mut python = Command::new("python3");
-    python.args([
-        "-c",
-        "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nprint(s.recv(100))",
-    ]);
-    let output = wait::finish(python.arg(socket).uid(uid_of("nobody")).gid(uid_of("nobody")), RUN_MAX);
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                  print(s.recv(100))";
+    let output = wait::finish(&mut python_as("nobody", script, &socket), RUN_MAX);
     assert!(!String::from_utf8_lossy(&output.stdout).contains("220"), "{output:?}");
     house.wait_until_said("mail is taken from the engine alone");
     let socket = house.setup.folder().join("run/launch.sock");
-    let mut python = Command::new("python3");
-    python.args(["-c", "import socket,sys,struct\ns=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n\
-        f=lambda x:struct.pack('<I',len(x))+x\ns.send(f(b'deliver')+f(b'ann')+f(b'here.test')+f(b''))\nprint(s.recv(100))"]);
-    let output = wait::finish(python.arg(socket).uid(uid_of("nobody")).gid(uid_of("nobody")), RUN_MAX);
+    // Whoever is turned away may find the connection closed before anything is sent.
+    let asking = |fields: &str| {
+        format!(
+            "import socket,sys,struct\ns=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\n\
+             s.connect(sys.argv[1])\nf=lambda x:struct.pack('<I',len(x))+x\n\
+             try:\n  s.send({fields})\n  print(s.recv(100))\nexcept OSError:\n  print(b'')"
+        )
+    };
+    let deliver = asking("f(b'deliver')+f(b'ann')+f(b'here.test')+f(b'')");
+    let output = wait::finish(&mut python_as("nobody", &deliver, &socket), RUN_MAX);
+    assert_eq!(output.stdout, b"b''\n", "{output:?}");
+    house.wait_until_said("callers who may ask for nothing");
+    // Who hands mail over has no mailbox opened.
+    let mailbox = asking("f(b'mailbox')+f(b'ann')");
+    let output = wait::finish(&mut python_as(PARTS[1].1, &mailbox, &socket), RUN_MAX);
     assert_eq!(output.stdout, b"b''\n", "{output:?}");
     house.wait_until_said("a caller asked for what it may not");
     assert!(house.resident("ann").new_mail().is_empty());
+}
+
+/// Connections on which nothing is said, until the value goes.
+struct Silent(std::process::Child);
+
+impl Silent {
+    fn hold(user: &str, socket: &std::path::Path, count: usize) -> Silent {
+        let script = "import socket,sys\nheld=[]\nfor n in range(int(sys.argv[2])):\n  \
+                      held.append(socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET))\n  \
+                      held[-1].connect(sys.argv[1])\nprint('held',flush=True)\nsys.stdin.read()";
+        let mut python = python_as(user, script, socket);
+        let spawned = python.arg(count.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.expect("Python is installed");
+        let stdout = child.stdout.take().expect("it was piped");
+        let silent = Silent(child);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("it is text");
+        assert_eq!(line, "held\n", "{user}");
+        silent
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn whoever_connects_and_says_nothing_holds_up_no_mail() {
+    /// More than all callers of the launcher together have places.
+    const CONNECTIONS: usize = 200;
+    if !has_root() {
+        return;
+    }
+    let plan = Plan::new(&["alias", "ann"])
+        .with_pop3()
+        .with("local.sessions_max", 10)
+        .with("pop3.sessions_max", 10)
+        .with("delivery.backoff_max_secs", 1);
+    let house = plan.start();
+    let (socket, ann) = (house.setup.folder().join("run/launch.sock"), house.resident("ann"));
+    let send = || house.client().deliver("eve@far.test", &[&format!("ann@{HERE}")]);
+    let strangers = Silent::hold("nobody", &socket, CONNECTIONS);
+    send();
+    ann.wait_for_mail(1);
+    let lines = house.talk().matches("callers who may ask for nothing").count();
+    assert_eq!(lines, 1, "they do not fill the log");
+    // Nor do the parts take each other's places, and those of their own come back.
+    let of_pop3 = Silent::hold(PARTS[2].1, &socket, CONNECTIONS);
+    send();
+    ann.wait_for_mail(2);
+    house.wait_until_said("a caller said nothing");
+    let of_local = Silent::hold(PARTS[1].1, &socket, CONNECTIONS);
+    wait::until("ann can look", RUN_MAX, || stat(house.pop3).is_ok_and(|said| said.contains("+OK 2 ")));
+    send();
+    ann.wait_for_mail(3);
+    drop((strangers, of_pop3, of_local));
+    house.terminate();
+}
+
+/// What the POP3 server says to ann.
+fn stat(address: std::net::SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"USER ann\r\nPASS secret\r\nSTAT\r\nQUIT\r\n")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
 }
 
 #[test]
@@ -429,17 +606,47 @@ fn sighup_reads_the_lists_again() {
     let relay = Sink::start(&[]);
     let mut plan = Plan::new(&["alias", "ann"]);
     plan.setup.set("routes.*", relay.address.to_string());
+    let ann = plan.resident("ann").clone();
+    // Until it is told to go on; if nobody does, for five minutes.
+    let slow = "|echo begun >> log; grep Sig /proc/$$/status > signals; \
+                for n in $(seq 3000); do test -e go && break; sleep 0.1; done; cat >> log\n";
+    ann.write(".qmail-slow", slow);
+    ann.write(".qmail-after", "|cat >> after\n");
     let mut house = plan.start();
+    let launcher = house.parts()["launch"];
     house.client().deliver("eve@far.test", &["ann@new.test"]);
     relay.wait_for_recipients(1, RUN_MAX);
+    house.client().deliver("eve@far.test", &[&format!("ann-slow@{HERE}")]);
+    wait::until("a slow program", RUN_MAX, || ann.read("log") == "begun\n");
     house.setup.set("local.locals", vec![HERE, "new.test"]);
+    house.setup.set("local.default_delivery", "|cat >> anew\n./Maildir/\n");
     house.setup.write_config();
     house.signal(house.pid(), Signal::HUP);
     house.wait_until_said("the lists of local names are read again");
+    house.wait_until_said("the settings of deliveries are read again");
     wait::until("the daemon knows it, too", RUN_MAX, || {
         house.client().deliver("eve@far.test", &["ann@new.test"]);
-        !house.resident("ann").new_mail().is_empty()
+        !ann.new_mail().is_empty()
     });
+    assert!(ann.read("anew").contains("Subject: test"), "the launcher has read it, too");
+    std::fs::write(house.setup.config_file(), "local = [\n").expect("ours");
+    house.signal(house.pid(), Signal::HUP);
+    house.wait_until_said("the settings of deliveries stay as they were");
+    house.client().deliver("eve@far.test", &[&format!("ann-after@{HERE}")]);
+    wait::until("mail after a wrong configuration", RUN_MAX, || ann.read("after").contains("Subject: test"));
+    assert_eq!(ann.read("log"), "begun\n", "the slow program is still at work");
+    ann.write("go", "");
+    house.setup.write_config();
+    house.wait_until_empty();
+    let log = ann.read("log");
+    assert_eq!((log.matches("begun\n").count(), log.matches("Subject: test").count()), (1, 1), "{log}");
+    let signals = ann.read("signals");
+    for field in ["SigBlk:", "SigIgn:"] {
+        let mask = signals.lines().find_map(|line| line.strip_prefix(field)).expect("Linux has it");
+        // The lowest bit is SIGHUP's.
+        assert_eq!(u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") & 1, 0, "{signals}");
+    }
+    assert_eq!(house.parts()["launch"], launcher);
     house.terminate();
 }
 

@@ -6,12 +6,15 @@
 //! directory, or a file in it makes no sense. Changes nothing. Bounds: [`FILE_MAX`] octets of a file, [`ALIASES_MAX`] files
 //! of aliases.
 
+mod opened;
+mod programs;
 mod table;
 
 use super::complain;
 use clap::Args;
 use local::instructions::{self, Line};
 use local::users::{Assignments, TABLE_MAX, parse_passwd};
+use message::cdb::Cdb;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -65,6 +68,12 @@ fn import(folder: &Path) -> Result<Translation, ImportError> {
         files.insert(name, String::from_utf8_lossy(&content).into_owned());
     }
     let mut translation = table::translate(&files, &control);
+    // A damaged one is named where the configuration is checked.
+    let more = read_if_there(&control.join("morercpthosts.cdb"))?.and_then(Cdb::new);
+    opened::tell(&files, more, &mut translation);
+    if let Some(instructions) = files.get("defaultdelivery") {
+        programs::tell("control/defaultdelivery", instructions, &folder.join("bin"), &mut translation);
+    }
     assignments(&folder.join("users/assign"), &mut translation)?;
     aliases(&folder.join("alias"), &mut translation)?;
     Ok(translation)
@@ -90,12 +99,16 @@ fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     Ok(bytes)
 }
 
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ImportError> {
+    match read(path) {
+        Err(ImportError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some),
+    }
+}
+
 /// The table is checked, and stays where it is.
 fn assignments(path: &Path, translation: &mut Translation) -> Result<(), ImportError> {
-    let bytes = match read(path) {
-        Err(ImportError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
-        bytes => bytes?,
-    };
+    let Some(bytes) = read_if_there(path)? else { return Ok(()) };
     Assignments::parse(&bytes)
         .map_err(|error| ImportError::Sense { path: path.to_owned(), what: error.to_string() })?;
     if translation.has_local() {
@@ -120,16 +133,18 @@ fn aliases(folder: &Path, translation: &mut Translation) -> Result<(), ImportErr
         if !name.starts_with(".qmail") {
             continue;
         }
-        match instructions::parse(&read(&path)?) {
+        let content = read(&path)?;
+        let (file, text) = (format!("alias/{name}"), String::from_utf8_lossy(&content));
+        programs::tell(&file, &text, &folder.with_file_name("bin"), translation);
+        match instructions::parse(&content) {
             Ok(lines) => {
                 let unknown = lines.iter().filter(|line| matches!(line, Line::Unknown(_))).count();
                 if unknown > 0 {
-                    translation
-                        .untold(&format!("alias/{name}: {unknown} lines begin with + and mean nothing"));
+                    translation.untold(&format!("{file}: {unknown} lines begin with + and mean nothing"));
                 }
             }
             Err(instructions::InstructionsError::FirstLineBlank) if is_empty(&path) => {}
-            Err(error) => translation.untold(&format!("alias/{name}: {error}")),
+            Err(error) => translation.untold(&format!("{file}: {error}")),
         }
     }
     Ok(())

@@ -111,7 +111,8 @@ pub(super) fn launch(part: &PartFile) -> ExitCode {
         Ok(socket) => socket,
         Err(error) => return complain(75, &error),
     };
-    match launcher::serve(&config, &socket, || at_work(&handed, "launch")) {
+    let reread = || config::load_alone(&part.file.config);
+    match launcher::serve(&config, socket, reread, || at_work(&handed, "launch")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_code(), &error),
     }

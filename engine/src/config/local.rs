@@ -6,6 +6,10 @@ use local::virtual_domains::Domains;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// For what a delivery does besides its programs.
+pub const DELIVERY_BESIDES: Duration = Duration::from_secs(300);
 
 const SESSIONS_MAX: usize = 1000;
 const PROGRAM_MAX_SECS: u64 = 24 * 3600;
@@ -28,12 +32,16 @@ pub struct Local {
     pub alias_user: String,
     /// Instructions for who has none.
     pub default_delivery: String,
+    /// qmail's envnoathost: the host of an address that has none in `.qmail` and `.forward` files, in tables of aliases, and
+    /// among the words of `forward` and `condredirect`. A host that is there stays as it is. Default: `host_name`.
+    pub no_at_host: Option<String>,
     /// Where the two processes and their callers meet. Default: `local.sock` and `launch.sock` in `[supervise] run`.
     pub socket: Option<PathBuf>,
     pub launcher: Option<PathBuf>,
     /// Messages being delivered at a time; each may be a process of its recipient's.
     pub sessions_max: usize,
-    /// A program that takes longer is stopped, and the message waits.
+    /// A program that takes longer is stopped, and the message waits; so do all programs of one delivery that take five
+    /// minutes longer together.
     pub program_secs: u64,
     /// Octets of address space of each process of a program. None: no limit.
     pub program_memory_max: Option<u64>,
@@ -44,6 +52,8 @@ pub struct Local {
     /// What they amount to.
     #[serde(skip)]
     pub domains: Arc<Domains>,
+    #[serde(skip)]
+    host_name: String,
     #[serde(skip)]
     run: PathBuf,
 }
@@ -56,6 +66,7 @@ impl Default for Local {
             assign: None,
             alias_user: "alias".to_owned(),
             default_delivery: "./Maildir/".to_owned(),
+            no_at_host: None,
             socket: None,
             launcher: None,
             sessions_max: 40,
@@ -64,6 +75,7 @@ impl Default for Local {
             programs_connect: false,
             quota: None,
             domains: Arc::default(),
+            host_name: String::new(),
             run: PathBuf::new(),
         }
     }
@@ -80,11 +92,22 @@ impl Local {
         self.launcher.clone().unwrap_or_else(|| self.run.join("launch.sock"))
     }
 
-    /// Works out what the lists amount to. `host_name` completes an address that has no host.
+    /// The longest that one recipient's delivery takes, programs and all; what takes longer is stopped.
+    pub fn delivery_max(&self) -> Duration {
+        Duration::from_secs(self.program_secs) + DELIVERY_BESIDES
+    }
+
+    /// Completes an address that has no host.
+    pub fn no_at_host(&self) -> &str {
+        self.no_at_host.as_deref().unwrap_or(&self.host_name)
+    }
+
+    /// Works out what the lists amount to.
     pub(super) fn settle(&mut self, host_name: &str, run: &Path) -> Result<(), String> {
         let words = |list: &[String]| list.to_vec();
         let (locals, virtuals) = (words(&self.locals), words(&self.virtual_domains));
-        let domains = Domains::new(host_name)
+        self.host_name = host_name.to_owned();
+        let domains = Domains::new(self.no_at_host())
             .with_locals(locals.iter().map(String::as_str))
             .and_then(|domains| domains.with_virtuals(virtuals.iter().map(String::as_str)))
             .map_err(|error| format!("local.virtual_domains: {error}"))?;
@@ -96,6 +119,10 @@ impl Local {
         let wrong = self.locals.iter().find(|host| message::Domain::parse(host).is_err());
         if let Some(host) = wrong {
             return Err(format!("local.locals: {host:?} is no host name"));
+        }
+        let wrong = self.no_at_host.iter().find(|host| message::Domain::parse(host).is_err());
+        if let Some(host) = wrong {
+            return Err(format!("local.no_at_host: {host:?} is no host name"));
         }
         let memory = self.program_memory_max.unwrap_or(PROGRAM_MEMORY_MIN);
         let quota = self.quota.as_deref().map(Quota::parse);
@@ -128,6 +155,7 @@ mod tests {
     fn wrong_settings_say_what_to_do() {
         assert!(error("").contains("no address would be local"));
         assert!(error("locals = [\"a b\"]").contains("is no host name"));
+        assert!(error("locals = [\"a.test\"]\nno_at_host = \"a b\"").contains("local.no_at_host: \"a b\""));
         assert!(error("virtual_domains = [\"a.test\"]").contains("domain:word"));
         assert!(error("locals = [\"a.test\"]\nprogram_memory_max = 5").contains("16 MiB"));
         assert!(error("locals = [\"a.test\"]\nsessions_max = 0").contains("1 to 1000"));
@@ -135,10 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_host_gets_ours_unless_another_is_named() {
+        let text = "host_name = \"h.test\"\nqueue = \"q\"\n[local]\nlocals = [\"a.test\"]\n";
+        let settled = |text: &str| parse(text, "f").unwrap().local.unwrap();
+        assert_eq!(settled(text).no_at_host(), "h.test");
+        let named = settled(&format!("{text}no_at_host = \"b.test\""));
+        let place = local::virtual_domains::Place::Remote { address: "ann@b.test".into() };
+        assert_eq!((named.no_at_host(), named.domains.place_of("ann")), ("b.test", place));
+    }
+
+    #[test]
     fn sockets_are_where_the_supervisor_makes_them_unless_they_are_named() {
         let text = "host_name = \"h.test\"\nqueue = \"q\"\n[local]\nlocals = [\"a.test\"]\n";
         let local = parse(text, "f").unwrap().local.unwrap();
         assert_eq!(local.socket().to_str(), Some("/run/ringpost/local.sock"));
+        let submit = |text: &str| parse(text, "f").unwrap().submit;
+        assert_eq!(submit(text).unwrap().to_str(), Some("/run/ringpost/submit.sock"));
+        assert_eq!(submit("host_name = \"h.test\"\nqueue = \"q\"\n"), None);
         let local = parse(&format!("{text}launcher = \"/l\"\n[supervise]\nrun = \"/r\""), "f")
             .unwrap()
             .local

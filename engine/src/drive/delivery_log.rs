@@ -58,6 +58,11 @@ impl DeliveryLog {
         }
     }
 
+    /// Every line has been written.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_writing && (self.file.is_none() || self.lines.is_empty())
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_writing)
     }

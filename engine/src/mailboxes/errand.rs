@@ -8,7 +8,7 @@ use crate::cli::submit::{self, Onward};
 use crate::clock;
 use local::delivery::{self, Action, Counts, Course, Delivery, Plan};
 use local::disk::StdDisk;
-use local::failure::{Failure, Severity, reason};
+use local::failure::{Failure, reason};
 use local::instructions::search::{Distrust, FolderHome, Home as _, check_home};
 use local::lines::header_has;
 use local::maildir::quota::Quota;
@@ -16,7 +16,7 @@ use local::maildir::{self, Namer};
 use local::mbox;
 use local::program::environment::variables;
 use local::program::{self, Limits, Next, Program};
-use message::UnixMillis;
+use message::{Domain, UnixMillis};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _};
@@ -27,6 +27,9 @@ use std::time::Duration;
 /// Names the daemon's socket to the programs that mail is sent on with.
 pub(crate) const SUBMIT_VARIABLE: &str = "RINGPOST_SUBMIT";
 
+/// Names the host of addresses that have none to those programs.
+pub(crate) const NO_AT_HOST_VARIABLE: &str = "RINGPOST_NO_AT_HOST";
+
 /// What goes where, and how much it may take.
 #[derive(Debug)]
 pub(crate) struct Errand<'a> {
@@ -35,6 +38,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) message: File,
     pub(crate) limits: Limits,
     pub(crate) quota: Option<Quota>,
+    /// Of addresses that have none. `None`: what the environment names, or the configuration.
+    pub(crate) no_at_host: Option<Domain>,
     /// Deliveries that this process did before.
     pub(crate) counter: u64,
 }
@@ -122,9 +127,12 @@ impl UnderWay<'_> {
     }
 
     fn run_program(&mut self, command: &[u8]) -> Result<Next, Failure> {
-        let Errand { delivery, message, limits, .. } = &self.errand;
+        let Errand { delivery, message, limits, no_at_host, .. } = &self.errand;
+        let of_ours = |name: &'static str| std::env::var(name).ok().map(|value| (name, value));
+        let no_at_host = no_at_host.as_ref().map(|host| (NO_AT_HOST_VARIABLE, host.to_string()));
         let mut variables = variables(delivery, self.plan, self.now);
-        variables.extend(std::env::var(SUBMIT_VARIABLE).ok().map(|socket| (SUBMIT_VARIABLE, socket)));
+        variables.extend(of_ours(SUBMIT_VARIABLE));
+        variables.extend(no_at_host.or_else(|| of_ours(NO_AT_HOST_VARIABLE)));
         let path = std::env::var_os("PATH");
         let home = Path::new(delivery.home);
         let program = Program { command, home, variables: &variables, path: path.as_deref() };
@@ -140,16 +148,20 @@ impl UnderWay<'_> {
     fn forward(&mut self, addresses: &[Vec<u8>], top: &str) -> Result<Next, Failure> {
         let mut content = Vec::new();
         self.errand.message.read_to_end(&mut content).map_err(|error| unable("read message", &error))?;
-        let text = |address: &Vec<u8>| String::from_utf8(address.clone());
-        let recipients: Result<Vec<String>, _> = addresses.iter().map(text).collect();
-        let recipients = recipients.map_err(|_| {
-            Failure::hard("Unable to forward message: an address is not text in UTF-8. (#5.1.3)")
-        })?;
+        // What is no text in UTF-8 is known by what stands in its place, and left out.
+        let text = |address: &Vec<u8>| String::from_utf8_lossy(address).into_owned();
+        let recipients: Vec<String> = addresses.iter().map(text).collect();
+        let no_at_host = self.errand.no_at_host.as_ref();
         let sender = &self.plan.new_sender;
-        let sent = submit::send(&Onward { sender, recipients: &recipients, top, content: &content });
-        sent.map(|_| Next::GoOn).map_err(|not_sent| {
-            let severity = if not_sent.code == 100 { Severity::Hard } else { Severity::Soft };
-            Failure { severity, words: format!("Unable to forward message: {}.", not_sent.words) }
-        })
+        let onward = Onward { sender, recipients: &recipients, no_at_host, top, content: &content };
+        let sent = submit::send(&onward).map_err(|not_sent| {
+            let words = format!("Unable to forward message: {}.", not_sent.words);
+            if not_sent.code == 100 { Failure::hard(words) } else { Failure::soft(words) }
+        })?;
+        for line in sent.left_out {
+            self.said.extend_from_slice(line.as_bytes());
+            self.said.push(b'\n');
+        }
+        Ok(Next::GoOn)
     }
 }

@@ -6,23 +6,33 @@
 //! done as root: an account with uid 0 gets nothing. Without root, whoever started it is the only user there is.
 //!
 //! Trusts its callers, whose uids the kernel names, as far as the addresses go: they could have mail delivered, or a
-//! mailbox opened, that nobody sent or asked for, and no more. Bounds: `sessions_max` callers and as many processes, half
-//! of them for one user; [`IDLE_MAX`] idle processes, each for [`IDLE_TIMEOUT`]; a delivery may take as long as a program
-//! may, and [`BESIDES`].
+//! mailbox opened, that nobody sent or asked for, and no more. Whoever else connects is turned away before
+//! anything is waited for. Bounds: of each part's callers, its `sessions_max` and [`PLACES_SPARE`];
+//! [`FIRST_PACKET_MAX`] until they ask; as many processes as `[local]` has `sessions_max`, half of them for
+//! one user; [`IDLE_MAX`] idle processes, each for [`IDLE_TIMEOUT`]; a delivery may take as long as a program
+//! may, and [`DELIVERY_BESIDES`].
+//!
+//! A reload reads anew what the next delivery or mailbox goes by: the table, `alias_user`,
+//! `default_delivery`, `quota`, what a program may take, `[pop3] maildir`. All else takes a restart: who may
+//! ask (the parts that run keep their users), the sockets (whoever started us bound them), `sessions_max`,
+//! what was given up (`programs_connect`, `confine`). This part gives up no file, so it can read all of them
+//! again. What is under way does not hear of it: the signal is caught and calls go on.
 
 use super::pool::{Pool, Rights, Worker};
 use super::wire::{self, Packet};
 use super::worker::{Answer, Request};
-use crate::config::{Config, Local, Pop3};
+use crate::clock;
+use crate::config::{Config, ConfigError, DELIVERY_BESIDES, Local, Pop3};
 use crate::parts::Part;
 use local::delivery::Delivery;
 use local::failure::Failure;
 use local::maildir::quota::Quota;
 use local::program::Limits;
 use local::users::{Account, Assignments, PasswordFile as _, SystemFiles, account_of};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -30,16 +40,28 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// For what a delivery does besides its programs.
-const BESIDES: Duration = Duration::from_secs(300);
+/// Whoever connects has its question at hand and sends it at once; the rest is for a machine that is short of
+/// memory. Afterwards a connection is kept for its session's next message, which comes when it comes.
+const FIRST_PACKET_MAX: Duration = Duration::from_secs(5);
+
+/// For connections of sessions that are over, until it is noticed.
+const PLACES_SPARE: usize = 16;
+
+/// Whoever is turned away may come again at once, and often: the log has a line for all who did in this time.
+const LOG_REST: Duration = Duration::from_secs(60);
 
 /// Why it does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("there is no [local] and no [pop3] in the configuration: nobody would ask for a process")]
     NotConfigured,
+    #[error("[{0}] went: that takes a restart")]
+    Went(&'static str),
     #[error("{path}: {what}", path = .path.display())]
     Table { path: PathBuf, what: String },
     #[error("supervise: there is no user {0:?} on this system")]
@@ -56,23 +78,92 @@ impl LaunchError {
 
 /// What all callers share.
 struct Launcher {
-    local: Local,
-    pop3: Option<Pop3>,
-    callers: Callers,
-    table: Mutex<Table>,
+    settings: RwLock<Arc<Settings>>,
+    callers: BTreeMap<u32, Arc<Caller>>,
     passwords: SystemFiles,
     /// `Some`: nobody else's rights can be had.
     only: Option<Rights>,
     pool: Pool,
-    sessions: AtomicUsize,
 }
 
-/// Whose processes may ask for what.
-#[derive(Clone, Copy, Debug)]
-struct Callers {
-    own: u32,
-    local: u32,
-    pop3: u32,
+/// What a reload reads anew.
+struct Settings {
+    local: Option<Local>,
+    pop3: Option<Pop3>,
+    table: Mutex<Table>,
+}
+
+impl Settings {
+    fn read(config: &Config) -> Result<Settings, LaunchError> {
+        let (local, pop3) = (config.local.clone(), config.pop3.clone());
+        if local.is_none() && pop3.is_none() {
+            return Err(LaunchError::NotConfigured);
+        }
+        let path = local.as_ref().and_then(|local| local.assign.clone());
+        let mut table = Table { path, ..Table::default() };
+        table.read()?;
+        Ok(Settings { local, pop3, table: Mutex::new(table) })
+    }
+}
+
+/// What a packet asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Deliver,
+    Mailbox,
+}
+
+impl Wish {
+    fn read(packet: &Packet) -> Option<Wish> {
+        match packet.fields.first().map(Vec::as_slice) {
+            Some(b"deliver") => Some(Wish::Deliver),
+            Some(b"mailbox") => Some(Wish::Mailbox),
+            _ => None,
+        }
+    }
+}
+
+/// A user whose processes may ask.
+#[derive(Debug, Default)]
+struct Caller {
+    uid: u32,
+    wishes: Vec<Wish>,
+    /// Connections that it may still make.
+    places: AtomicUsize,
+}
+
+impl Caller {
+    /// `None`: there are too many of them.
+    fn enter(self: &Arc<Caller>) -> Option<Place> {
+        let take = |left: usize| left.checked_sub(1);
+        self.places.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(Place { caller: Arc::clone(self) })
+    }
+}
+
+/// A connection's place, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    caller: Arc<Caller>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.caller.places.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// By uid: each part's user for its wish, `own` for all. Without root all are one, with the places of all.
+fn callers_of(own: u32, parts: &[(Wish, u32, usize)]) -> BTreeMap<u32, Arc<Caller>> {
+    let mut callers: BTreeMap<u32, Caller> = BTreeMap::new();
+    for (wish, user, sessions_max) in parts {
+        for uid in BTreeSet::from([own, *user]) {
+            let caller = callers.entry(uid).or_insert_with(|| Caller { uid, ..Caller::default() });
+            caller.wishes.push(*wish);
+            *caller.places.get_mut() += sessions_max + PLACES_SPARE;
+        }
+    }
+    callers.into_iter().map(|(uid, caller)| (uid, Arc::new(caller))).collect()
 }
 
 /// The operator's table, read again when the file is another.
@@ -98,37 +189,104 @@ impl Table {
     }
 }
 
-/// Serves until the process is told to end. `listener` keeps packets apart.
-pub fn serve(config: &Config, listener: &OwnedFd, announce: impl FnOnce()) -> Result<(), LaunchError> {
+/// Serves until SIGTERM. `listener` keeps packets apart. At SIGHUP `reread` says what is in force from then.
+pub fn serve(
+    config: &Config,
+    listener: OwnedFd,
+    reread: impl Fn() -> Result<Config, ConfigError>,
+    announce: impl FnOnce(),
+) -> Result<(), LaunchError> {
     let launcher = Arc::new(Launcher::new(config)?);
     launcher.pool.tidy_up_from_now_on()?;
-    announce();
-    loop {
-        let socket = match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
-            Ok(socket) => socket,
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "no caller could be accepted");
-                std::thread::sleep(Duration::from_millis(100));
-                continue;
+    let door = Door::new(Arc::clone(&launcher));
+    std::thread::Builder::new().name("accept".into()).spawn(move || door.listen(&listener))?;
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let (mut end, mut reload) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        announce();
+        loop {
+            tokio::select! {
+                _ = end.recv() => return Ok(()),
+                _ = reload.recv() => launcher.reload(reread()),
             }
-        };
-        let launcher = Arc::clone(&launcher);
-        let run = move || launcher.serve_caller(&socket);
-        if let Err(error) = std::thread::Builder::new().name("caller".into()).stack_size(256 << 10).spawn(run)
-        {
-            tracing::warn!(%error, "a caller has no thread");
         }
+    })
+}
+
+/// Lets in whoever may ask.
+struct Door {
+    launcher: Arc<Launcher>,
+    strangers: Tally,
+    /// Of callers for whom there was no place, by uid.
+    surplus: BTreeMap<u32, Tally>,
+}
+
+impl Door {
+    fn new(launcher: Arc<Launcher>) -> Door {
+        Door { launcher, strangers: Tally::default(), surplus: BTreeMap::new() }
+    }
+
+    fn listen(mut self, listener: &OwnedFd) {
+        loop {
+            let socket = match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+                Ok(socket) => socket,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "no caller could be accepted");
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            let Some(place) = self.admit(&socket) else { continue };
+            let launcher = Arc::clone(&self.launcher);
+            let run = move || launcher.serve_caller(&socket, &place);
+            let thread = std::thread::Builder::new().name("caller".into()).stack_size(256 << 10).spawn(run);
+            if let Err(error) = thread {
+                tracing::warn!(%error, "a caller has no thread");
+            }
+        }
+    }
+
+    /// The kernel knows whose it is before it says anything: a stranger never has a place.
+    fn admit(&mut self, socket: &OwnedFd) -> Option<Place> {
+        let uid = socket_peercred(socket).ok()?.uid.as_raw();
+        let Some(caller) = self.launcher.callers.get(&uid) else {
+            if let Some(count) = self.strangers.add(clock::now()) {
+                tracing::warn!(uid, count, "turned away: callers who may ask for nothing");
+            }
+            return None;
+        };
+        let place = caller.enter();
+        if place.is_none()
+            && let Some(count) = self.surplus.entry(uid).or_default().add(clock::now())
+        {
+            tracing::warn!(uid, count, "turned away: too many callers");
+        }
+        place
+    }
+}
+
+/// Counts what others can bring about, for a log that they shall not fill.
+#[derive(Debug, Default)]
+struct Tally {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Tally {
+    /// One more. `Some`: so many since the log had it last, and it is to have it again.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < LOG_REST) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.count))
     }
 }
 
 impl Launcher {
     fn new(config: &Config) -> Result<Launcher, LaunchError> {
-        let local = config.local.clone();
-        if local.is_none() && config.pop3.is_none() {
-            return Err(LaunchError::NotConfigured);
-        }
-        let local = local.unwrap_or_default();
+        let settings = Settings::read(config)?;
         let passwords = SystemFiles::default();
         let own = rustix::process::geteuid().as_raw();
         let only = (own != 0).then(|| Rights { uid: own, gid: rustix::process::getegid().as_raw() });
@@ -138,53 +296,72 @@ impl Launcher {
             Ok(None) => Err(LaunchError::NoUser(name.clone())),
             Err(error) => Err(LaunchError::System(error.source)),
         };
-        let needs_pop3 = config.pop3.is_some();
-        let callers = Callers {
-            own,
-            local: uid_of(&config.supervise.local_user)?,
-            pop3: if needs_pop3 { uid_of(&config.supervise.pop3_user)? } else { own },
-        };
-        let mut table = Table { path: local.assign.clone(), ..Table::default() };
-        table.read()?;
-        let pop3_sessions = config.pop3.as_ref().map_or(0, |pop3| pop3.sessions_max);
-        let pool = Pool::new(local.sessions_max, config.submit.clone());
+        let mut parts = Vec::new();
+        if let Some(local) = &settings.local {
+            parts.push((Wish::Deliver, uid_of(&config.supervise.local_user)?, local.sessions_max));
+        }
+        if let Some(pop3) = &settings.pop3 {
+            parts.push((Wish::Mailbox, uid_of(&config.supervise.pop3_user)?, pop3.sessions_max));
+        }
+        let busy_max = settings.local.as_ref().map_or(0, |local| local.sessions_max);
         Ok(Launcher {
-            pop3: config.pop3.clone(),
-            callers,
-            table: Mutex::new(table),
+            settings: RwLock::new(Arc::new(settings)),
+            callers: callers_of(own, &parts),
             passwords,
             only,
-            pool,
-            sessions: AtomicUsize::new(local.sessions_max + pop3_sessions + 16),
-            local,
+            pool: Pool::new(busy_max, config.submit.clone()),
         })
     }
 
-    fn serve_caller(&self, socket: &OwnedFd) {
-        let taken =
-            self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
-        if taken.is_err() {
-            return tracing::warn!("turned away: too many callers");
-        }
-        if let Err(error) = self.answer_caller(socket) {
-            tracing::warn!(%error, "a caller is gone");
-        }
-        self.sessions.fetch_add(1, Ordering::AcqRel);
+    /// What is asked by them ends by them, whatever is read meanwhile.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
-    fn answer_caller(&self, socket: &OwnedFd) -> io::Result<()> {
-        let caller = socket_peercred(socket)?.uid.as_raw();
+    /// All of it or, if something is wrong, nothing.
+    fn reload(&self, config: Result<Config, ConfigError>) {
+        match config.map_err(LaunchError::Config).and_then(|config| self.settings_anew(&config)) {
+            Ok(settings) => {
+                *self.settings.write() = Arc::new(settings);
+                tracing::info!("the settings of deliveries are read again");
+            }
+            Err(error) => tracing::error!(%error, "the settings of deliveries stay as they were"),
+        }
+    }
+
+    /// The part whose section went runs on, and asks.
+    fn settings_anew(&self, config: &Config) -> Result<Settings, LaunchError> {
+        let (old, new) = (self.settings(), Settings::read(config)?);
+        if old.local.is_some() && new.local.is_none() {
+            return Err(LaunchError::Went("local"));
+        }
+        if old.pop3.is_some() && new.pop3.is_none() {
+            return Err(LaunchError::Went("pop3"));
+        }
+        Ok(new)
+    }
+
+    fn serve_caller(&self, socket: &OwnedFd, place: &Place) {
+        let uid = place.caller.uid;
+        match self.answer_caller(socket, &place.caller) {
+            Ok(()) => {}
+            // The first packet alone is waited for with a limit.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tracing::warn!(uid, "a caller said nothing");
+            }
+            Err(error) => tracing::warn!(uid, %error, "a caller is gone"),
+        }
+    }
+
+    fn answer_caller(&self, socket: &OwnedFd, caller: &Caller) -> io::Result<()> {
+        set_socket_timeout(socket, Timeout::Recv, Some(FIRST_PACKET_MAX))?;
         while let Some(packet) = wire::receive(socket)? {
-            let word = packet.fields.first().map(Vec::as_slice);
-            let answer = match word {
-                Some(b"deliver") if [self.callers.own, self.callers.local].contains(&caller) => {
-                    self.deliver(packet)
-                }
-                Some(b"mailbox") if [self.callers.own, self.callers.pop3].contains(&caller) => {
-                    self.open_mailbox(packet)
-                }
-                _ => {
-                    tracing::warn!(caller, "a caller asked for what it may not");
+            set_socket_timeout(socket, Timeout::Recv, None)?;
+            let answer = match Wish::read(&packet).filter(|wish| caller.wishes.contains(wish)) {
+                Some(Wish::Deliver) => self.deliver(packet),
+                Some(Wish::Mailbox) => self.open_mailbox(packet),
+                None => {
+                    tracing::warn!(caller = caller.uid, "a caller asked for what it may not");
                     return Ok(());
                 }
             };
@@ -198,7 +375,10 @@ impl Launcher {
         let [_, local, host, sender] = packet.texts().ok_or_else(broken)?;
         let has_nul = [local, host, sender].iter().any(|text| text.contains('\0'));
         let message = packet.descriptor.as_ref().filter(|_| !has_nul).ok_or_else(broken)?;
-        let Account { user, uid, gid, home, dash, extension } = self.account_of(local)?;
+        let settings = self.settings();
+        let rules = settings.local.as_ref().ok_or_else(broken)?;
+        let account = self.account_of(&settings.table, &rules.alias_user, local)?;
+        let Account { user, uid, gid, home, dash, extension } = account;
         let delivery = Delivery {
             user: &user,
             home: &home,
@@ -207,14 +387,12 @@ impl Launcher {
             extension: &extension,
             host,
             sender,
-            default_delivery: self.local.default_delivery.as_bytes(),
+            default_delivery: rules.default_delivery.as_bytes(),
         };
-        let limits = Limits {
-            time: Duration::from_secs(self.local.program_secs),
-            memory: self.local.program_memory_max,
-        };
-        let quota = self.local.quota.as_deref().and_then(Quota::parse);
-        let request = Request { delivery, limits, quota };
+        let limits =
+            Limits { time: Duration::from_secs(rules.program_secs), memory: rules.program_memory_max };
+        let quota = rules.quota.as_deref().and_then(Quota::parse);
+        let request = Request { delivery, limits, quota, no_at_host: rules.no_at_host() };
         let worker = self.pool.take(Rights { uid, gid })?;
         let answer = self.ask(&worker, &request, message);
         match answer {
@@ -231,19 +409,19 @@ impl Launcher {
     }
 
     fn ask(&self, worker: &Worker, request: &Request<'_>, message: &OwnedFd) -> io::Result<Answer> {
-        let patience = request.limits.time + BESIDES;
+        let patience = request.limits.time + DELIVERY_BESIDES;
         set_socket_timeout(worker.socket(), Timeout::Recv, Some(patience))?;
         request.send(worker.socket(), message)?;
         let packet = wire::receive(worker.socket())?.ok_or(io::ErrorKind::UnexpectedEof)?;
         Answer::read(&packet).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    fn account_of(&self, local: &str) -> Result<Account, Failure> {
-        let table = self.table.lock().read().map_err(|error| {
+    fn account_of(&self, table: &Mutex<Table>, alias_user: &str, local: &str) -> Result<Account, Failure> {
+        let table = table.lock().read().map_err(|error| {
             tracing::error!(%error, "mail for mailboxes waits");
             Failure::soft("Unable to read the table of users. (#4.3.0)")
         })?;
-        let account = account_of(&table, &self.passwords, &self.local.alias_user, local)
+        let account = account_of(&table, &self.passwords, alias_user, local)
             .map_err(|error| Failure::soft(error.to_string()))?;
         match self.only {
             Some(only) if only.uid != account.uid => {
@@ -259,7 +437,8 @@ impl Launcher {
         let [_, login] = packet.texts().ok_or_else(broken)?;
         let socket = packet.descriptor.as_ref().ok_or_else(broken)?;
         let socket = socket.try_clone().map_err(|_| broken())?;
-        let pop3 = self.pop3.as_ref().ok_or_else(broken)?;
+        let settings = self.settings();
+        let pop3 = settings.pop3.as_ref().ok_or_else(broken)?;
         let path = pop3.mailbox_of(login).ok_or_else(|| Failure::hard("There is no such mailbox."))?;
         let owner = owner_of(&path.base, &path.below)
             .map_err(|error| Failure::soft(format!("The mailbox cannot be opened: {error}")))?;
@@ -287,4 +466,44 @@ fn owner_of(base: &Path, below: &Path) -> io::Result<Rights> {
     let folder = openat2(&base, below, flags | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
     let stat = fstat(&folder)?;
     Ok(Rights { uid: stat.st_uid, gid: stat.st_gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter_all(caller: &Arc<Caller>) -> Vec<Place> {
+        std::iter::from_fn(|| caller.enter()).collect()
+    }
+
+    #[test]
+    fn no_part_takes_anothers_places() {
+        let callers = callers_of(0, &[(Wish::Deliver, 8, 1), (Wish::Mailbox, 9, 2)]);
+        let (local, pop3) = (&callers[&8], &callers[&9]);
+        assert_eq!((local.uid, local.wishes.as_slice()), (8, &[Wish::Deliver][..]));
+        assert_eq!((pop3.uid, pop3.wishes.as_slice()), (9, &[Wish::Mailbox][..]));
+        let all_of_local = enter_all(local);
+        assert_eq!(all_of_local.len(), 1 + PLACES_SPARE);
+        assert_eq!(enter_all(pop3).len(), 2 + PLACES_SPARE);
+        drop(all_of_local);
+        assert_eq!(enter_all(local).len(), 1 + PLACES_SPARE, "places are given back");
+        assert!(!callers.contains_key(&7));
+    }
+
+    #[test]
+    fn without_root_all_parts_are_one_user() {
+        let callers = callers_of(1000, &[(Wish::Deliver, 1000, 1), (Wish::Mailbox, 1000, 2)]);
+        assert_eq!(callers.len(), 1);
+        assert_eq!(callers[&1000].wishes, [Wish::Deliver, Wish::Mailbox]);
+        assert_eq!(enter_all(&callers[&1000]).len(), 3 + 2 * PLACES_SPARE);
+    }
+
+    #[test]
+    fn the_log_hears_of_many_at_once() {
+        let (mut tally, now) = (Tally::default(), Instant::now());
+        assert_eq!(tally.add(now), Some(1));
+        assert_eq!((tally.add(now), tally.add(now + LOG_REST / 2)), (None, None));
+        assert_eq!(tally.add(now + LOG_REST), Some(3));
+        assert_eq!(tally.add(now + LOG_REST), None);
+    }
 }

@@ -126,6 +126,7 @@ impl Pool {
         Ok(())
     }
 
+    /// SIGHUP is at its default there: we neither block nor ignore it, and exec forgets what we catch.
     fn command(&self, part: Part, rights: Rights, socket: BorrowedFd<'_>) -> io::Result<Command> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("ringpost").arg(part.word()).env_clear().current_dir("/");

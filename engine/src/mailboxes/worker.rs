@@ -10,28 +10,31 @@ use local::delivery::Delivery;
 use local::failure::{Failure, Severity};
 use local::maildir::quota::Quota;
 use local::program::Limits;
+use message::Domain;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// A delivery as the launcher asks for it. An empty memory limit or quota is none.
+/// A delivery as the launcher asks for it. An empty memory limit, quota or host is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
     pub(super) delivery: Delivery<'a>,
     pub(super) limits: Limits,
     pub(super) quota: Option<Quota>,
+    /// See [`crate::config::Local::no_at_host`]: the user may not be able to read the configuration.
+    pub(super) no_at_host: &'a str,
 }
 
 impl Request<'_> {
     pub(super) fn send(&self, socket: &OwnedFd, message: &OwnedFd) -> io::Result<()> {
         use std::os::fd::AsFd as _;
-        let Request { delivery, limits, quota } = self;
+        let Request { delivery, limits, quota, no_at_host } = self;
         let Delivery { user, home, local, dash, extension, host, sender, default_delivery } = *delivery;
         let secs = limits.time.as_secs().to_string();
         let memory = limits.memory.map(|octets| octets.to_string()).unwrap_or_default();
         let quota = quota.map(|quota| quota.to_string()).unwrap_or_default();
-        let texts = [user, home, local, dash, extension, host, sender, &secs, &memory, &quota];
+        let texts = [user, home, local, dash, extension, host, sender, &secs, &memory, &quota, no_at_host];
         let fields: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).chain([default_delivery]).collect();
         wire::send(socket, &fields, Some(message.as_fd()))
     }
@@ -88,14 +91,15 @@ fn deliver(packet: Packet, counter: u64) -> Result<Done, Failure> {
     let Packet { mut fields, descriptor } = packet;
     let default_delivery = fields.pop().ok_or_else(broken)?;
     let texts = Packet { fields, descriptor: None };
-    let [user, home, local, dash, extension, host, sender, secs, memory, quota] =
+    let [user, home, local, dash, extension, host, sender, secs, memory, quota, no_at_host] =
         texts.texts().ok_or_else(broken)?;
     let number = |text: &str| text.parse::<u64>().ok();
     let limits =
         Limits { time: Duration::from_secs(number(secs).ok_or_else(broken)?), memory: number(memory) };
     let quota = Some(quota).filter(|quota| !quota.is_empty()).and_then(Quota::parse);
+    let no_at_host = Domain::parse(no_at_host).ok();
     let default_delivery = default_delivery.as_slice();
     let delivery = Delivery { user, home, local, dash, extension, host, sender, default_delivery };
     let message = File::from(descriptor.ok_or_else(broken)?);
-    Errand { delivery, message, limits, quota, counter }.run()
+    Errand { delivery, message, limits, quota, no_at_host, counter }.run()
 }

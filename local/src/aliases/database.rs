@@ -14,8 +14,8 @@ use super::member::unquoted;
 use super::{Alias, AliasError, AliasFault, Member, members_of};
 use crate::disk::{Disk, PUBLIC, replace_file};
 use crate::failure::Failure;
+use message::Domain;
 use message::cdb::{CdbWriter, Octets, Outside, TooLong, seek};
-use message::compose::Hosts;
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -30,38 +30,31 @@ pub const LISTS_MAX: usize = 1000;
 /// Octets of a list.
 pub const LIST_LEN_MAX: usize = 64 << 20;
 
-/// The full form of a member's address: its host completed, and its quotes gone. An envelope's addresses have none among
-/// qmail's programs, so those of keys and members have none either.
-pub(super) fn completed(address: &str, hosts: &Hosts) -> String {
+/// The full form of a member's address: with a host, which stays the one that it has, and its quotes gone. An envelope's
+/// addresses have none among qmail's programs, so those of keys and members have none either.
+pub(super) fn completed(address: &str, no_at_host: &Domain) -> String {
     match address.rsplit_once('@').filter(|(_, host)| !host.ends_with('"')) {
-        Some((local, host)) => whole(&unquoted(local), Some(host), hosts),
-        None => whole(&unquoted(address), None, hosts),
+        Some((local, host)) => format!("{}@{}", unquoted(local), host.trim_end_matches('.')),
+        None => format!("{}@{no_at_host}", unquoted(address)),
     }
-}
-
-fn whole(local: &str, host: Option<&str>, hosts: &Hosts) -> String {
-    format!("{local}@{}", String::from_utf8_lossy(&hosts.complete(host.map(str::as_bytes))))
 }
 
 /// The address of a name, which has no quotes.
-fn address_of(name: &str, hosts: &Hosts) -> String {
-    match name.rsplit_once('@') {
-        Some((local, host)) => whole(local, Some(host), hosts),
-        None => whole(name, None, hosts),
-    }
+fn address_of(name: &str, no_at_host: &Domain) -> String {
+    if name.contains('@') { name.to_owned() } else { format!("{name}@{no_at_host}") }
 }
 
-/// Makes a database of a table. Of two aliases of one name the first counts.
-pub fn build(aliases: &[Alias], hosts: &Hosts) -> Result<Vec<u8>, TooLong> {
+/// Makes a database of a table. Of two aliases of one name the first counts. Addresses without a host get `no_at_host`.
+pub fn build(aliases: &[Alias], no_at_host: &Domain) -> Result<Vec<u8>, TooLong> {
     let mut writer = CdbWriter::default();
     for alias in aliases {
         let key = if alias.name.contains('@') { alias.name.clone() } else { format!("{}@", alias.name) };
         if let Some(owned) = key.strip_prefix("owner-") {
-            writer.add(format!("?{owned}").as_bytes(), address_of(&alias.name, hosts).as_bytes())?;
+            writer.add(format!("?{owned}").as_bytes(), address_of(&alias.name, no_at_host).as_bytes())?;
         }
         let mut data = Vec::new();
         for member in &alias.members {
-            data.extend_from_slice(coded(member, hosts).as_bytes());
+            data.extend_from_slice(coded(member, no_at_host).as_bytes());
             data.push(0);
         }
         writer.add(format!(":{key}").as_bytes(), &data)?;
@@ -69,9 +62,9 @@ pub fn build(aliases: &[Alias], hosts: &Hosts) -> Result<Vec<u8>, TooLong> {
     writer.finish()
 }
 
-fn coded(member: &Member, hosts: &Hosts) -> String {
+fn coded(member: &Member, no_at_host: &Domain) -> String {
     match member {
-        Member::Address(address) => format!("&{}", completed(address, hosts)),
+        Member::Address(address) => format!("&{}", completed(address, no_at_host)),
         Member::Program(program) => format!("!{program}"),
         Member::File(path) => format!(">{path}"),
         Member::Include(path) if path.starts_with(['.', '/']) => path.clone(),
@@ -198,7 +191,7 @@ impl From<ExpandError> for Failure {
 /// Follows an address through the table.
 pub fn expand<O: Octets>(
     database: &Database<O>,
-    hosts: &Hosts,
+    no_at_host: &Domain,
     recipient: &str,
     sender: &str,
     lists: &mut dyn Lists,
@@ -209,7 +202,7 @@ where
     let members = database.members(recipient)?.ok_or(ExpandError::Nobody)?;
     // A bounce stays one.
     let owner = if sender.is_empty() || sender == "#@[]" { None } else { database.owner(recipient)? };
-    let mut walk = Walk::new(database, hosts, recipient);
+    let mut walk = Walk::new(database, no_at_host, recipient);
     walk.found.sender = owner.unwrap_or_else(|| sender.to_owned());
     let is_oneself =
         |target: &Target| matches!(target, Target::Address(own) if own.eq_ignore_ascii_case(recipient));
@@ -222,11 +215,11 @@ where
 /// The addresses of lists, and of the lists that those name.
 pub fn addresses_of(
     paths: &[String],
-    hosts: &Hosts,
+    no_at_host: &Domain,
     lists: &mut dyn Lists,
 ) -> Result<Vec<String>, ExpandError> {
     let nothing = Database::new(NoAliases);
-    let mut walk = Walk::new(&nothing, hosts, "the list");
+    let mut walk = Walk::new(&nothing, no_at_host, "the list");
     walk.wait_for(paths.iter().cloned().map(Target::List))?;
     Ok(walk.run(lists)?.addresses)
 }
@@ -244,7 +237,7 @@ impl Octets for NoAliases {
 
 struct Walk<'a, O> {
     database: &'a Database<O>,
-    hosts: &'a Hosts,
+    no_at_host: &'a Domain,
     recipient: &'a str,
     found: Expansion,
     /// Addresses and lists that were met, in lower case.
@@ -257,10 +250,10 @@ impl<'a, O: Octets> Walk<'a, O>
 where
     ExpandError: From<O::Error>,
 {
-    fn new(database: &'a Database<O>, hosts: &'a Hosts, recipient: &'a str) -> Walk<'a, O> {
+    fn new(database: &'a Database<O>, no_at_host: &'a Domain, recipient: &'a str) -> Walk<'a, O> {
         Walk {
             database,
-            hosts,
+            no_at_host,
             recipient,
             found: Expansion::default(),
             seen: HashSet::new(),
@@ -313,14 +306,14 @@ where
         self.lists_left = left.ok_or_else(|| ExpandError::TooMany(self.recipient.to_owned()))?;
         let content =
             lists.read(path).map_err(|source| ExpandError::List { path: path.to_owned(), source })?;
-        let targets = list_targets(&content, self.hosts)
+        let targets = list_targets(&content, self.no_at_host)
             .map_err(|source| ExpandError::ListSyntax { path: path.to_owned(), source })?;
         self.wait_for(targets.into_iter())
     }
 }
 
 /// Addresses and further lists of a list: text with addresses on its lines, or what newinclude made of one.
-fn list_targets(content: &[u8], hosts: &Hosts) -> Result<Vec<Target>, AliasError> {
+fn list_targets(content: &[u8], no_at_host: &Domain) -> Result<Vec<Target>, AliasError> {
     let at = |line| move |what| AliasError { line, what };
     if content.len() > LIST_LEN_MAX {
         return Err(at(1)(AliasFault::TableTooLong));
@@ -338,7 +331,7 @@ fn list_targets(content: &[u8], hosts: &Hosts) -> Result<Vec<Target>, AliasError
         let text = std::str::from_utf8(line).map_err(|_| at(index + 1)(AliasFault::NotText))?;
         for member in members_of(text).map_err(at(index + 1))? {
             found.push(match member {
-                Member::Address(address) => Target::Address(completed(&address, hosts)),
+                Member::Address(address) => Target::Address(completed(&address, no_at_host)),
                 Member::Include(path) => Target::List(path),
                 Member::Program(_) | Member::File(_) => return Err(at(index + 1)(AliasFault::NotInList)),
             });
@@ -360,8 +353,8 @@ pub fn fuzz_expand(bytes: &[u8]) {
         writer.add(key.as_bytes(), bytes).expect("it is short");
     }
     let database = Database::new(writer.finish().expect("it is short"));
-    let hosts = Hosts::of("x.test").expect("a host");
-    if let Ok(found) = expand(&database, &hosts, "A@x.test", "s@x.test", &mut Same(bytes)) {
+    let no_at_host = Domain::parse("x.test").expect("a host");
+    if let Ok(found) = expand(&database, &no_at_host, "A@x.test", "s@x.test", &mut Same(bytes)) {
         assert!(found.addresses.len() <= ADDRESSES_MAX && found.sender == "s@x.test");
     }
 }
@@ -383,17 +376,17 @@ mod tests {
         }
     }
 
-    fn hosts() -> Hosts {
-        Hosts::of("example.org").unwrap()
+    fn no_at_host() -> Domain {
+        Domain::parse("example.org").unwrap()
     }
 
     fn database(table: &str) -> Database<Vec<u8>> {
         let aliases = super::super::parse(table.as_bytes()).unwrap();
-        Database::new(build(&aliases, &hosts()).unwrap())
+        Database::new(build(&aliases, &no_at_host()).unwrap())
     }
 
     fn expanded(table: &str, recipient: &str, lists: &mut Fake) -> Expansion {
-        expand(&database(table), &hosts(), recipient, "bob@example.net", lists).unwrap()
+        expand(&database(table), &no_at_host(), recipient, "bob@example.net", lists).unwrap()
     }
 
     #[test]
@@ -403,7 +396,7 @@ mod tests {
         assert_eq!(to("Joe@A.test"), ["two@example.org"]);
         assert_eq!(to("ann@a.test"), ["three@example.org"]);
         assert_eq!(to("joe@b.test"), ["one@example.org"]);
-        let nobody = expand(&database(table), &hosts(), "ann@b.test", "", &mut Fake::default());
+        let nobody = expand(&database(table), &no_at_host(), "ann@b.test", "", &mut Fake::default());
         assert_eq!(
             Failure::from(nobody.unwrap_err()),
             Failure::hard("Sorry, no mailbox here by that name. (#5.1.1)")
@@ -414,6 +407,12 @@ mod tests {
     fn quotes_are_no_part_of_an_address() {
         let found = expanded("\"a b\": \"c d\"@x.test, \"e@f\"\n", "a b@example.org", &mut Fake::default());
         assert_eq!(found.addresses, ["c d@x.test", "e@f@example.org"]);
+    }
+
+    #[test]
+    fn a_host_that_is_there_stays_as_it_is() {
+        let found = expanded("joe: a@localhost, b@X.test., c\n", "joe@example.org", &mut Fake::default());
+        assert_eq!(found.addresses, ["a@localhost", "b@X.test", "c@example.org"]);
     }
 
     #[test]
@@ -444,7 +443,7 @@ mod tests {
             "the inner list has an owner of its own"
         );
         let bounce =
-            expand(&database(table), &hosts(), "list@example.org", "", &mut Fake::default()).unwrap();
+            expand(&database(table), &no_at_host(), "list@example.org", "", &mut Fake::default()).unwrap();
         assert_eq!(bounce.sender, "");
     }
 
@@ -459,18 +458,19 @@ mod tests {
         assert!(found.programs.is_empty() && found.files.is_empty());
         for wrong in ["|evil", "/etc/passwd", "\"|evil\""] {
             let mut lists = Fake(vec![("/l/one", wrong)]);
-            let done = expand(&database("l: :include:/l/one\n"), &hosts(), "l@example.org", "", &mut lists);
+            let done =
+                expand(&database("l: :include:/l/one\n"), &no_at_host(), "l@example.org", "", &mut lists);
             let failure = Failure::from(done.unwrap_err());
             assert_eq!(
                 failure.words,
                 "/l/one: line 1: a list that is included has nothing but addresses. (#4.3.0)"
             );
         }
-        let cut = Database::new(build(&[], &hosts()).unwrap()[..100].to_vec());
-        let done = expand(&cut, &hosts(), "a@x.test", "", &mut Fake::default());
+        let cut = Database::new(build(&[], &no_at_host()).unwrap()[..100].to_vec());
+        let done = expand(&cut, &no_at_host(), "a@x.test", "", &mut Fake::default());
         assert!(matches!(done, Err(ExpandError::Damaged(_))), "nobody is unknown to what cannot be read");
         let missing =
-            expand(&database("l: :include:/no\n"), &hosts(), "l@example.org", "", &mut Fake::default());
+            expand(&database("l: :include:/no\n"), &no_at_host(), "l@example.org", "", &mut Fake::default());
         let words = "unable to read /no: no such file or directory. (#4.3.0)";
         assert_eq!(Failure::from(missing.unwrap_err()), Failure::soft(words));
     }
@@ -478,9 +478,9 @@ mod tests {
     #[test]
     fn lists_alone_have_addresses_and_no_aliases() {
         let mut lists = Fake(vec![("/l/one", "ann\n:include:/l/two\n"), ("/l/two", "&bob@x.test\0/l/one\0")]);
-        let found = addresses_of(&["/l/one".into(), "/l/one".into()], &hosts(), &mut lists).unwrap();
+        let found = addresses_of(&["/l/one".into(), "/l/one".into()], &no_at_host(), &mut lists).unwrap();
         assert_eq!(found, ["ann@example.org", "bob@x.test"]);
-        assert!(addresses_of(&["/no".into()], &hosts(), &mut lists).is_err());
+        assert!(addresses_of(&["/no".into()], &no_at_host(), &mut lists).is_err());
     }
 
     proptest! {

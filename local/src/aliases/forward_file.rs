@@ -5,7 +5,7 @@
 //! those of a table's line.
 
 use super::{AliasError, AliasFault, MEMBERS_MAX, Member, members_of};
-use message::compose::Hosts;
+use message::Domain;
 
 /// Octets of a `.forward`.
 pub const FILE_MAX: usize = 1 << 20;
@@ -35,8 +35,8 @@ impl Forwarding {
     }
 }
 
-/// Reads the file of `user` at `host`.
-pub fn parse(text: &[u8], user: &str, host: &str, hosts: &Hosts) -> Result<Forwarding, AliasError> {
+/// Reads the file of `user` at `host`. Addresses without a host get `no_at_host`.
+pub fn parse(text: &[u8], user: &str, host: &str, no_at_host: &Domain) -> Result<Forwarding, AliasError> {
     let at = |line| move |what| AliasError { line, what };
     if text.len() > FILE_MAX {
         return Err(at(1)(AliasFault::TableTooLong));
@@ -56,7 +56,9 @@ pub fn parse(text: &[u8], user: &str, host: &str, hosts: &Hosts) -> Result<Forwa
             }
             match member {
                 Member::Address(address) if is_own(&address, user, host) => found.is_own = true,
-                Member::Address(address) => found.addresses.push(super::database::completed(&address, hosts)),
+                Member::Address(address) => {
+                    found.addresses.push(super::database::completed(&address, no_at_host));
+                }
                 Member::Program(program) => found.programs.push(program),
                 Member::File(path) => found.files.push(path),
                 Member::Include(path) => found.lists.push(path),
@@ -75,8 +77,8 @@ fn is_own(address: &str, user: &str, host: &str) -> bool {
 
 /// For the fuzzer: every address is complete.
 pub fn fuzz_forward_file(bytes: &[u8]) {
-    let hosts = Hosts::of("mx.example.org").expect("a host");
-    if let Ok(found) = parse(bytes, "ann", "example.org", &hosts) {
+    let no_at_host = Domain::parse("mx.example.org").expect("a host");
+    if let Ok(found) = parse(bytes, "ann", "example.org", &no_at_host) {
         assert!(found.addresses.iter().all(|address| address.contains('@')));
     }
 }
@@ -87,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Forwarding {
-        parse(text.as_bytes(), "ann", "mx.example.org", &Hosts::of("mx.example.org").unwrap()).unwrap()
+        parse(text.as_bytes(), "ann", "mx.example.org", &Domain::parse("mx.example.org").unwrap()).unwrap()
     }
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
             "# away\n\\ann, bob@example.net\n\"|/usr/bin/vacation ann\"\nCy <cy@lists>, /home/ann/copy\n",
         );
         assert!(found.is_own);
-        assert_eq!(found.addresses, ["bob@example.net", "cy@lists.mx.example.org"]);
+        assert_eq!(found.addresses, ["bob@example.net", "cy@lists"]);
         assert_eq!(found.programs, ["/usr/bin/vacation ann"]);
         assert_eq!(found.files, ["/home/ann/copy"]);
         assert_eq!(found.exit_code(), 0);
@@ -113,8 +115,8 @@ mod tests {
 
     #[test]
     fn errors_name_their_line() {
-        let hosts = Hosts::of("x.test").unwrap();
-        let error = parse(b"bob\n\"cy\n", "ann", "x.test", &hosts).unwrap_err();
+        let no_at_host = Domain::parse("x.test").unwrap();
+        let error = parse(b"bob\n\"cy\n", "ann", "x.test", &no_at_host).unwrap_err();
         assert_eq!(error, AliasError { line: 2, what: AliasFault::Unclosed });
     }
 

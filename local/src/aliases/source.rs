@@ -210,7 +210,7 @@ pub fn fuzz_source(bytes: &[u8]) {
 mod tests {
     use super::super::database::{Database, Lists, expand};
     use super::*;
-    use message::compose::Hosts;
+    use message::Domain;
     use proptest::prelude::*;
 
     struct NoLists;
@@ -230,8 +230,9 @@ mod tests {
         let compiled = compile(SOURCE.as_bytes()).unwrap();
         assert_eq!(compiled.count, 3);
         let database = Database::new(compiled.octets);
-        let hosts = Hosts::of("example.org").unwrap();
-        let to = |recipient: &str| expand(&database, &hosts, recipient, "s@x.test", &mut NoLists).unwrap();
+        let no_at_host = Domain::parse("example.org").unwrap();
+        let to =
+            |recipient: &str| expand(&database, &no_at_host, recipient, "s@x.test", &mut NoLists).unwrap();
         let joe = to("JOE@example.org");
         assert_eq!(joe.addresses, ["ann@x.test", "bob@x.test"]);
         assert_eq!((joe.programs, joe.sender.as_str()), (vec![("prog -a,b".into(), false)], "s@x.test"));

@@ -93,6 +93,25 @@ fn power_loss_at_any_step_loses_nothing_that_was_reported() {
 }
 
 #[test]
+fn power_loss_takes_no_new_mailbox_whose_first_message_was_reported() {
+    let mut step = 0;
+    loop {
+        let mut disk = SimDisk::with_folders(&["h"]);
+        disk.trouble = Trouble::Dies(step);
+        let reported = run(&mut disk).is_ok();
+        for state in disk.crashes() {
+            let found = state.content("h/box");
+            assert!(!reported || found.as_deref() == Some(&message()[..]), "step {step}: {found:?}");
+        }
+        if reported {
+            break;
+        }
+        step += 1;
+    }
+    assert!(step > 6, "{step}");
+}
+
+#[test]
 fn a_step_that_fails_takes_back_what_was_written() {
     for step in 0.. {
         let mut disk = disk();

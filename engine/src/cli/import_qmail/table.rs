@@ -61,7 +61,7 @@ impl Translation {
 }
 
 /// Lines of a control file that count: without blanks at their ends, empty ones and comments.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
@@ -74,6 +74,8 @@ pub(super) fn translate(files: &BTreeMap<String, String>, control: &Path) -> Tra
     let first = |name: &str| files.get(name).and_then(|text| lines(text).next()).map(str::to_owned);
     let me = first("me");
     said.say("", "queue", "/var/spool/ringpost");
+    // Without it nothing can be sent on.
+    said.say("", "submit", "/run/ringpost/submit.sock");
     said.say("bounces", "format", "qsbmf");
     match &me {
         Some(me) => said.say("", "host_name", me.as_str()),
@@ -112,7 +114,6 @@ pub(super) fn translate(files: &BTreeMap<String, String>, control: &Path) -> Tra
     }
     say_access(&mut said, files, control);
     say_local(&mut said, files);
-    say_no_at_host(&mut said, first("envnoathost"), me.as_deref());
     say_doublebounce(&mut said, first("doublebounceto"), first("doublebouncehost").or(me));
     say_routes(&mut said, files.get("smtproutes").map_or("", String::as_str));
     say_what_is_left(&mut said, files);
@@ -121,7 +122,13 @@ pub(super) fn translate(files: &BTreeMap<String, String>, control: &Path) -> Tra
 
 fn say_access(said: &mut Translation, files: &BTreeMap<String, String>, control: &Path) {
     match files.get("rcpthosts") {
-        Some(hosts) => said.say("access", "relay_to", list(hosts)),
+        Some(hosts) => {
+            let (wild, hosts): (Vec<&str>, Vec<&str>) = lines(hosts).partition(|host| *host == "*");
+            said.say("access", "relay_to", hosts);
+            if !wild.is_empty() {
+                said.untold("control/rcpthosts: \"*\" is no host to qmail; here it would be every host, and is left out");
+            }
+        }
         None => said.untold("control/rcpthosts: without it qmail relays for everybody; here nobody may"),
     }
     if files.contains_key("morercpthosts.cdb") {
@@ -142,10 +149,15 @@ fn say_access(said: &mut Translation, files: &BTreeMap<String, String>, control:
     }
 }
 
-/// Whose mailboxes are here. Without a list of locals, qmail's is the host's own name.
+/// The file that says whose mailboxes are here. Without a list of locals, qmail's is the host's own name.
+pub(super) fn locals_file(files: &BTreeMap<String, String>) -> &'static str {
+    if files.contains_key("locals") { "locals" } else { "me" }
+}
+
+/// Whose mailboxes are here.
 fn say_local(said: &mut Translation, files: &BTreeMap<String, String>) {
     let text = |name: &str| files.get(name).map_or("", String::as_str);
-    let own = if files.contains_key("locals") { "locals" } else { "me" };
+    let own = locals_file(files);
     let (hosts, wrong): (Vec<&str>, Vec<&str>) =
         lines(text(own)).partition(|host| message::Domain::parse(host).is_ok());
     wrong.iter().for_each(|host| said.untold(&format!("control/{own}: {host:?} is no host name")));
@@ -171,6 +183,9 @@ fn say_deliveries(said: &mut Translation, files: &BTreeMap<String, String>) {
              qmail-start was told",
         ),
     }
+    if let Some(host) = files.get("envnoathost").and_then(|text| lines(text).next()) {
+        said.say("local", "no_at_host", host);
+    }
     // qmail's own limit is 255 where it is built, ours 1000.
     match files.get("concurrencylocal").map(|text| text.trim()) {
         None => {}
@@ -178,15 +193,6 @@ fn say_deliveries(said: &mut Translation, files: &BTreeMap<String, String>) {
             said.untold("control/concurrencylocal: 0 holds local mail; local.sessions_max is at least 1")
         }
         Some(count) => said.say_number("concurrencylocal", count, "local", "sessions_max"),
-    }
-}
-
-/// Addresses have hosts here before the daemon has them.
-fn say_no_at_host(said: &mut Translation, host: Option<String>, me: Option<&str>) {
-    if let Some(host) = host.filter(|host| Some(host.as_str()) != me) {
-        said.untold(&format!(
-            "control/envnoathost: {host:?} is not control/me; what users submit is completed by compose.default_host"
-        ));
     }
 }
 
@@ -268,7 +274,7 @@ mod tests {
     fn what_qmail_says_is_said_here() {
         let said = translated(&[
             ("me", "mx.example.org\n"),
-            ("rcpthosts", "example.org\n# not this\n.example.net \n\n"),
+            ("rcpthosts", "example.org\n# not this\n*\n.example.net \n\n"),
             ("morercpthosts.cdb", ""),
             ("smtproutes", "inside.test:hub.test:2525\n:[192.0.2.1]\nmx.test:\nbad\nx.test:h user pass\n"),
             ("databytes", "0\n"),
@@ -287,9 +293,11 @@ mod tests {
         let config = crate::config::parse(&said.text().replace("relay_to_file", "# relay_to_file"), "x.toml");
         let config = config.unwrap_or_else(|error| panic!("{error}\n{}", said.text()));
         assert_eq!(config.host_name, "mx.example.org");
+        assert_eq!(config.submit.as_deref(), Some(Path::new("/run/ringpost/submit.sock")));
         assert_eq!(config.access.relay_to, ["example.org", ".example.net"]);
         assert_eq!(config.delivery.connections_total, 120);
         let local = config.local.expect("it has names");
+        assert_eq!(local.no_at_host(), "far.example.org");
         assert_eq!((&local.locals[..], local.sessions_max), (&["mx.example.org".to_owned()][..], 20));
         assert_eq!((local.virtual_domains.len(), local.default_delivery.as_str()), (3, "./Mailbox"));
         assert_eq!(config.bounces.doublebounce_to.as_deref(), Some("ann@mx.example.org"));
@@ -305,7 +313,7 @@ mod tests {
             "\"x.test\" has more",
             "\"no host\" is no host",
             "\"wrong\" has no colon",
-            "envnoathost: \"far.example.org\"",
+            "\"*\" is no host to qmail",
             "strange",
         ] {
             assert!(untold.contains(word), "{word}: {untold}");

@@ -4,9 +4,8 @@
 //! [`local::aliases::database`]'s. Programs and files come first and addresses last, as in a `.qmail` file: if one of the
 //! first fails, nothing was sent on yet. The database is read at the places that the look-ups need.
 
-use super::letter::{Letter, unreadable};
+use super::letter::{Letter, no_at_host, unreadable};
 use super::{variable, whichever};
-use crate::cli::submit;
 use local::aliases::database::{Expansion, expand};
 use local::aliases::files::{self, FileLists};
 use local::filters::{self as rules, Exit, Fastforward};
@@ -28,9 +27,8 @@ pub(super) fn run(words: &[String]) -> Exit {
 fn expansion(wanted: &Fastforward<'_>) -> Result<Expansion, Exit> {
     let Fastforward { recipient, sender, database, .. } = wanted;
     let table = files::open(Path::new(database)).map_err(|error| unreadable(NAME, database, &error))?;
-    let hosts =
-        submit::hosts().map_err(|not_found| Exit::new(111, format!("{NAME}: fatal: {}", not_found.words)))?;
-    expand(&table, &hosts, recipient, sender, &mut FileLists).map_err(|error| wanted.failed(error))
+    let no_at_host = no_at_host(NAME)?;
+    expand(&table, &no_at_host, recipient, sender, &mut FileLists).map_err(|error| wanted.failed(error))
 }
 
 /// Returns what there is to say.
@@ -45,5 +43,5 @@ fn carry_out(found: &Expansion) -> Result<String, Exit> {
     if found.addresses.is_empty() {
         return Ok(String::new());
     }
-    letter.send_on(&found.sender, &found.addresses).map(|reply| format!("{NAME}: {reply}"))
+    letter.send_on(&found.sender, &found.addresses)
 }

@@ -16,19 +16,18 @@ const OUT_LEN: usize = 8192;
 const TERMINALS_MAX: usize = 4096;
 
 pub(super) fn forward(words: &[String]) -> Exit {
-    whichever(rules::forward(words, &variable).and_then(|resent| {
-        let reply = resend("forward", &resent)?;
-        Ok(Exit::new(0, format!("forward: {reply}")))
-    }))
+    whichever(
+        rules::forward(words, &variable).and_then(|resent| Ok(Exit::new(0, resend("forward", &resent)?))),
+    )
 }
 
-/// Sends the message of standard input on. Returns what the daemon said.
+/// Sends the message of standard input on. Returns what there is to say.
 fn resend(program: &str, resent: &Resent) -> Result<String, Exit> {
     let content = read_message().map_err(|error| trouble(program, "unable to read message", &error))?;
     let Resent { sender, top, recipients } = resent;
-    let onward = Onward { sender, recipients, top, content: &content };
+    let onward = Onward { sender, recipients, no_at_host: None, top, content: &content };
     match submit::send(&onward) {
-        Ok(reply) => Ok(reply.text().to_owned()),
+        Ok(sent) => Ok(sent.words(program)),
         Err(not_sent) => Err(Exit::new(not_sent.code, format!("{program}: fatal: {}", not_sent.words))),
     }
 }
@@ -40,8 +39,7 @@ pub(super) fn condredirect(words: &[String]) -> Exit {
         }
         rustix::fs::seek(io::stdin(), SeekFrom::Start(0))
             .map_err(|error| trouble("condredirect", "unable to rewind", &error.into()))?;
-        let reply = resend("condredirect", &rules::redirected(address, &variable)?)?;
-        Ok(Exit::new(99, format!("condredirect: {reply}")))
+        Ok(Exit::new(99, resend("condredirect", &rules::redirected(address, &variable)?)?))
     }))
 }
 
@@ -100,8 +98,8 @@ pub(super) fn preline(words: &[String]) -> Exit {
 pub(super) fn qreceipt(words: &[String]) -> Exit {
     whichever(read_message().map_err(|_| Exit::new(111, "qreceipt: fatal: read error")).and_then(|content| {
         let Some(receipt) = rules::receipt(words, &variable, &content)? else { return Ok(Exit::silent(0)) };
-        let recipients = [receipt.to];
-        let onward = Onward { sender: "", recipients: &recipients, top: "", content: &receipt.content };
+        let (recipients, content) = ([receipt.to], &receipt.content);
+        let onward = Onward { sender: "", recipients: &recipients, no_at_host: None, top: "", content };
         submit::send(&onward).map_err(|not_sent| {
             let kind = if not_sent.code == 100 { "permanent" } else { "temporary" };
             Exit::new(not_sent.code, format!("qreceipt: fatal: {kind} queue error: {}", not_sent.words))

@@ -14,6 +14,7 @@ use local::filters::Exit;
 use local::maildir::{self, Namer};
 use local::mbox;
 use local::program::CodeClass;
+use message::Domain;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::Path;
@@ -122,20 +123,26 @@ impl Letter {
         Ok(())
     }
 
-    /// Returns what the daemon said.
+    /// Returns what there is to say.
     pub(super) fn send_on(&mut self, sender: &str, recipients: &[String]) -> Result<String, Exit> {
         self.rewind()?;
         let mut content = Vec::new();
         self.file
             .read_to_end(&mut content)
             .map_err(|error| self.trouble("unable to read message", &error))?;
-        let onward = Onward { sender, recipients, top: &self.top.delivered_to, content: &content };
+        let top = &self.top.delivered_to;
+        let onward = Onward { sender, recipients, no_at_host: None, top, content: &content };
         let sent = submit::send(&onward).map_err(|not_sent| {
             let words = format!("{}: fatal: unable to forward message: {}", self.program, not_sent.words);
             Exit::new(not_sent.code, words)
         })?;
-        Ok(sent.text().to_owned())
+        Ok(sent.words(self.program))
     }
+}
+
+/// What completes the addresses of this machine's users; without it they wait.
+pub(super) fn no_at_host(program: &str) -> Result<Domain, Exit> {
+    submit::no_at_host().map_err(|not_found| Exit::new(111, format!("{program}: fatal: {}", not_found.words)))
 }
 
 /// `program: fatal: unable to read file: the system's words`, for now.

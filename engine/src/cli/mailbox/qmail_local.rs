@@ -76,7 +76,7 @@ fn deliver(delivery: &Delivery<'_>) -> Result<(), Failure> {
     let message = message_file()
         .map_err(|error| Failure::soft(format!("Unable to read message: {}. (#4.3.0)", reason(&error))))?;
     let limits = Limits { time: PROGRAM_MAX, memory: None };
-    let errand = Errand { delivery: *delivery, message, limits, quota: None, counter: 0 };
+    let errand = Errand { delivery: *delivery, message, limits, quota: None, no_at_host: None, counter: 0 };
     let Done { counts, said } = errand.run()?;
     say(&said);
     say(format!("{counts}\n").as_bytes());

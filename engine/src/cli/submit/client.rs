@@ -1,9 +1,10 @@
-//! The client's side of SMTP over the Unix socket: one message, all of its recipients or none.
+//! The client's side of SMTP over the Unix socket, for one message.
 //!
 //! MAIL and RCPT go in flights of [`FLIGHT_MAX`] commands, the content as one chunk where chunks are taken (RFC 3030),
-//! else by DATA. If the daemon refuses a recipient nothing is sent to the others either: a caller that hears of a
-//! failure and tries again would send to them twice. Trusts the daemon no more than any server: bounds are
-//! [`REPLY_LINES_MAX`] lines of [`REPLY_LINE_MAX`] octets a reply, and [`ANSWER_MAX`] of waiting.
+//! else by DATA. By [`submit`] it goes to all of its recipients or to none: if the daemon refused one and the others had
+//! it, a caller that hears of a failure and tries again would send to them twice. Who has another answer to that asks
+//! first, by [`begin`]. Trusts the daemon no more than any server: bounds are [`REPLY_LINES_MAX`] lines of
+//! [`REPLY_LINE_MAX`] octets a reply, and [`ANSWER_MAX`] of waiting.
 
 use super::dsn::Dsn;
 use super::error::{Refused, SubmitError};
@@ -40,13 +41,33 @@ pub(super) struct Letter<'a> {
 
 /// Hands a message in. Returns what the daemon said to it: that it will not be lost.
 pub(super) fn submit(socket: &Path, letter: Letter<'_>) -> Result<Reply, SubmitError> {
+    let (begun, refused) = begin(socket, letter)?;
+    if refused.is_empty() { begun.finish() } else { Err(SubmitError::Recipients(refused)) }
+}
+
+/// Says whom a message is from and for. Returns the recipients that were refused, too.
+pub(super) fn begin<'a>(socket: &Path, letter: Letter<'a>) -> Result<(Begun<'a>, Vec<Refused>), SubmitError> {
     let mut client = Client::connect(socket)?;
     client.open(letter.injected)?;
-    client.say_envelope(letter)?;
-    let reply = client.say_content(&letter.injected.content)?;
-    // The message is in safe hands: how the connection ends is of no account.
-    let _ = client.stream.get_mut().write_all(b"QUIT\r\n").and_then(|()| client.read_line().map(drop));
-    Ok(reply)
+    let refused = client.say_envelope(letter)?;
+    Ok((Begun { client, content: &letter.injected.content }, refused))
+}
+
+/// A message without its content: it goes to nobody until [`Begun::finish`].
+pub(super) struct Begun<'a> {
+    client: Client,
+    content: &'a [u8],
+}
+
+impl Begun<'_> {
+    /// Hands it in, for those who were not refused.
+    pub(super) fn finish(self) -> Result<Reply, SubmitError> {
+        let Begun { mut client, content } = self;
+        let reply = client.say_content(content)?;
+        // The message is in safe hands: how the connection ends is of no account.
+        let _ = client.stream.get_mut().write_all(b"QUIT\r\n").and_then(|()| client.read_line().map(drop));
+        Ok(reply)
+    }
 }
 
 /// A connection to the daemon's socket.
@@ -122,7 +143,9 @@ impl Client {
 
     // ---- envelope ----
 
-    fn say_envelope(&mut self, letter: Letter<'_>) -> Result<(), SubmitError> {
+    /// Returns the recipients that are refused. Where the daemon says goodbye, which is no refusal for good, the last of
+    /// them was refused so, and those behind it were not heard.
+    fn say_envelope(&mut self, letter: Letter<'_>) -> Result<Vec<Refused>, SubmitError> {
         let recipients: Vec<MailboxRef<'_>> = letter.injected.recipients.iter().collect();
         let mut flight = self.mail_line(letter);
         let mut refused = Vec::new();
@@ -142,11 +165,11 @@ impl Client {
                     refused.push(Refused { what: recipient.to_string(), reply: reply.0 });
                 }
                 if is_goodbye {
-                    return Err(SubmitError::Recipients(refused));
+                    return Ok(refused);
                 }
             }
         }
-        if refused.is_empty() { Ok(()) } else { Err(SubmitError::Recipients(refused)) }
+        Ok(refused)
     }
 
     fn mail_line(&self, letter: Letter<'_>) -> Vec<u8> {

@@ -1,8 +1,10 @@
 //! Why a submitting program ends without what was asked of it, and with which exit code.
 
 use crate::config::ConfigError;
+use message::AddressError;
 use message::compose::{HostsError, InjectError, MasqueradeError};
 use message::reply::Reply;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -27,6 +29,15 @@ pub(super) struct Refused {
     pub(super) reply: Reply,
 }
 
+/// `bob@example.net: 550 5.1.1 No such user`.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { what, reply } = self;
+        let enhanced = reply.enhanced.map(|code| format!(" {code}")).unwrap_or_default();
+        write!(f, "{what}: {}{enhanced} {}", reply.code, reply.text())
+    }
+}
+
 /// See the module.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubmitError {
@@ -38,6 +49,8 @@ pub(super) enum SubmitError {
     Hosts(#[from] HostsError),
     #[error("[compose]: {0}")]
     Masquerade(#[from] MasqueradeError),
+    #[error("{text:?} is no host for addresses without one: {reason}; see local.no_at_host")]
+    NoAtHost { text: String, reason: AddressError },
     #[error("{path}: {source}", path = .path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("reading the message: {0}")]
@@ -58,20 +71,14 @@ pub(super) enum SubmitError {
     Broken(io::Error),
     #[error("the daemon does not offer {0}, which this message needs; nothing was sent")]
     Lacks(&'static str),
-    #[error("{}; nothing was sent", words(.0))]
+    #[error("{0}; nothing was sent")]
     Refused(Refused),
     #[error("{}nothing was sent, to no recipient", lines(.0))]
     Recipients(Vec<Refused>),
 }
 
-fn words(refused: &Refused) -> String {
-    let Refused { what, reply } = refused;
-    let enhanced = reply.enhanced.map(|code| format!(" {code}")).unwrap_or_default();
-    format!("{what}: {}{enhanced} {}", reply.code, reply.text())
-}
-
 fn lines(refused: &[Refused]) -> String {
-    refused.iter().map(|one| words(one) + "\n").collect()
+    refused.iter().map(|one| one.to_string() + "\n").collect()
 }
 
 impl SubmitError {
@@ -82,6 +89,7 @@ impl SubmitError {
             SubmitError::Config(_)
             | SubmitError::Hosts(_)
             | SubmitError::Masquerade(_)
+            | SubmitError::NoAtHost { .. }
             | SubmitError::File { .. } => EX_CONFIG,
             SubmitError::Input(_) | SubmitError::Output(_) => EX_IOERR,
             SubmitError::TooLong(_) | SubmitError::Inject(_) => EX_DATAERR,

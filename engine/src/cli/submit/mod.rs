@@ -18,7 +18,7 @@ mod sendmail;
 mod user;
 
 pub use client::fuzz_reply_line;
-pub(crate) use onward::{Onward, hosts, send};
+pub(crate) use onward::{Onward, no_at_host, send};
 pub use sendmail::fuzz_arguments;
 
 use error::{EX_USAGE, SubmitError};

@@ -13,7 +13,6 @@ use super::place::{Place, Pointers};
 use local::aliases::{self, AliasError, TABLE_MAX, database};
 use local::disk::{Disk as _, StdDisk};
 use message::cdb::TooLong;
-use message::compose::Hosts;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -117,7 +116,8 @@ fn make(table: &Path, database: &Path, pointers: &Pointers) -> Result<usize, Reb
         |source| RebuildError::Table { table: table.to_owned(), database: database.to_owned(), source };
     let aliases = aliases::parse(&text).map_err(wrong)?;
     let too_long = |source| RebuildError::TooLong { database: database.to_owned(), source };
-    let octets = database::build(&aliases, &hosts(pointers)?).map_err(too_long)?;
+    let no_at_host = Place::find(pointers)?.no_at_host()?;
+    let octets = database::build(&aliases, &no_at_host).map_err(too_long)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     let temporary = with_ending(database, &format!(".{}.tmp", std::process::id()));
     database::install(&mut StdDisk, &octets, database, &temporary)
@@ -127,9 +127,4 @@ fn make(table: &Path, database: &Path, pointers: &Pointers) -> Result<usize, Reb
         eprintln!("newaliases: {table}: line {line}: {name:?} is an alias already; the first counts");
     }
     Ok(aliases.len() - aliases::repeated(&aliases).count())
-}
-
-fn hosts(pointers: &Pointers) -> Result<Hosts, SubmitError> {
-    let place = Place::find(pointers)?;
-    Ok(place.compose.hosts(&place.host_name)?)
 }

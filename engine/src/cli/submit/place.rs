@@ -1,7 +1,10 @@
 //! Where a user's mail goes in, and what completes it: as much of the configuration as that user may read.
 
 use super::error::SubmitError;
+use super::user::variable;
 use crate::config::{self, Compose, ConfigError};
+use crate::mailboxes::errand::NO_AT_HOST_VARIABLE;
+use message::Domain;
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +52,8 @@ pub(super) struct Place {
     pub(super) socket: PathBuf,
     pub(super) host_name: String,
     pub(super) compose: Compose,
+    /// For an address without a host, in what is sent on.
+    pub(super) no_at_host: String,
 }
 
 /// The keys that concern a submitting user; the daemon checks the others.
@@ -58,16 +63,32 @@ struct Readable {
     host_name: Option<String>,
     submit: Option<PathBuf>,
     compose: Compose,
+    local: ReadableLocal,
+}
+
+/// Of `[local]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ReadableLocal {
+    no_at_host: Option<String>,
 }
 
 impl Place {
     /// The socket is that of `--socket`, else of `RINGPOST_SUBMIT`, else of the configuration's `submit`, else the usual
-    /// one.
+    /// one. What has no host gets that of `RINGPOST_NO_AT_HOST`, else of `local.no_at_host`, else `host_name`.
     pub(super) fn find(pointers: &Pointers) -> Result<Place, SubmitError> {
-        let Readable { host_name, submit, compose } = read(pointers)?;
+        let Readable { host_name, submit, compose, local } = read(pointers)?;
         let named = std::env::var_os("RINGPOST_SUBMIT").filter(|name| !name.is_empty()).map(PathBuf::from);
         let socket = pointers.socket.clone().or(named).or(submit).unwrap_or_else(|| SOCKET.into());
-        Ok(Place { socket, host_name: host_name.unwrap_or_else(config::system_host_name), compose })
+        let host_name = host_name.unwrap_or_else(config::system_host_name);
+        let no_at_host = variable(NO_AT_HOST_VARIABLE).or(local.no_at_host);
+        let no_at_host = no_at_host.unwrap_or_else(|| host_name.clone());
+        Ok(Place { socket, host_name, compose, no_at_host })
+    }
+
+    pub(super) fn no_at_host(&self) -> Result<Domain, SubmitError> {
+        let text = &self.no_at_host;
+        Domain::parse(text).map_err(|reason| SubmitError::NoAtHost { text: text.clone(), reason })
     }
 }
 
