@@ -50,7 +50,7 @@ fn the_idle_are_alive_if_they_are_answered() {
 
 #[test]
 fn those_who_are_cut_tell_what_they_were_told() {
-    let sink = Sink::start(|config| config.idle_max = Duration::from_millis(50));
+    let sink = Sink::start(|config| config.idle_max = Duration::from_secs(1));
     let config = CrowdConfig::new(Introduction::to(sink.address), 10, Stay::Idle);
     let report = press::crowd(&config, &Stop::new(), |_| {}).unwrap();
     assert_eq!((report.alive, report.cut, report.cuts.len()), (0, 10, 10));
@@ -131,7 +131,8 @@ fn a_flood_tells_the_greeted_from_those_turned_away() {
 
 #[test]
 fn a_flood_at_a_closed_port_is_all_refused() {
-    let nobody = TcpListener::bind(common::ANY).unwrap().local_addr().unwrap();
+    // Of an address that is no other test's.
+    let nobody = TcpListener::bind(("127.0.44.1", 0)).unwrap().local_addr().unwrap();
     let (introduction, lasting) = (Introduction::to(nobody), Duration::from_millis(50));
     let config = FloodConfig { introduction, sources: Vec::new(), lasting, workers: 1, keep_max: 0 };
     let report = press::flood(&config).unwrap();

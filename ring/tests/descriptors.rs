@@ -141,7 +141,8 @@ fn a_ring_ends_with_everything_in_flight() {
         ring.send(Token(4), socket, own(&pattern(16 << 20)));
         ring.wait(Some(Duration::from_millis(20)), &mut Vec::new()).unwrap();
         let file = ring.open_now(&folder.path().join("segment"), Access::Direct).unwrap();
-        ring.write(Token(5), file, 0, pattern(3 << 20), true);
+        // Not synced: a write that has begun takes as long as the disk does.
+        ring.write(Token(5), file, 0, pattern(3 << 20), false);
         ring.read(Token(6), file, 0, 1 << 20);
         let start = Instant::now();
         drop(ring);

@@ -374,7 +374,8 @@ fn a_reset_is_an_error_of_the_receive() {
 #[test]
 fn a_refused_connect_says_so() {
     let mut ring = ring();
-    let free = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    // Of an address that is no other test's.
+    let free = TcpListener::bind(("127.0.44.1", 0)).unwrap().local_addr().unwrap();
     let socket = ring.connect(Token(4), free, None).unwrap();
     let result = wait_for(&mut ring, |event| match event {
         Event::Connected { token: Token(4), result } => Ok(result),

@@ -243,7 +243,10 @@ fn rules_turn_away_and_let_relay_and_change_at_a_reload() {
     std::fs::write(&file, text.replace("192.0.2.66", "192.0.2.77")).expect("it is ours");
     daemon.signal(Signal::HUP);
     daemon.wait_until_said("configuration reloaded");
-    client_from(&daemon, "192.0.2.66").expect("220");
+    // A core goes by the new rules from its next turn on.
+    wait::until("the new rules", PATIENCE, || {
+        client_from(&daemon, "192.0.2.66").reply().is_ok_and(|reply| reply.starts_with("220"))
+    });
     client_from(&daemon, "192.0.2.77").expect("554");
 }
 

@@ -331,7 +331,7 @@ fn stranger_sees_nothing() {
     // The way to the socket and to the configuration is open.
     std::fs::set_permissions(daemon.setup.folder(), std::fs::Permissions::from_mode(0o755)).expect("ours");
     let program = daemon.setup.folder().join("ringpost");
-    std::fs::copy(tests::process::programs::ringpost(), &program).expect("it was built");
+    tests::process::programs::place_ringpost(&program);
     let look_as = |uid: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", uid, "--regid", uid, "--clear-groups", "--"]).arg(&program);

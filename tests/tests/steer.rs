@@ -321,7 +321,7 @@ fn stranger_may_not_give_orders_and_a_named_user_may() {
     // The way to the socket and to the configuration is open; the queue is not.
     std::fs::set_permissions(daemon.setup.folder(), std::fs::Permissions::from_mode(0o755)).expect("ours");
     let program = daemon.setup.folder().join("ringpost");
-    std::fs::copy(tests::process::programs::ringpost(), &program).expect("it was built");
+    tests::process::programs::place_ringpost(&program);
     let queue = std::fs::metadata(daemon.setup.queue()).expect("it is there");
     assert_eq!((queue.uid(), queue.mode() & 0o777), (getuid().as_raw(), 0o700));
     let stat_as = |uid: u32| {

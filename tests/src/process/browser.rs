@@ -145,6 +145,8 @@ impl Browser {
         let model = self.call("DOM.getBoxModel", json!({ "nodeId": found["nodeId"] }));
         let corner = |at: usize| model["model"]["content"][at].as_f64().expect("a number");
         let (x, y) = ((corner(0) + corner(4)) / 2.0, (corner(1) + corner(5)) / 2.0);
+        // What is pressed before the page was first painted is lost, and a picture waits for that.
+        self.call("Page.captureScreenshot", json!({}));
         for kind in ["mousePressed", "mouseReleased"] {
             let event = json!({ "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1 });
             self.call("Input.dispatchMouseEvent", event);

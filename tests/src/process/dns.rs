@@ -2,8 +2,8 @@
 
 use super::daemon::Own;
 use super::peer::peer;
-use super::wait;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use super::{vacant, wait};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl NameServer {
     /// `records` are options such as `--mx-host=a.test,mx.a.test,10`. `None` if dnsmasq is not installed.
     pub fn start(records: &[String]) -> Option<NameServer> {
         for _ in 0..ATTEMPTS {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let address = free_address();
             if let Some(server) = NameServer::try_start(peer("dnsmasq")?, address, records) {
                 return Some(server);
             }
@@ -50,12 +50,8 @@ impl NameServer {
     }
 }
 
-/// One that is free for both UDP and TCP.
-pub(super) fn free_port() -> u16 {
-    let both = || {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let port = tcp.local_addr().ok()?.port();
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
-    };
+/// One that is free for both UDP and TCP, and given to nobody else.
+pub(super) fn free_address() -> SocketAddr {
+    let both = || Some(vacant()).filter(|address| UdpSocket::bind(address).is_ok());
     wait::until_some("a free port", Duration::from_secs(10), both)
 }

@@ -1,12 +1,12 @@
 //! Knot DNS as a whole tree of names: a root of our own, with zones below it that are signed or not.
 
 use super::daemon::Own;
-use super::dns::free_port;
+use super::dns::free_address;
 use super::peer::peer;
 use super::{setup, wait};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Knot {
 
     fn try_start(zones: &[Zone]) -> Option<Knot> {
         let folder = setup::temporary_folder();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let address = free_address();
         let file = |name: &str| folder.path().join(name);
         std::fs::create_dir(file("db")).expect("the folder is ours");
         std::fs::write(file("knot.conf"), configuration(&folder, address, zones))

@@ -3,6 +3,7 @@
 //! Cargo builds no binaries of other packages for a test; asked again here, it links them. It is asked for the whole workspace
 //! and for some test, so that the dependencies have the features that `cargo test --workspace` has built them with.
 
+use super::wait;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,14 @@ use std::sync::OnceLock;
 
 pub fn ringpost() -> PathBuf {
     folder().join("ringpost")
+}
+
+/// Under that name, where everybody may run it: the folder that it was built in may be closed to others. It is copied by a
+/// child, because a file that we wrote ourselves cannot be run while a process that another thread just forked has it open.
+pub fn place_ringpost(path: &Path) {
+    if std::fs::hard_link(ringpost(), path).is_err() {
+        wait::succeed(Command::new("cp").arg(ringpost()).arg(path), wait::PATIENCE);
+    }
 }
 
 pub fn loadgen() -> PathBuf {

@@ -53,7 +53,7 @@ impl Mailman {
         let mut master = self.command("master");
         let spawned = master.stdin(Stdio::null()).stdout(talk).stderr(errors).spawn();
         self.master = Some(spawned.expect("it is beside mailman"));
-        wait::until("Mailman's REST", PATIENCE, || self.try_get("system/versions").is_some());
+        wait::until("Mailman's REST", MEMBERS_MAX, || self.try_get("system/versions").is_some());
     }
 
     fn config(&self, smtp: SocketAddr) -> String {
@@ -95,7 +95,8 @@ impl Mailman {
     /// Every member's address and bounce score.
     pub(crate) fn scores(&self) -> Vec<(String, u64)> {
         let path = "lists/news.lists.test/roster/member?fields=email&fields=bounce_score";
-        let roster = self.try_get(path).expect("it listens");
+        // A thousand members at once: it may take longer than one request waits.
+        let roster = wait::until_some("the members", MEMBERS_MAX, || self.try_get(path));
         let entries = roster["entries"].as_array().expect("a list").iter();
         let of = |entry: &Value| Some((entry["email"].as_str()?.to_owned(), entry["bounce_score"].as_u64()?));
         entries.map(|entry| of(entry).unwrap_or_else(|| panic!("no member: {entry}"))).collect()

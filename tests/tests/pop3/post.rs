@@ -60,9 +60,7 @@ impl Post {
         );
         std::fs::write(at("ringpost.toml"), config.replace("FOLDER", &folder_name.to_string()))
             .expect("ours");
-        // The folder that it was built in may be closed to others.
-        let (built, own) = (programs::ringpost(), at("ringpost"));
-        std::fs::hard_link(&built, &own).or_else(|_| std::fs::copy(&built, &own).map(drop)).expect("ours");
+        programs::place_ringpost(&at("ringpost"));
         give_away(root);
         let (child, plain, tls) = start(root);
         Post { child, folder, plain, tls }
