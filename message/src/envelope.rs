@@ -26,7 +26,8 @@ pub struct Envelope {
     /// Each recipient gets a reverse-path of its own, made from `reverse_path`.
     pub verp: Option<Verp>,
     pub body: BodyKind,
-    /// SMTPUTF8 was asked for in MAIL (RFC 6531).
+    /// SMTPUTF8 was asked for in MAIL (RFC 6531); in the queue: for the sake of the header. Addresses speak for themselves,
+    /// so one recipient who needs it costs the others nothing.
     pub smtputf8: bool,
     /// The message may only go over connections whose peer is known and which are encrypted (RFC 8689).
     pub requires_tls: bool,

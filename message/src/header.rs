@@ -49,6 +49,11 @@ pub fn header_len(content: &[u8]) -> usize {
     at
 }
 
+/// True if the header is not ASCII: only a peer that offers SMTPUTF8 can take it (RFC 6532 §3).
+pub fn needs_smtputf8(content: &[u8]) -> bool {
+    !content[..header_len(content)].is_ascii()
+}
+
 /// Hosts that this message passed: its `Received` and `Delivered-To` fields (RFC 5321 §6.3).
 pub fn hop_count(content: &[u8]) -> usize {
     fields(content)

@@ -16,13 +16,17 @@ fn setup(host: &Host, returns: &Host) -> Setup {
 
 /// One message: `mail` and each of `rcpts` as they stand behind the colon.
 fn send(daemon: &Daemon, mail: &str, rcpts: &[&str]) {
+    send_with_subject(daemon, mail, rcpts, "test");
+}
+
+fn send_with_subject(daemon: &Daemon, mail: &str, rcpts: &[&str], subject: &str) {
     let mut client = daemon.client();
     client.say_expecting(&format!("MAIL FROM:{mail}"), "250");
     for rcpt in rcpts {
         client.say_expecting(&format!("RCPT TO:{rcpt}"), "250");
     }
     client.say_expecting("DATA", "354");
-    client.say_expecting("Subject: test\r\n\r\nthe very body\r\n.", "250");
+    client.say_expecting(&format!("Subject: {subject}\r\n\r\nthe very body\r\n."), "250");
 }
 
 /// What the sender is told in the end; nobody is told of a report, and nothing is owed.
@@ -143,17 +147,22 @@ fn failure_is_told_to_all_but_those_who_asked_for_silence() {
 fn whole_message_comes_back_where_that_was_asked_for() {
     let (host, returns) = (Host::start(&[]), Host::start(&[]));
     let daemon = setup(&host, &returns).start();
-    for (ret, kind, has_body) in [
-        (" RET=FULL", "message/rfc822", true),
-        (" RET=HDRS", "text/rfc822-headers", false),
-        ("", "text/rfc822-headers", false),
-        (" RET=FULL SMTPUTF8", "message/global", true),
+    for (ret, subject, kind, has_body) in [
+        (" RET=FULL", "test", "message/rfc822", true),
+        (" RET=HDRS", "test", "text/rfc822-headers", false),
+        ("", "test", "text/rfc822-headers", false),
+        // Asked for, and not needed.
+        (" RET=FULL SMTPUTF8", "test", "message/rfc822", true),
+        (" RET=FULL SMTPUTF8", "t\u{eb}st", "message/global", true),
     ] {
         let before = returns.taken().len();
         let to = if ret.ends_with("UTF8") { "<bad@utf8.test>" } else { "<bad@there.test>" };
-        send(&daemon, &format!("<ann@here.test>{ret}"), &[to]);
+        send_with_subject(&daemon, &format!("<ann@here.test>{ret}"), &[to], subject);
         let report = returns.wait_for(before + 1).pop().expect("just seen");
-        assert_has(&report, &["Action: failed\n", &format!("Content-Type: {kind}\n"), "\nSubject: test\n"]);
+        assert_has(
+            &report,
+            &["Action: failed\n", &format!("Content-Type: {kind}\n"), &format!("\nSubject: {subject}\n")],
+        );
         assert_eq!(report.content.contains("\nthe very body\n"), has_body, "{ret}");
     }
 }

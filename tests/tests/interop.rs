@@ -219,6 +219,26 @@ fn an_internationalised_address_is_returned_where_the_peer_cannot_take_it() {
     assert!(bounce.contains("5.6.7"), "{bounce}");
 }
 
+#[test]
+fn one_internationalised_member_costs_the_others_nothing_where_the_peer_takes_ascii_alone() {
+    let Some(sink) = SmtpSink::start(true) else { return };
+    let daemon = Setup::new().relay(sink.address).start();
+    let mut client = daemon.client();
+    client.say_expecting("MAIL FROM:<list@here.test> SMTPUTF8", "250");
+    for member in ["ann@there.test", "j\u{f6}rg@there.test", "bob@there.test", "\u{e4}gir@there.test"] {
+        client.say_expecting(&format!("RCPT TO:<{member}>"), "250");
+    }
+    client.say_expecting("DATA", "354");
+    client.say_expecting("From: list@here.test\r\nSubject: news\r\n\r\nGr\u{fc}\u{df}e\r\n.", "250");
+    daemon.wait_until_empty(RUN_MAX);
+    // One transaction for both who can have it, and one for the bounce of those who cannot.
+    let kept = String::from_utf8_lossy(&sink.kept(2)).into_owned();
+    for member in ["<ann@there.test>", "<bob@there.test>", "<list@here.test>"] {
+        assert_eq!(kept.matches(&format!("X-Rcpt-Args: {member}")).count(), 1, "{kept}");
+    }
+    assert!(kept.contains("5.6.7") && kept.contains("j\u{f6}rg@there.test"), "{kept}");
+}
+
 /// The one bounce that smtp-sink has in the end.
 fn returned(daemon: Daemon, sink: SmtpSink) -> String {
     daemon.wait_for("bounces", 1, RUN_MAX);

@@ -155,13 +155,11 @@ impl Injector for Cores {
 
 fn envelope(letter: &Letter, lane: Lane, recipients: Recipients, facts: ContentFacts) -> Envelope {
     let Letter { sender, terms, .. } = letter;
-    let smtputf8 =
-        recipients.iter().any(|recipient| recipient.needs_smtputf8()) || !sender.as_str().is_ascii();
     Envelope {
         reverse_path: sender.clone(),
         verp: terms.verp,
         body: if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit },
-        smtputf8,
+        smtputf8: false,
         requires_tls: false,
         lane,
         asked: MailAsked::default(),

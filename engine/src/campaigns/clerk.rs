@@ -228,13 +228,12 @@ impl Clerk {
     /// Answered when the message is durable; nobody of it is served yet.
     async fn store(&self, row: &Row, recipients: Recipients) -> Result<MessageId, Refused> {
         let Row { campaign, letter, .. } = row;
-        let smtputf8 = recipients.iter().any(|to| to.needs_smtputf8()) || !letter.sender.as_str().is_ascii();
         let facts = campaign.shared.facts;
         let envelope = Envelope {
             reverse_path: letter.sender.clone(),
             verp: letter.terms.verp,
             body: if facts.has_eight_bit() { BodyKind::EightBitMime } else { BodyKind::SevenBit },
-            smtputf8,
+            smtputf8: false,
             requires_tls: false,
             lane: row.lane(),
             asked: MailAsked::default(),

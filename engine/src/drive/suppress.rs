@@ -228,14 +228,20 @@ pub(crate) struct Picked {
     pub(crate) aside: SmallVec<[(Name, Screened); 1]>,
 }
 
-/// Up to `most` names that `look` lets go, and those that it does not. No allocation where it lets all go.
+/// Up to `most` names that `look` lets go, and those that it does not. No allocation where it lets all go. Who needs SMTPUTF8
+/// and who does not are never in one transaction: a host without it would take neither.
 pub(crate) fn pick(open: &mut OpenRange, most: usize, look: impl Fn(&OpenRange, Name) -> Screened) -> Picked {
     let mut picked = Picked::default();
+    let is_wide = |open: &OpenRange, name: Name| !name.text(open.window()).is_ascii();
     while picked.names.len() < most
         && picked.aside.len() < ASIDE_MAX
         && let Some(name) = open.next_name()
     {
+        let first = picked.names.first().copied();
         match look(open, name) {
+            Screened::Free if first.is_some_and(|first| is_wide(open, first) != is_wide(open, name)) => {
+                picked.aside.push((name, Screened::Free));
+            }
             Screened::Free => picked.names.push(name),
             found => picked.aside.push((name, found)),
         }

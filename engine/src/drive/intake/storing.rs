@@ -8,6 +8,7 @@ use crate::drive::log::{Incoming, Origin};
 use crate::keeping::{archive_recipients, hash_line};
 use bytes::Bytes;
 use message::compose::{FixUp, Stamp, Unique, Zone, fix_up};
+use message::header::needs_smtputf8;
 use message::received::{Peer as TracePeer, Received as Trace, Tls};
 use message::results::{Ours, strip_forged};
 use message::{Class, ContentFacts, Envelope, Lane, MailAsked, MessageId, ReversePath};
@@ -54,7 +55,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
         let fields_len = u32::try_from(content.len() - submission.content.len()).unwrap_or(u32::MAX);
         let submitter = Submitter { fields_len, ..submitter };
         let content = Bytes::from(content);
-        let Submission { envelope, facts, .. } = submission;
+        let Submission { mut envelope, facts, .. } = submission;
+        envelope.smtputf8 &= facts.has_eight_bit() && needs_smtputf8(&content);
         if let Err(outcome) = self.archive(&envelope, facts, &content) {
             return self.answer(submitter, outcome);
         }
