@@ -162,7 +162,14 @@ pub fn serve(
     let clerk = Clerk::new(Arc::clone(&cores), Arc::clone(&crossing), books, campaigns);
     let api = Running::start(web, &settings, &crossing, cores, clerk).map_err(ServeError::Thread)?;
     let ready = Box::new(move || ready(&announcement));
-    let reread = move || Settings::load(reread()?, &secret);
+    let started = settings.config.local.clone();
+    let reread = move || {
+        let mut config = reread()?;
+        if let (Some(new), Some(started)) = (&mut config.local, &started) {
+            new.keep_of_start(started);
+        }
+        Settings::load(config, &secret)
+    };
     let keeper = keeping.map(Keeping::begin).transpose()?;
     let control = control::Control {
         settings,

@@ -81,14 +81,14 @@ pub struct Marks<'a> {
     pub campaign: Option<Cow<'a, str>>,
     /// The value of the field that was asked for.
     pub tenant: Option<Cow<'a, str>>,
-    /// What `List-Id` has between its angle brackets, else its value (RFC 2919 §3).
+    /// What `List-Id` has between its angle brackets, else its value (RFC 2919 §3); else that of `X-List`.
     pub list: Option<Cow<'a, str>>,
 }
 
 impl<'a> Marks<'a> {
     /// One pass over the header, up to [`HEADER_MAX`]. Allocates only for values that are folded or no UTF-8.
     pub fn of(content: &'a [u8], tenant_field: &str) -> Marks<'a> {
-        let (mut named, mut tenant, mut list) = ([None, None, None], None, None);
+        let (mut named, mut tenant, mut list, mut other) = ([None, None, None], None, None, None);
         for field in fields(&content[..content.len().min(HEADER_MAX)]) {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
             if let Some(place) = CAMPAIGN_FIELDS.into_iter().position(is) {
@@ -100,15 +100,18 @@ impl<'a> Marks<'a> {
             if is("list-id") {
                 list.get_or_insert(field);
             }
+            if is("x-list") {
+                other.get_or_insert(field);
+            }
         }
         let [id, campaign, feedback] = named.map(|field| field.map(value_of));
         let campaign = id.or(campaign).or(feedback.map(first_part));
         let is_said = |value: &Cow<'_, str>| !value.is_empty();
-        let list = list.map(|field| in_brackets(value_of(field)));
+        let named = |field: Option<_>| field.map(|field| in_brackets(value_of(field))).filter(is_said);
         Marks {
             campaign: campaign.filter(is_said),
             tenant: tenant.map(value_of).filter(is_said),
-            list: list.filter(is_said),
+            list: named(list).or_else(|| named(other)),
         }
     }
 }

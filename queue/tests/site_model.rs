@@ -84,6 +84,23 @@ fn never_one_connection_too_many_and_no_slot_lost() {
 }
 
 #[test]
+fn a_core_has_its_part_or_all_but_one_for_each_other() {
+    check(|| {
+        for (is_uneven, most) in [(false, 2), (true, 4)] {
+            let (site, now) = site(SiteLimits { is_uneven, ..few(6) });
+            let (all, used) = (Arc::new(AtomicU32::new(0)), Arc::clone(&site));
+            let seen = Arc::clone(&all);
+            in_threads(3, move |core| {
+                let mine = (0..6).filter(|_| used.lease(core, 3, now) == Lease::Granted).count();
+                assert!(mine <= most, "{mine}");
+                seen.fetch_add(u32::try_from(mine).expect("a few"), Ordering::SeqCst);
+            });
+            assert_eq!(all.load(Ordering::SeqCst), 6);
+        }
+    });
+}
+
+#[test]
 fn never_one_new_connection_too_many() {
     check(|| {
         let (site, now) = site(SiteLimits { connection_rate: Some(Rate::per_second(3)), ..few(9) });

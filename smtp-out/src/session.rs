@@ -35,7 +35,7 @@ mod trace;
 
 use crate::config::{Config, Habits};
 use crate::extensions::Extensions;
-use crate::link::Link;
+use crate::link::{Link, Protocol};
 use crate::protection::Protection;
 use crate::reply::{Part, Reader};
 use crate::sasl::Exchange;
@@ -201,6 +201,8 @@ pub struct Session {
 impl Session {
     /// The connection is up; the host speaks first, but for implicit TLS.
     pub fn new(now: Instant, config: Arc<Config>, habits: Habits, link: Link) -> Session {
+        // Whoever delivers here speaks as we do; that it once ended in the middle says nothing of how.
+        let habits = if link.protocol == Protocol::Mailboxes { Habits::default() } else { habits };
         let mut session = Session {
             config,
             habits,

@@ -362,14 +362,26 @@ fn books_that_cannot_be_written_hold_a_batch_back_and_nobody_is_added_twice() {
         assert_eq!(add(&daemon, "spring", &list(numbers)).status, 503);
     }
     assert_eq!(count(&show(&daemon, "spring"), "recipients"), 0);
+    assert_eq!(call(&daemon, "DELETE /api/campaigns/spring", &[], b"").status, 409, "a batch waits");
     std::fs::remove_file(&keys).expect("the folder is ours");
+    // Once they can be written, and nobody has to ask.
+    wait::until("the batch to be noted", RUN_MAX, || count(&show(&daemon, "spring"), "delivered") == 50);
     let answer = add(&daemon, "spring", &list(0..60)).json();
     assert_eq!((count(&answer, "added"), count(&answer, "duplicate")), (10, 50), "{answer}");
     daemon.wait_until_empty(RUN_MAX);
-    let daemon = daemon.kill().restart();
+    // Where an end comes first, the next start learns the batch.
+    assert_eq!(create(&daemon, "summer", json!({})).status, 201);
+    let keys = daemon.setup.queue().join("campaigns/00002/keys");
+    std::fs::write(&keys, "no folder can be made here").expect("the folder is ours");
+    assert_eq!(add(&daemon, "summer", &list(100..150)).status, 503);
+    let stopped = daemon.terminate();
+    std::fs::remove_file(&keys).expect("the folder is ours");
+    let daemon = stopped.restart();
     daemon.wait_until_empty(RUN_MAX);
+    let answer = add(&daemon, "summer", &list(100..150)).json();
+    assert_eq!(count(&answer, "duplicate"), 50, "{answer}");
     assert_eq!(count(&show(&daemon, "spring"), "recipients"), 60);
-    assert_each_once(&served(&sink.end()), 60, 1);
+    assert_each_once(&served(&sink.end()), 110, 1);
 }
 
 #[test]

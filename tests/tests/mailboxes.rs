@@ -351,6 +351,32 @@ fn a_part_that_dies_is_started_again_and_nothing_is_lost() {
     house.terminate();
 }
 
+#[test]
+fn what_a_part_was_delivering_when_it_died_makes_nothing_bounce() {
+    let plan = Plan::new(&["alias", "ann", "bob"]).with("delivery.backoff_max_secs", 1);
+    let bob = plan.resident("bob").clone();
+    bob.write(
+        ".qmail",
+        "|echo begun >> runs; test -e again && exit; touch again; while ! test -e go; do sleep 0.1; done\n",
+    );
+    bob.write(".qmail-owner", "./Maildir/\n");
+    let house = plan.start();
+    // The first delivery of a connection, as it is where there is little mail.
+    house.client().deliver(&format!("bob-owner@{HERE}"), &[&format!("bob@{HERE}")]);
+    wait::until("the program to begin", wait::PATIENCE, || bob.read("runs").lines().count() == 1);
+    let old = house.parts()["local"];
+    house.signal(old, Signal::KILL);
+    wait::until("local", RUN_MAX, || house.parts().get("local").is_some_and(|new| *new != old));
+    for number in 1..=3 {
+        house.client().deliver("eve@far.test", &[&format!("ann@{HERE}")]);
+        house.resident("ann").wait_for_mail(number);
+    }
+    house.wait_until_empty();
+    assert_eq!((bob.read("runs").lines().count(), bob.new_mail().len()), (2, 0), "run again, and no bounce");
+    bob.write("go", "");
+    house.terminate();
+}
+
 fn try_send(house: &tests::process::House, number: usize) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(house.smtp)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

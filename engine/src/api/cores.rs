@@ -53,6 +53,11 @@ impl Cores {
         Arc::clone(&self.settings.read())
     }
 
+    /// A core's log failed: what it was writing may be found at the next start, so nothing is tried again before.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.crossing.counters.iter().any(|counters| counters.poisoned.get() != 0)
+    }
+
     /// Hands a message to the next core. Answered when it is durable.
     pub(crate) fn take(
         &self,
@@ -143,7 +148,7 @@ impl Injector for Cores {
     }
 
     fn gate(&self) -> Result<(), Refused> {
-        let is_poisoned = self.crossing.counters.iter().any(|counters| counters.poisoned.get() != 0);
+        let is_poisoned = self.is_poisoned();
         let is_over = || self.crossing.backlog() > self.settings().config.intake.backlog_max;
         match is_poisoned {
             true => Err(Refused::Broken),

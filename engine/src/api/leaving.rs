@@ -5,6 +5,7 @@ use super::{Promise, Refused};
 use crate::crossing::Crossing;
 use crate::events::{Event, Way};
 use crate::suppression::Reason;
+use crate::suppression::Who;
 use message::Mailbox;
 use std::sync::Arc;
 
@@ -20,15 +21,25 @@ impl Leaving for Suppressing {
     ) -> Promise<'a, Result<bool, Refused>> {
         Box::pin(async move {
             let Suppressing(crossing) = self;
-            let result = crossing.suppress(list, address.as_str(), Reason::Unsubscribe).await;
-            let is_new = result.map_err(|error| {
-                tracing::error!(%error, "a recipient's leaving");
-                Refused::Broken
-            })?;
-            if is_new {
+            let has_left = has_left(crossing, list, address).await;
+            // Before the entry: who tries again after a crash finds it made, and the event would never come.
+            if !has_left {
                 crossing.event(&Event::unsubscribed(list, address, way));
             }
-            Ok(is_new)
+            let result = crossing.suppress(list, address.as_str(), Reason::Unsubscribe).await;
+            result.map_err(|error| {
+                tracing::error!(%error, "a recipient's leaving");
+                Refused::Broken
+            })
         })
     }
+}
+
+/// He said so before. Where that cannot be read, he says it once more.
+async fn has_left(crossing: &Crossing, list: &str, address: &Mailbox) -> bool {
+    let (suppression, who) = (crossing.suppression.get().cloned(), Who::parse(list, address.as_str()));
+    let (Some(suppression), Ok(who)) = (suppression, who) else { return false };
+    let look = move || suppression.contains(&who).ok().flatten();
+    let found = tokio::task::spawn_blocking(look).await.ok().flatten();
+    found.is_some_and(|listed| listed.reason == Reason::Unsubscribe)
 }

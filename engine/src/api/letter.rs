@@ -5,6 +5,7 @@ use super::reply::Problem;
 use super::request::{CampaignRequest, Content, Dialect, InjectRequest, RecipientObject, VerpWish};
 use super::{CampaignId, Injection, Letter, NewCampaign, Recipient, Terms, Values};
 use message::header::fields;
+use message::list::{list_id, list_of};
 use message::verp::BASE_LOCAL_PART_MAX;
 use message::{ReversePath, Verp};
 use std::net::IpAddr;
@@ -139,6 +140,9 @@ impl Words {
         if self.terms.unsubscribe {
             check_no_other_way(&content)?;
         }
+        if let Some(list) = &self.terms.list {
+            check_same_list(&content, list.as_str())?;
+        }
         let terms = Terms { verp, ..self.terms };
         Ok(Letter { sender, content, is_template, shared: self.shared, terms })
     }
@@ -165,6 +169,16 @@ fn check_no_other_way(content: &[u8]) -> Result<(), Problem> {
         Some(field) => {
             let name = String::from_utf8_lossy(field.name);
             Err(Problem::unfit("content", format!("{name} is there already: leave it out, or unsubscribe")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Who leaves the list, or complains about it, must be found where its mail is held back.
+fn check_same_list(content: &[u8], list: &str) -> Result<(), Problem> {
+    match list_of(content).filter(|own| list_id(list).is_some_and(|list| list != *own)) {
+        Some(own) => {
+            Err(Problem::unfit("content", format!("it names the list {own:?}, and list is {list:?}")))
         }
         None => Ok(()),
     }
@@ -218,6 +232,13 @@ mod tests {
         };
         assert!(refused("list-unsubscribe") && refused("List-Unsubscribe-Post"));
         assert!(!refused("List-Id"));
+    }
+
+    #[test]
+    fn a_letter_names_no_other_list_than_its_terms() {
+        let is_same = |field: &str| check_same_list(format!("{field}\r\n\r\n").as_bytes(), "News").is_ok();
+        assert!(is_same("List-Id: The news <news>") && is_same("X-List: news") && is_same("Subject: x"));
+        assert!(!is_same("List-Id: <n.example.org>"));
     }
 
     proptest! {

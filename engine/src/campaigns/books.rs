@@ -441,6 +441,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_nobody_asks_for_are_closed_and_opened_again() {
+        let (_folder, books) = books();
+        let keys = keys_of(&books, &["ann@a.test"]);
+        let (head, _) = message(&["ann@a.test"]);
+        books.note(NUMBER, head.id, &keys, UnixMillis(9_000)).unwrap();
+        let held = books.keys(NUMBER).unwrap();
+        books.close_unused(Duration::ZERO);
+        assert_eq!(books.keys.lock().len(), 1, "who has them is their only writer");
+        drop(held);
+        books.close_unused(Duration::from_secs(60));
+        assert_eq!(books.keys.lock().len(), 1, "they were asked for just now");
+        books.close_unused(Duration::ZERO);
+        assert!(books.keys.lock().is_empty());
+        assert_eq!(books.known(NUMBER, &keys).unwrap(), [true]);
+        assert_eq!(books.recipients(NUMBER).unwrap(), 1);
+    }
+
+    #[test]
     fn what_a_crash_left_half_made_is_no_campaign() {
         let (folder, books) = books();
         let half = folder.path().join("campaigns/00002");

@@ -195,6 +195,9 @@ impl Clerk {
         if new_keys.is_empty() {
             return Ok(added);
         }
+        if self.cores.is_poisoned() {
+            return Err(Refused::Broken);
+        }
         if added.new > room {
             return Err(Refused::Conflict(format!("the campaign has room for {room} more recipients")));
         }
@@ -253,6 +256,10 @@ impl Clerk {
 
     async fn obey(&self, id: &CampaignId, order: Order) -> Result<crate::api::Campaign, Refused> {
         let row = self.row(id)?;
+        if order == Order::Pause {
+            // At once, whatever the disk and other orders do.
+            row.campaign.valve.pause();
+        }
         let _one = row.ordering.lock().await;
         row.check_there()?;
         let valve = &row.campaign.valve;
@@ -266,10 +273,6 @@ impl Clerk {
             Order::Cancel => Phase::Cancelled,
             Order::Rate(_) => before,
         };
-        if phase == Phase::Paused {
-            // At once, whatever the disk says.
-            valve.set_phase(phase);
-        }
         if let Order::Rate(rate) = order {
             valve.set_interval(rate.map(interval_of));
         }
@@ -415,12 +418,12 @@ impl Row {
         if self.is_removed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut entry = self.entry.lock();
+        let mut entry = self.entry.lock().clone();
         change(&mut entry);
         (entry.counts, entry.changed) = (Saved::of(&self.campaign), clock::wall().0);
-        let written = entry.clone();
-        drop(entry);
-        books.save(self.campaign.number, &written)
+        books.save(self.campaign.number, &entry)?;
+        *self.entry.lock() = entry;
+        Ok(())
     }
 
     fn shown(&self) -> crate::api::Campaign {

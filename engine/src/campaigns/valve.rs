@@ -68,6 +68,12 @@ impl Valve {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
+    /// Unless it is cancelled.
+    pub fn pause(&self) {
+        let (running, paused) = (Phase::Running as u8, Phase::Paused as u8);
+        let _ = self.phase.compare_exchange(running, paused, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// `None`: as fast as it goes.
     pub fn set_interval(&self, interval: Option<Duration>) {
         let nanos =
@@ -120,6 +126,7 @@ mod tests {
         valve.set_phase(Phase::Paused);
         assert_eq!(valve.pass(now, 3), Passage::Paused);
         valve.set_phase(Phase::Cancelled);
+        valve.pause();
         assert_eq!((valve.pass(now, 3), valve.phase()), (Passage::Cancelled, Phase::Cancelled));
     }
 

@@ -97,6 +97,11 @@ impl Local {
         Duration::from_secs(self.program_secs) + DELIVERY_BESIDES
     }
 
+    /// What the parts have to agree on takes a restart: a reload goes on with what the start had.
+    pub fn keep_of_start(&mut self, start: &Local) {
+        (self.sessions_max, self.program_secs) = (start.sessions_max, start.program_secs);
+    }
+
     /// Completes an address that has no host.
     pub fn no_at_host(&self) -> &str {
         self.no_at_host.as_deref().unwrap_or(&self.host_name)

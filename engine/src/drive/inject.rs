@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use crate::core::{Core, Stop};
 use crate::drive::log::{Incoming, Origin};
+use bytes::Bytes;
 use message::MessageId;
 use ring::Ring;
 use slab::Slab;
@@ -54,7 +55,8 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Gate::Full => return Err(Stored::Full),
             Gate::Open => {}
         }
-        self.archive(&incoming.envelope, incoming.facts, &incoming.content)?;
+        let letter = self.content_of_campaign(incoming.class.campaign, Bytes::clone(&incoming.content));
+        self.archive(&incoming.envelope, incoming.facts, &letter)?;
         self.append(incoming, Origin::Request(key))
     }
 

@@ -5,7 +5,7 @@ use crate::config::{self, LimitsInForce};
 use crate::core::Core;
 use crate::domains::WayKey;
 use crate::sources::{Day, SourceKey};
-use queue::site_table::{MESSAGE_RATES_MAX, Rate, SiteLimits};
+use queue::site_table::{LatencyLimits, MESSAGE_RATES_MAX, Rate, SiteLimits};
 use ring::Ring;
 use smtp_out::Protocol;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         counting.message_rates[WARM_UP] = warm_up;
         let here = config.local.as_ref().filter(|_| way.terms.protocol == Protocol::Mailboxes);
         if let Some(local) = here {
-            return limits_here(local, site, self.settings.deliveries(local));
+            return limits_here(local, self.settings.site_limits, self.settings.deliveries(local));
         }
         SourceLimits {
             site,
@@ -76,12 +76,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
     }
 }
 
-/// Of this machine's mailboxes: as many at a time as may be delivered, and one recipient in each transaction, because one may
-/// take an hour of a program and nobody shall wait for his.
+/// Of this machine's mailboxes: as many at a time as may be delivered, whichever core has them and however long they take, and
+/// one recipient in each transaction: one may take an hour of a program, and nobody shall wait for his.
 fn limits_here(local: &config::Local, site: SiteLimits, sessions: Arc<smtp_out::Config>) -> SourceLimits {
     let most = u32::try_from(local.sessions_max).unwrap_or(u32::MAX);
+    let latency = LatencyLimits { max: None, factor: 0, ..LatencyLimits::default() };
     SourceLimits {
-        site: SiteLimits { connections_max: most, slots_initial: most, ..site },
+        site: SiteLimits { connections_max: most, slots_initial: most, latency, is_uneven: true, ..site },
         provider: None,
         sessions,
         recipients_max: 1,

@@ -660,13 +660,13 @@ impl<R: Ring, C: Clock> Core<R, C> {
             Origin::Request(key) => Some(self.fields_len_of(*key)),
             Origin::Bounce(_) | Origin::Copy(_) => None,
         };
-        if let Some(fields_len) = fields_len {
-            self.note_hash(fields_len, head.id, &content);
-        }
         let parsed = Meta::parse(&meta, head.layout);
         let pattern = self.pattern_of_campaign(head.class.campaign.filter(|_| content.is_empty()));
         let list = self.list_of_campaign(head.class.campaign);
         let content = self.content_of_campaign(head.class.campaign, content);
+        if let Some(fields_len) = fields_len {
+            self.note_hash(fields_len, head.id, &content);
+        }
         let letter = Letter::new(
             (head.id, head.arrived),
             (reverse_path, verp),

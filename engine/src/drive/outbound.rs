@@ -10,7 +10,7 @@ use crate::drive::fetch::Reversed;
 use crate::drive::secure::Sealing;
 use crate::drive::signing;
 use crate::drive::suppress::{ASIDE_MAX, Picked, pick};
-use crate::drive::ways::PICKED_MAX;
+use crate::drive::ways::{MAILBOXES, PICKED_MAX};
 use crate::egress::Preface;
 use crate::hosts::ConnectFailure;
 use crate::look::trace::Direction;
@@ -134,6 +134,8 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     connections: Slab<Connection>,
+    /// Of these, to this machine's mailboxes.
+    open_here: usize,
     generation: u32,
     flight: Flight,
     sender: Vec<u8>,
@@ -145,6 +147,11 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) fn open(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Without those to this machine's mailboxes, which have a limit of their own.
+    pub(crate) fn open_to_others(&self) -> usize {
+        self.connections.len() - self.open_here
     }
 
     pub(crate) fn get(&mut self, place: Place) -> Option<&mut Connection> {
@@ -195,6 +202,7 @@ impl Outbound {
 
     /// At the place that [`Outbound::next_place`] gave last.
     pub(crate) fn insert(&mut self, connection: Connection) {
+        self.open_here += usize::from(connection.is_here());
         self.connections.insert(connection);
     }
 
@@ -476,6 +484,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
         }
         self.no_longer_awaited(place);
         let connection = self.outbound.connections.remove(place.index as usize);
+        self.outbound.open_here -= usize::from(connection.is_here());
         self.ring.close(connection.socket);
         let site = self.sites.get_mut(connection.site);
         site.connections = site.connections.saturating_sub(1);
@@ -816,6 +825,11 @@ impl<R: Ring, C: Clock> Core<R, C> {
 }
 
 impl Connection {
+    /// To this machine's mailboxes.
+    fn is_here(&self) -> bool {
+        self.server == MAILBOXES
+    }
+
     /// One that is being made; `since` now.
     pub(crate) fn new(place: Place, socket: Socket, site: SiteKey, host: Host, since: Instant) -> Connection {
         Connection {

@@ -428,7 +428,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
             self.sites.get_mut(key).is_dirty = false;
             self.run_site(key);
         }
-        if self.outbound.open() < self.settings.connections_share(self.crossing.cores()) {
+        if self.outbound.open_to_others() < self.settings.connections_share(self.crossing.cores()) {
             // Not every site that was given room could use it.
             self.sites.give_room();
         }
@@ -594,7 +594,9 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// True if this core may have one more connection. If not, the site has its turn when one has ended, and one that
     /// has nothing to do ends now.
     fn has_room(&mut self, key: SiteKey) -> bool {
-        if self.outbound.open() < self.settings.connections_share(self.crossing.cores()) {
+        let is_open =
+            || self.outbound.open_to_others() < self.settings.connections_share(self.crossing.cores());
+        if self.delivers_here(key) || is_open() {
             return true;
         }
         if !std::mem::replace(&mut self.sites.get_mut(key).wants_room, true) {

@@ -22,7 +22,7 @@ use queue::{MessageKey, Range};
 use ring::Ring;
 use slab::Slab;
 use smallvec::SmallVec;
-use smtp_out::TlsPolicy;
+use smtp_out::{Protocol, TlsPolicy};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -185,10 +185,12 @@ impl<R: Ring, C: Clock> Core<R, C> {
         self.settings.config.tls.obey_tls_required && facts.is_tls_optional() && !requires_tls
     }
 
-    /// To the site of the way that the message's pool has its turn with. A way to a client has one site, whatever the pool.
+    /// To the site of the way that the message's pool has its turn with. A way to a client has one site, whatever the pool, and
+    /// so has this machine.
     pub(crate) fn send_along(&mut self, way: WayKey, range: Range) {
         let leads_to = self.ways.get(way);
-        let site = match leads_to.sites.first().filter(|_| leads_to.fetch.is_some()) {
+        let is_one = leads_to.fetch.is_some() || leads_to.terms.protocol == Protocol::Mailboxes;
+        let site = match leads_to.sites.first().filter(|_| is_one) {
             Some((_, site)) => *site,
             None => {
                 let pool = self.pool_of(range.message);

@@ -6,6 +6,7 @@
 
 use crate::cli::submit::{self, Onward};
 use crate::clock;
+use crate::config::DELIVERY_BESIDES;
 use local::delivery::{self, Action, Counts, Course, Delivery, Plan};
 use local::disk::StdDisk;
 use local::failure::{Failure, reason};
@@ -22,13 +23,16 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Names the daemon's socket to the programs that mail is sent on with.
 pub(crate) const SUBMIT_VARIABLE: &str = "RINGPOST_SUBMIT";
 
 /// Names the host of addresses that have none to those programs.
 pub(crate) const NO_AT_HOST_VARIABLE: &str = "RINGPOST_NO_AT_HOST";
+
+/// For what is left to do when a program was stopped.
+const ENDING: Duration = Duration::from_secs(60);
 
 /// What goes where, and how much it may take.
 #[derive(Debug)]
@@ -75,7 +79,8 @@ impl Errand<'_> {
         let local_host = crate::config::system_host_name();
         let namer = Namer::new(Duration::from_millis(now.0), std::process::id(), self.counter, &local_host);
         let mut course = Course::new(plan.clone());
-        let mut under_way = UnderWay { errand: self, plan: &plan, now, namer, said: Vec::new() };
+        let until = clock::now() + self.limits.time + DELIVERY_BESIDES - ENDING;
+        let mut under_way = UnderWay { errand: self, plan: &plan, now, until, namer, said: Vec::new() };
         while let Some(action) = course.poll_action() {
             let outcome = under_way.carry_out(&action);
             course.handle_outcome(outcome);
@@ -98,6 +103,8 @@ struct UnderWay<'a> {
     errand: Errand<'a>,
     plan: &'a Plan,
     now: UnixMillis,
+    /// No program runs on.
+    until: Instant,
     namer: Namer,
     said: Vec<u8>,
 }
@@ -128,6 +135,12 @@ impl UnderWay<'_> {
 
     fn run_program(&mut self, command: &[u8]) -> Result<Next, Failure> {
         let Errand { delivery, message, limits, no_at_host, .. } = &self.errand;
+        // Whoever waits for the whole of it gives up after all: a program of its that went on would run again besides.
+        let left = self.until.saturating_duration_since(clock::now());
+        if left.is_zero() {
+            return Err(Failure::soft("The programs before this one took too long. (#4.3.0)"));
+        }
+        let limits = Limits { time: limits.time.min(left), ..*limits };
         let of_ours = |name: &'static str| std::env::var(name).ok().map(|value| (name, value));
         let no_at_host = no_at_host.as_ref().map(|host| (NO_AT_HOST_VARIABLE, host.to_string()));
         let mut variables = variables(delivery, self.plan, self.now);
@@ -136,7 +149,7 @@ impl UnderWay<'_> {
         let path = std::env::var_os("PATH");
         let home = Path::new(delivery.home);
         let program = Program { command, home, variables: &variables, path: path.as_deref() };
-        let ran = program::run(&program, message, *limits, &clock::now)
+        let ran = program::run(&program, message, limits, &clock::now)
             .map_err(|error| unable("run /bin/sh", &error))?;
         let outcome = ran.outcome();
         if outcome.is_ok() {

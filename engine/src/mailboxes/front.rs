@@ -15,7 +15,7 @@ use crate::config::{Config, Local};
 use local::failure::Failure;
 use local::virtual_domains::Place;
 use message::{MailboxRef, Reply, Verdict};
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::sockopt::socket_peercred;
 use std::fs::File;
@@ -24,12 +24,18 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Octets of contents in memory.
 const ROOM: u64 = 512 << 20;
+
+/// A content waits so long for those before it to go.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+
+/// Connections that are ending, besides as many as may deliver.
+const SESSIONS_SPARE: usize = 16;
 
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -62,7 +68,7 @@ struct House {
     message_max: u64,
     /// Whose processes may speak here.
     callers: [u32; 3],
-    room: AtomicU64,
+    room: Room,
     sessions: AtomicUsize,
 }
 
@@ -79,8 +85,8 @@ pub fn serve(
         callers: [0, rustix::process::geteuid().as_raw(), engine_uid],
         host_name: config.host_name.clone(),
         message_max: config.intake.message_size_max + TRACE_MAX,
-        room: AtomicU64::new(ROOM),
-        sessions: AtomicUsize::new(local.sessions_max),
+        room: Room::new(ROOM),
+        sessions: AtomicUsize::new(local.sessions_max + SESSIONS_SPARE),
         local: RwLock::new(Arc::new(local)),
     });
     let to_listen = Arc::clone(&house);
@@ -177,6 +183,7 @@ impl<'a> Connection<'a> {
 
     fn grant(&mut self, wish: Wish) -> io::Result<()> {
         match wish {
+            Wish::Room(octets) => self.content = Some(Content::new(self.house)?.with_room(octets)),
             Wish::Content(octets) => {
                 let content = match &mut self.content {
                     Some(content) => content,
@@ -279,33 +286,69 @@ fn verdict_reply(failure: &Failure) -> Reply {
     }
 }
 
+/// Octets that contents may have together.
+struct Room {
+    left: Mutex<u64>,
+    was_given_back: Condvar,
+}
+
+impl Room {
+    fn new(octets: u64) -> Room {
+        Room { left: Mutex::new(octets), was_given_back: Condvar::new() }
+    }
+
+    /// False if there is none within that time.
+    fn take(&self, octets: u64, within: Duration) -> bool {
+        let mut left = self.left.lock();
+        let is_too_little = |left: &mut u64| *left < octets;
+        if self.was_given_back.wait_while_for(&mut left, is_too_little, within).timed_out() && *left < octets
+        {
+            return false;
+        }
+        *left -= octets;
+        true
+    }
+
+    fn give_back(&self, octets: u64) {
+        *self.left.lock() += octets;
+        self.was_given_back.notify_all();
+    }
+}
+
 /// A content on its way in: CR LF becomes LF, as files have it.
 struct Content<'a> {
     house: &'a House,
     file: File,
     out: Vec<u8>,
     has_cr: bool,
-    /// Octets taken of the house's room.
-    taken: u64,
+    /// Octets of the house's room that it has, and how many it has used.
+    room: u64,
+    used: u64,
     is_too_much: bool,
 }
 
 impl<'a> Content<'a> {
     fn new(house: &'a House) -> io::Result<Content<'a>> {
         let file = File::from(memfd_create("message", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        Ok(Content { house, file, out: Vec::new(), has_cr: false, taken: 0, is_too_much: false })
+        Ok(Content { house, file, out: Vec::new(), has_cr: false, room: 0, used: 0, is_too_much: false })
+    }
+
+    /// All that it will need, before any of it is there: many that had a part each would wait for one another. Waits while
+    /// others are delivered; if that takes too long it goes on with what there is.
+    fn with_room(mut self, octets: u64) -> Content<'a> {
+        let octets = octets.min(ROOM);
+        self.room = if self.house.room.take(octets, ROOM_WAIT) { octets } else { 0 };
+        self
     }
 
     fn add(&mut self, octets: &[u8]) -> io::Result<()> {
-        let len = octets.len() as u64;
-        let take = |left: u64| left.checked_sub(len);
-        if self.is_too_much
-            || self.house.room.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err()
-        {
+        self.used += octets.len() as u64;
+        let more = self.used.saturating_sub(self.room);
+        if self.is_too_much || more > 0 && !self.house.room.take(more, Duration::ZERO) {
             self.is_too_much = true;
             return Ok(());
         }
-        self.taken += len;
+        self.room += more;
         self.out.clear();
         unix_lines(octets, &mut self.has_cr, &mut self.out);
         self.file.write_all(&self.out)
@@ -325,7 +368,7 @@ impl<'a> Content<'a> {
 
 impl Drop for Content<'_> {
     fn drop(&mut self) {
-        self.house.room.fetch_add(self.taken, Ordering::AcqRel);
+        self.house.room.give_back(self.room);
     }
 }
 
@@ -358,6 +401,18 @@ fn unix_lines(octets: &[u8], has_cr: &mut bool, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn room_is_waited_for_and_comes_back() {
+        let room = Room::new(10);
+        assert!(room.take(7, Duration::ZERO) && !room.take(4, Duration::ZERO));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| room.take(10, Duration::from_secs(60)));
+            room.give_back(7);
+            assert!(waits.join().unwrap());
+        });
+        assert!(!room.take(1, Duration::from_millis(1)));
+    }
 
     fn lines(pieces: &[&[u8]]) -> Vec<u8> {
         let (mut has_cr, mut out) = (false, Vec::new());

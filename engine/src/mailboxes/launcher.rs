@@ -13,8 +13,8 @@
 //! may, and [`DELIVERY_BESIDES`].
 //!
 //! A reload reads anew what the next delivery or mailbox goes by: the table, `alias_user`,
-//! `default_delivery`, `quota`, what a program may take, `[pop3] maildir`. All else takes a restart: who may
-//! ask (the parts that run keep their users), the sockets (whoever started us bound them), `sessions_max`,
+//! `default_delivery`, `quota`, how much memory a program may take, `[pop3] maildir`. All else takes a restart: who may
+//! ask (the parts that run keep their users), the sockets (whoever started us bound them), `sessions_max`, `program_secs`,
 //! what was given up (`programs_connect`, `confine`). This part gives up no file, so it can read all of them
 //! again. What is under way does not hear of it: the signal is caught and calls go on.
 
@@ -331,12 +331,15 @@ impl Launcher {
 
     /// The part whose section went runs on, and asks.
     fn settings_anew(&self, config: &Config) -> Result<Settings, LaunchError> {
-        let (old, new) = (self.settings(), Settings::read(config)?);
+        let (old, mut new) = (self.settings(), Settings::read(config)?);
         if old.local.is_some() && new.local.is_none() {
             return Err(LaunchError::Went("local"));
         }
         if old.pop3.is_some() && new.pop3.is_none() {
             return Err(LaunchError::Went("pop3"));
+        }
+        if let (Some(new), Some(old)) = (&mut new.local, &old.local) {
+            new.keep_of_start(old);
         }
         Ok(new)
     }

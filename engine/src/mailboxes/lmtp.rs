@@ -17,6 +17,8 @@ const RECIPIENTS_MAX: usize = 100;
 /// What the caller does next.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Wish {
+    /// Room for a content of about so many octets, which will come.
+    Room(u64),
     /// Octets of the content.
     Content(Vec<u8>),
     /// It is whole: deliver it, then [`Session::handle_delivered`].
@@ -152,6 +154,7 @@ impl Session {
                 self.reset();
                 let extensions = ["ringpost", "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"];
                 extensions.iter().for_each(|word| self.say(&format!("250-{word}")));
+                self.say(&format!("250-SIZE {}", self.message_max));
                 self.say("250 CHUNKING");
             }
             "MAIL" => self.mail(rest),
@@ -166,7 +169,8 @@ impl Session {
                 self.say("221 2.0.0 Bye");
                 self.close();
             }
-            "DATA" => self.say("502 5.5.1 Contents come by BDAT here"),
+            // Nobody's mail is to fail for good because of how it came.
+            "DATA" => self.say("451 4.5.1 Contents come by BDAT here"),
             _ => self.say("500 5.5.2 What?"),
         }
     }
@@ -174,13 +178,16 @@ impl Session {
     fn mail(&mut self, rest: &str) {
         let path = rest.get(..5).filter(|word| word.eq_ignore_ascii_case("FROM:")).map(|_| &rest[5..]);
         match path.map(parse_reverse_path) {
-            Some(Ok((sender, _, _))) => {
+            Some(Ok((sender, _, parameters))) => {
+                let size = parameters.split_ascii_whitespace().find_map(|word| word.strip_prefix("SIZE="));
+                let size = size.and_then(|size| size.parse().ok()).unwrap_or(0);
                 let sender = match &sender {
                     ReversePath::Null => String::new(),
                     sender => sender.as_str().to_owned(),
                 };
                 self.reset();
                 self.envelope = Some(Envelope { sender, recipients: Vec::new() });
+                self.wishes.push_back(Wish::Room(size));
                 self.say("250 2.1.0 Ok");
             }
             _ => self.say("501 5.1.7 That is no MAIL FROM:<...>"),
@@ -287,7 +294,7 @@ pub fn fuzz_lmtp(bytes: &[u8]) {
                         let ok = Reply::ours(250, (2, 0, 0), "ok");
                         session.handle_delivered(&vec![ok; envelope.recipients.len()]);
                     }
-                    Wish::Forget => {}
+                    Wish::Room(_) | Wish::Forget => {}
                     Wish::Close => is_over = true,
                 }
             }
@@ -325,7 +332,8 @@ mod tests {
                     replies[0] = Reply::ours(550, (5, 1, 1), "no mailbox");
                     session.handle_delivered(&replies);
                 }
-                Wish::Forget => {}
+                Wish::Room(0) | Wish::Forget => {}
+                Wish::Room(octets) => wished.push(format!("room for {octets}")),
                 Wish::Close => wished.push("close".into()),
             }
         }
@@ -334,7 +342,7 @@ mod tests {
     #[test]
     fn a_content_gets_a_reply_for_each_recipient() {
         let (said, wished) = talk(
-            b"LHLO x\r\nMAIL FROM:<ann@a.test> BODY=8BITMIME\r\nRCPT TO:<bob@h.test>\r\nRCPT TO:<\"c d\"@h.test>\r\n\
+            b"LHLO x\r\nMAIL FROM:<ann@a.test> SIZE=8 BODY=8BITMIME\r\nRCPT TO:<bob@h.test>\r\nRCPT TO:<\"c d\"@h.test>\r\n\
               BDAT 5\r\nab\r\ncBDAT 3 LAST\r\ndefQUIT\r\n",
         );
         assert!(
@@ -344,7 +352,8 @@ mod tests {
             ),
             "{said}"
         );
-        assert_eq!(wished, ["ab\r\nc", "def", "ann@a.test to bob@h.test,\"c d\"@h.test", "close"]);
+        let whom = "ann@a.test to bob@h.test,\"c d\"@h.test";
+        assert_eq!(wished, ["room for 8", "ab\r\nc", "def", whom, "close"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::wire;
 use crate::clock;
 use crate::parts::Part;
 use local::failure::Failure;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 const IDLE_MAX: usize = 64;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most deliveries take milliseconds: a list's of one user's wait for those before them, and not for their next turn.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// Whose rights a process has. Never root's.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -64,6 +67,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
+    /// One who was busy.
+    has_left: Condvar,
     busy_max: usize,
     submit: Option<PathBuf>,
 }
@@ -79,7 +84,9 @@ struct State {
 
 impl Pool {
     pub(super) fn new(busy_max: usize, submit: Option<PathBuf>) -> Pool {
-        Pool { inner: Arc::new(Inner { state: Mutex::default(), busy_max, submit }) }
+        Pool {
+            inner: Arc::new(Inner { state: Mutex::default(), has_left: Condvar::new(), busy_max, submit }),
+        }
     }
 
     /// One that is at work for nobody.
@@ -87,8 +94,12 @@ impl Pool {
         let Inner { state, busy_max, .. } = &*self.inner;
         {
             let mut state = state.lock();
-            let own = state.busy.get(&rights).copied().unwrap_or(0);
-            if state.busy_count >= *busy_max || own >= busy_max.div_ceil(2) {
+            let has_no_place = |state: &mut State| {
+                let own = state.busy.get(&rights).copied().unwrap_or(0);
+                state.busy_count >= *busy_max || own >= busy_max.div_ceil(2)
+            };
+            self.inner.has_left.wait_while_for(&mut state, has_no_place, PLACE_WAIT);
+            if has_no_place(&mut state) {
                 return Err(Failure::soft("Too many deliveries are under way for this user. (#4.3.2)"));
             }
             *state.busy.entry(rights).or_default() += 1;
@@ -101,7 +112,7 @@ impl Pool {
             }
         }
         self.new_worker(rights).map_err(|error| {
-            self.inner.state.lock().leave(rights);
+            self.inner.leave(rights);
             tracing::error!(uid = rights.uid, %error, "no process can be started for a recipient");
             Failure::soft("Unable to start a process for this user. (#4.3.0)")
         })
@@ -144,7 +155,7 @@ impl Pool {
 
     /// It did not do what it was asked for, and ends.
     pub(super) fn end(&self, worker: Worker) {
-        self.inner.state.lock().leave(worker.rights);
+        self.inner.leave(worker.rights);
         drop(worker);
     }
 
@@ -157,6 +168,7 @@ impl Pool {
         let too_many = state.idle.len().saturating_sub(IDLE_MAX);
         let old: Vec<Worker> = state.idle.drain(..too_many).collect();
         drop(state);
+        self.inner.has_left.notify_all();
         drop(old);
     }
 
@@ -174,6 +186,11 @@ impl Pool {
 }
 
 impl Inner {
+    fn leave(&self, rights: Rights) {
+        self.state.lock().leave(rights);
+        self.has_left.notify_all();
+    }
+
     fn tidy_up(&self) {
         let now = clock::now();
         let mut state = self.state.lock();

@@ -222,11 +222,14 @@ impl Import {
         let columns = &self.columns;
         let (text, code) = (cell_at(cells, columns.reason), cell_at(cells, columns.code));
         let words = columns.words.map(|place| cell_at(cells, place));
+        if let Some(word) = words.into_iter().flatten().find(|word| is_welcome(word)) {
+            return Err(no_reason(word));
+        }
         if let Some(reason) = [text, words[0], words[1], code].into_iter().flatten().find_map(told_by) {
             return Ok(reason);
         }
         match words.into_iter().flatten().next() {
-            Some(word) if text.is_none() => Err(no_reason(word)),
+            Some(word) if text.is_none() || is_no_reason(word) => Err(no_reason(word)),
             _ => Ok(self.defaults.reason),
         }
     }
@@ -236,8 +239,18 @@ fn cell_at(cells: &[String], place: Option<usize>) -> Option<&str> {
     cells.get(place?).map(|cell| cell.trim()).filter(|cell| !cell.is_empty())
 }
 
+fn is_welcome(word: &str) -> bool {
+    WELCOME.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+/// True if the word says that nobody is to be put on a list for it.
+fn is_no_reason(word: &str) -> bool {
+    let text = word.to_ascii_lowercase().replace(['_', '-'], " ");
+    WORDS.iter().find(|(words, _)| text.contains(words)).is_some_and(|(_, reason)| reason.is_none())
+}
+
 fn no_reason(word: &str) -> String {
-    if WELCOME.iter().any(|known| word.eq_ignore_ascii_case(known)) {
+    if is_welcome(word) {
         return format!("{word:?} says that he is to be written to: that makes no entry");
     }
     let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();

@@ -79,9 +79,9 @@ impl Screen {
         }
     }
 
-    /// Whoever is on it for all lists need not be put on it again.
+    /// True if that very entry is there: one for all lists may go again, and one for a list is to stay.
     pub(crate) fn has(&self, who: &Who) -> bool {
-        matches!(self.look(|| None, who.address.as_ref()), Screened::Listed(_))
+        matches!(self.look_on(&who.list, who.address.as_ref()), Screened::Listed(_))
     }
 
     pub(crate) fn suppression(&self) -> &Arc<Suppression> {

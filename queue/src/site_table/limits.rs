@@ -54,6 +54,9 @@ pub struct SiteLimits {
     pub message_rates: [Option<Rate>; MESSAGE_RATES_MAX],
     /// When slow deliveries cost the site connections.
     pub latency: LatencyLimits,
+    /// A core may have all connections but one for each of the others, and not just its equal part: where a few that last
+    /// long must not hold up the rest.
+    pub is_uneven: bool,
 }
 
 /// When a site counts as slow. To the millisecond.
@@ -84,6 +87,7 @@ impl Default for SiteLimits {
             connection_rate: None,
             message_rates: [None; MESSAGE_RATES_MAX],
             latency: LatencyLimits::default(),
+            is_uneven: false,
         }
     }
 }
@@ -96,6 +100,7 @@ pub(super) struct Plain {
     pub(super) backoff_secs: u32,
     pub(super) backoff_max_secs: u32,
     pub(super) failures_max: u32,
+    pub(super) is_uneven: bool,
     latency_max_ms: u32,
     latency_factor: u32,
     latency_floor_ms: u32,
@@ -113,6 +118,7 @@ impl Plain {
             backoff_secs: u32::try_from(limits.backoff_secs).unwrap_or(u32::MAX),
             backoff_max_secs: u32::try_from(limits.backoff_max_secs).unwrap_or(u32::MAX),
             failures_max: limits.failures_max,
+            is_uneven: limits.is_uneven,
             latency_max_ms: latency.max.map_or(NEVER_MS, millis),
             latency_factor: latency.factor,
             latency_floor_ms: millis(latency.floor),
@@ -135,6 +141,7 @@ impl Plain {
                 factor: self.latency_factor,
                 floor: ms(self.latency_floor_ms),
             },
+            is_uneven: self.is_uneven,
         }
     }
 

@@ -122,7 +122,10 @@ impl State {
             return Lease::Wait { until: hold.until };
         }
         let limit = self.slots_now(now);
-        let share = limit.div_ceil(u32::try_from(cores.max(1)).unwrap_or(u32::MAX)).min(u32::from(u16::MAX));
+        let cores = u32::try_from(cores.max(1)).unwrap_or(u32::MAX);
+        let even = limit.div_ceil(cores);
+        let share = if self.limits.is_uneven { even.max(limit.saturating_sub(cores - 1)) } else { even };
+        let share = share.min(u32::from(u16::MAX));
         if self.leased >= limit || u32::from(self.held_by(core)) >= share {
             return Lease::Full;
         }

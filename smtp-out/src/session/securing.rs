@@ -4,7 +4,7 @@
 //! |---------------------------------------|---------------------------------|------------------------------|
 //! | STARTTLS not offered, or refused      | goes on in plain text           | deferred, host               |
 //! | handshake fails, stalls, is cut short | remembered; closed, no verdict  | deferred, host               |
-//! | octets behind the 220, in plain text  | deferred, host: somebody put them there (RFC 3207 §6)          ||
+//! | octets behind the 220, in plain text  | the same: not read (RFC 3207 §6)| deferred, host               |
 //!
 //! A handshake without plain text to fall back to says what failed in the words of RFC 8460 §4.3.
 

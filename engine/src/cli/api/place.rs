@@ -87,11 +87,14 @@ impl Place {
             }
             Place::Named { host, .. } => match host.clone().try_into() {
                 Ok(name) => tls::connect(tls::authorities(), name, stream).await,
-                Err(error) => Err(std::io::Error::other(error)),
+                Err(_) => return Err(ApiError::Tls { place: self.to_string(), what: "no name".to_owned() }),
             },
         };
-        let what = |error: std::io::Error| ApiError::Tls { place: self.to_string(), what: error.to_string() };
-        Ok(Box::new(secured.map_err(what)?))
+        let wrong = |source: std::io::Error| match tls::about_the_certificate(&source) {
+            Some(what) => ApiError::Tls { place: self.to_string(), what },
+            None => ApiError::Connect { place: self.to_string(), source },
+        };
+        Ok(Box::new(secured.map_err(wrong)?))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::io;
 use std::sync::Arc;
@@ -17,6 +19,10 @@ struct Only {
     provider: Arc<CryptoProvider>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("it does not show api.certificate: reload the daemon, or look who listens there")]
+struct NotOurs;
+
 impl ServerCertVerifier for Only {
     fn verify_server_cert(
         &self,
@@ -28,7 +34,7 @@ impl ServerCertVerifier for Only {
     ) -> Result<ServerCertVerified, Error> {
         match **end_entity == *self.certificate {
             true => Ok(ServerCertVerified::assertion()),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+            false => Err(CertificateError::Other(OtherError(Arc::new(NotOurs))).into()),
         }
     }
 
@@ -81,11 +87,14 @@ pub(super) async fn connect(
     name: ServerName<'static>,
     stream: TcpStream,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    connected.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
-            io::Error::other("it does not show api.certificate: reload the daemon, or look who listens there")
-        }
-        _ => error,
-    })
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// What is wrong with the certificate, if that is it: the operator has to look. Everything else may pass.
+pub(super) fn about_the_certificate(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => Some(why.to_string()),
+        error @ Error::InvalidCertificate(_) => Some(error.to_string()),
+        _ => None,
+    }
 }

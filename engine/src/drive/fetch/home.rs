@@ -88,7 +88,7 @@ impl<R: Ring, C: Clock> Core<R, C> {
     /// not now.
     pub(crate) fn begin_fetch(&mut self, place: Place, client: &Client, domains: &[String]) -> Option<u32> {
         let cores = self.crossing.cores();
-        let has_room = self.outbound.open() < self.settings.connections_share(cores);
+        let has_room = self.outbound.open_to_others() < self.settings.connections_share(cores);
         if self.stop != Stop::Running || self.halted || !has_room || !self.steering.has_room_for_clients() {
             return None;
         }
