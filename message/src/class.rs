@@ -186,6 +186,14 @@ mod tests {
     }
 
     #[test]
+    fn list_is_named_by_its_id_else_by_the_other_field() {
+        let list = |header: &str| Marks::of(header.as_bytes(), "X-Tenant").list.map(Cow::into_owned);
+        assert_eq!(list("X-List: news\r\nList-Id: N <n.test>\r\n\r\n").as_deref(), Some("n.test"));
+        assert_eq!(list("X-List: news\r\nList-Id:\r\n\r\n").as_deref(), Some("news"));
+        assert_eq!(list("Subject: x\r\n\r\nX-List: body\r\n"), None);
+    }
+
+    #[test]
     fn nothing_behind_the_bound_is_looked_at() {
         let filler = "Subject: ".to_owned() + &"x".repeat(HEADER_MAX) + "\r\n";
         assert_eq!(campaign(&(filler + "X-Campaign: c\r\n\r\n")), None);

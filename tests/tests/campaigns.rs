@@ -206,6 +206,10 @@ fn who_leaves_by_mail_gets_nothing_more_of_that_list() {
     let bobs = letters.into_iter().find(|letter| letter.contains("\r\nTo: bob@b.test\r\n")).expect("it came");
     let (_, rest) = bobs.split_once("<mailto:leave@here.test?subject=unsubscribe%20").expect("a link");
     let (token, _) = rest.split_once('>').expect("it ends");
+    // Who gets nothing at all for now is heard all the same.
+    let everywhere = "/api/suppressions/bob@b.test";
+    let json = ("Content-Type", "application/json");
+    assert_eq!(call(&daemon, &format!("PUT {everywhere}"), &[json], b"{}").status, 201);
     // A guess changes nothing.
     for token in ["a".repeat(token.len()).as_str(), token] {
         daemon.client().send(
@@ -217,6 +221,10 @@ fn who_leaves_by_mail_gets_nothing_more_of_that_list() {
     daemon.wait_for("returns_unsubscribed", 1, PATIENCE);
     daemon.wait_for("returns_unknown", 1, PATIENCE);
     daemon.wait_until_empty(PATIENCE);
+    wait::until("bob to be on the list", PATIENCE, || {
+        call(&daemon, &format!("GET {everywhere}?list=news"), &[], b"").status == 200
+    });
+    assert_eq!(call(&daemon, &format!("DELETE {everywhere}"), &[], b"").status, 204);
     let of_list = |id: &str, list: &str| {
         assert_eq!(create(&daemon, id, json!({ "list": list })).status, 201);
         let added = add(&daemon, id, csv).json();
@@ -382,6 +390,29 @@ fn books_that_cannot_be_written_hold_a_batch_back_and_nobody_is_added_twice() {
     assert_eq!(count(&answer, "duplicate"), 50, "{answer}");
     assert_eq!(count(&show(&daemon, "spring"), "recipients"), 60);
     assert_each_once(&served(&sink.end()), 110, 1);
+}
+
+#[test]
+fn an_archive_gets_the_letter_of_each_batch_and_its_hash_is_the_letters() {
+    let sink = Sink::keeping(&[]);
+    let setup = Setup::new().relay(sink.address).with_lines(API).with("keep.hash", true);
+    let daemon = setup.with("keep.archive", vec!["all@archive.test"]).start();
+    let letter = "From: News <news@here.test>\nSubject: x\n\nThe letter itself.\n";
+    assert_eq!(create(&daemon, "spring", json!({ "content": letter })).status, 201);
+    assert_eq!(count(&add(&daemon, "spring", &list(0..2)).json(), "added"), 2);
+    let contents = sink.wait_for_contents(3, PATIENCE);
+    let is_letter =
+        |content: &Vec<u8>| String::from_utf8_lossy(content).contains("\r\nThe letter itself.\r\n");
+    assert!(contents.iter().all(is_letter), "{contents:?}");
+    daemon.wait_until_empty(PATIENCE);
+    let sent = served(&sink.end());
+    assert_eq!((sent.len(), sent["all@archive.test"]), (3, 1));
+    let stopped = daemon.terminate();
+    let log = std::fs::read_to_string(stopped.setup.delivery_log()).expect("it is there");
+    let hashes: Vec<&str> = log.lines().filter(|line| line.contains("\"octets\"")).collect();
+    assert_eq!(hashes.len(), 1, "{log}");
+    let noted: Value = serde_json::from_str(hashes[0]).expect("JSON");
+    assert!(count(&noted, "octets") >= letter.len() as u64, "{noted}");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! others become one message without a content of its own, durable in a core's log; then the books know them, and only
 //! then they are served and the client is answered. So a batch that is sent again adds nobody twice, whoever died
 //! in between. Where the books cannot be written, nothing more is added until they know the last batch ([`Clerk::note`]).
-//! Callers do not give up in the middle: a request is carried out to its end, whoever waits for it. Trusts nothing that a client sent: templates and values are checked here, not at delivery.
+//! Callers do not give up in the middle: a request is carried out to its end, whoever waits for it. Trusts nothing that a
+//! client sent: templates and values are checked here, not at delivery.
 //!
 //! What waits for the disk does so on a thread that may. A campaign that nobody waits for is removed when it has rested for
 //! `campaigns.keep`, or by order when it has rested for [`REST`]: until then its marks are durable, and no crash brings back
@@ -670,6 +671,20 @@ mod tests {
         let shared = Shared { content, ..Shared::default() };
         let campaign = Campaign::new(number, id.as_str(), UnixMillis(entry.created), shared, 1);
         Row::new(Arc::new(campaign), letter, entry)
+    }
+
+    #[test]
+    fn an_order_that_could_not_be_written_is_not_carried_out_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let books = Books::new(folder.path(), &[7; 32]);
+        let spring = row(&books, "spring");
+        // A folder stands where the new file would be written.
+        let in_the_way = folder.path().join("campaigns/00001/campaign.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(spring.save(&books, |entry| entry.phase = Phase::Cancelled).is_err());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        spring.save(&books, |_| {}).unwrap();
+        assert_eq!(books.read().unwrap()[0].entry.phase, Phase::Running);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! What others export is read as well: columns in any order under the names of a first line, others beside
 //! them, a bare address a line, times as others write them. Under names, free text (`reason`) or a time that is
-//! not understood costs nobody his entry: the default counts. A word for what somebody is (`type`, `status`) may
-//! say that he is to be written to: that one must be understood, unless there is text as well.
+//! not understood costs nobody his entry: the default counts. A word for what somebody is (`type`, `status`) must be
+//! understood, unless there is text as well; one that says he is to be written to, or that nothing is for good, makes
+//! no entry whatever the text says.
 //!
 //! A line that says nothing legal is counted and said, and the rest goes on. Bounds: [`LINE_MAX`] octets a
 //! line, [`WRONG_MAX`] wrong lines in words.
@@ -245,8 +246,16 @@ fn is_welcome(word: &str) -> bool {
 
 /// True if the word says that nobody is to be put on a list for it.
 fn is_no_reason(word: &str) -> bool {
-    let text = word.to_ascii_lowercase().replace(['_', '-'], " ");
-    WORDS.iter().find(|(words, _)| text.contains(words)).is_some_and(|(_, reason)| reason.is_none())
+    meaning(&spaced(word)) == Some(None)
+}
+
+fn spaced(text: &str) -> String {
+    text.to_ascii_lowercase().replace(['_', '-'], " ")
+}
+
+/// Of the first of [`WORDS`] that is found in a text that [`spaced`] made.
+fn meaning(text: &str) -> Option<Option<Reason>> {
+    WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, reason)| *reason)
 }
 
 fn no_reason(word: &str) -> String {
@@ -262,14 +271,14 @@ fn told_by(text: &str) -> Option<Reason> {
     if let Some(reason) = Reason::parse(text) {
         return Some(reason);
     }
-    let text = text.to_ascii_lowercase().replace(['_', '-'], " ");
+    let text = spaced(text);
     if matches!(text.as_str(), "blocklisted" | "blacklisted") {
         return Some(Reason::Manual);
     }
     match class_of(&text) {
         Some(5) => Some(Reason::HardBounce),
         Some(_) => None,
-        None => WORDS.iter().find(|(words, _)| text.contains(words)).and_then(|(_, reason)| *reason),
+        None => meaning(&text).flatten(),
     }
 }
 
@@ -496,14 +505,15 @@ mod tests {
     #[test]
     fn a_status_that_is_no_reason_makes_no_entry() {
         let text = "email,status,reason\nann@a.test,Enabled,\nbob@a.test,disabled,\n\
-                    cy@a.test,unsubscribed,\ndee@a.test,disabled,spam complaint\n";
+                    cy@a.test,unsubscribed,\ndee@a.test,disabled,spam complaint\n\
+                    eve@a.test,enabled,VIP\nfay@a.test,SoftBounce,mailbox full\n";
         let (lines, said) = import(text);
         let expected = [
             "cy@a.test,own,unsubscribe,1970-01-01T00:00:05Z",
             "dee@a.test,own,complaint,1970-01-01T00:00:05Z",
         ];
         assert_eq!(lines, expected);
-        assert_eq!(said.len(), 2);
+        assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[0].starts_with("line 2: \"Enabled\" says that he is to be written to"), "{said:?}");
         assert!(said[1].starts_with("line 3: \"disabled\" is no reason"), "{said:?}");
     }
